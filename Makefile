@@ -1,0 +1,37 @@
+# Every target sets up what it needs in a local virtual environment; nothing has to be done before.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test check format bench-throughput clean
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "dfkd needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[demo,dev]'
+	@touch $@
+
+demo: $(READY) ## Train a small teacher on real digits, compress it without them, evaluate the student
+	$(BIN)/python -m benchmarks.demo --out out/demo --seed $(or $(SEED),0)
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: $(READY) ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-throughput: $(READY) ## Compare student and synthesis step with bare PyTorch loops, in one run
+	$(BIN)/python -m benchmarks.throughput
+
+clean: ## Remove the environment and what runs have written
+	rm -rf $(VENV) out build dist *.egg-info

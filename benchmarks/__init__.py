@@ -1,0 +1,1 @@
+"""Commands that measure dfkd; `benchmarks/README.md` holds what they gave."""

@@ -1,0 +1,123 @@
+"""The main job on real handwritten digits, offline: `make demo`.
+
+Trains a teacher on scikit-learn's bundled digits, saves it as a TorchScript file, compresses that file with the installed
+`dfkd` **without** the digits, and evaluates the student on digits that neither network was trained on.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import timm
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+
+from dfkd_cli.models import BENCHMARK_ARCHS  # importing it tells timm of the networks below
+
+TEACHER, STUDENT = "cifar_resnet20", "cifar_resnet8"
+EPOCHS, BATCH_SIZE = 20, 64
+SMALL_RUN = ("--set", "train.steps=600", "--set", "options.buffer_size=2000")
+
+
+def main() -> None:
+    """Runs the demo into `--out` and prints what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("out/demo"))
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+
+    digits = load_digits()
+    images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16.0
+    seen, held_out, labels, held_out_labels = train_test_split(
+        images, torch.tensor(digits.target), test_size=0.3, random_state=0, stratify=digits.target
+    )
+    mean, std = float(seen.mean()), float(seen.std())
+    print(f"training {TEACHER} on {len(seen)} handwritten digits ...", flush=True)
+    torch.manual_seed(arguments.seed)
+    save_torchscript(trained_teacher((seen - mean) / std, labels), out / "teacher.pt")
+    save_pictures(held_out, held_out_labels, out / "held-out")
+
+    about = ["--input-size", "1x8x8", "--mean", f"{mean:.4f}", "--std", f"{std:.4f}"]
+    chosen = ["--student", STUDENT, "--out", str(out / "student"), "--overwrite", "--seed", str(arguments.seed)]
+    dfkd("compress", str(out / "teacher.pt"), *about, *chosen, *SMALL_RUN)
+    compared = ["--teacher", str(out / "teacher.pt"), *about]
+    figures = json.loads(dfkd("evaluate", str(out / "student"), "--data", str(out / "held-out"), *compared, "--json"))
+    report = json.loads((out / "student" / "report.json").read_text())
+    print(summary(figures, report, out / "student", time.monotonic() - begun))
+
+
+def trained_teacher(inputs: Tensor, labels: Tensor) -> nn.Module:
+    """A network trained on normalised images [N, 1, 8, 8], in eval mode."""
+    if TEACHER not in BENCHMARK_ARCHS:
+        raise ValueError(TEACHER)
+    teacher = timm.create_model(TEACHER, num_classes=10, in_chans=1)
+    steps = EPOCHS * (len(inputs) // BATCH_SIZE)
+    optimizer = torch.optim.SGD(teacher.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
+    for _ in range(steps):
+        chosen = torch.randint(len(inputs), (BATCH_SIZE,))
+        loss = F.cross_entropy(teacher(inputs[chosen]), labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return teacher.eval()
+
+
+def save_torchscript(network: nn.Module, path: Path) -> None:
+    """Saves the network as people export theirs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # deprecated, and what most files in the field are
+        torch.jit.save(torch.jit.trace(network, torch.rand(2, 1, 8, 8)), path)
+
+
+def save_pictures(images: Tensor, labels: Tensor, folder: Path) -> None:
+    """Writes one PNG per image [N, 1, H, W] into a folder per class."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for number, (image, label) in enumerate(zip((images * 255).byte(), labels.tolist(), strict=True)):
+        place = folder / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(place / f"{number:04d}.png")
+
+
+def dfkd(*arguments: str) -> str:
+    """Runs the installed command as a user would; returns its standard output. Ends the demo when it fails."""
+    print("$ dfkd " + " ".join(arguments), flush=True)
+    command = [str(Path(sys.executable).parent / "dfkd"), *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout
+
+
+def summary(figures: dict, report: dict, student: Path, seconds: float) -> str:
+    """What the demo has to show, in a few lines."""
+    teacher_size, student_size = report["teacher"]["parameters"], figures["parameters"]
+    return "\n".join(
+        [
+            "",
+            f"teacher   accuracy {figures['teacher_accuracy']:.4f}, {teacher_size:,} parameters",
+            f"student   accuracy {figures['accuracy']:.4f}, {student_size:,} parameters "
+            f"({student_size / teacher_size:.0%} of the teacher's)",
+            f"relative accuracy {figures['relative_accuracy']:.4f} on {figures['images']} digits neither had seen",
+            f"report    {student / 'report.md'}",
+            f"pictures  {student / 'samples.png'}: what the student learned from",
+            f"time      {seconds:.0f} s",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

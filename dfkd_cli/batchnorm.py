@@ -1,0 +1,53 @@
+"""How far a batch of images is from what a teacher's BatchNorm layers remember of its training data."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from dfkd_cli.networks import NormStatistics
+
+Distance = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def channel_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population variance per channel, each [C] in float32, of one layer's input [B, C, ...].
+
+    Population variance, because that is what BatchNorm itself normalises with.
+    """
+    dims = [0, *range(2, inputs.dim())]
+    var, mean = torch.var_mean(inputs.float(), dim=dims, correction=0)
+    return mean, var
+
+
+def gaussian_kl(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: Tensor, eps: float = 1e-5) -> Tensor:
+    """KL(batch || running) of the two Gaussians of every channel, averaged over channels: [C] x 4 -> scalar in nats.
+
+    It does not depend on the scale of a channel or on their number, so one weight serves every teacher.
+    """
+    var, running_var = var + eps, running_var + eps
+    return 0.5 * ((running_var / var).log() + (var + (mean - running_mean).square()) / running_var - 1.0).mean()
+
+
+def norm_distance(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
+    """||mean - running mean||_2 + ||var - running var||_2: [C] x 4 -> scalar (arXiv:1912.08795, eq. 4).
+
+    The form most papers publish their weights for. Its size grows with the channels and their scale.
+    """
+    return torch.linalg.vector_norm(mean - running_mean) + torch.linalg.vector_norm(var - running_var)
+
+
+DISTANCES: dict[str, Distance] = {"kl": gaussian_kl, "norm": norm_distance}
+
+
+def batchnorm_loss(norm_inputs: Sequence[Tensor], statistics: Sequence[NormStatistics], form: str = "kl") -> Tensor:
+    """Distance between the batch's statistics and the running ones over all BatchNorm layers: a scalar >= 0.
+
+    `form` "kl" is the mean of `gaussian_kl` over layers, "norm" the sum of `norm_distance`, as published.
+    """
+    distances = [
+        DISTANCES[form](*channel_moments(inputs), running.mean.float(), running.var.float())
+        for inputs, running in zip(norm_inputs, statistics, strict=True)
+    ]
+    total = torch.stack(distances)
+    return total.mean() if form == "kl" else total.sum()

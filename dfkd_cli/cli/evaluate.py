@@ -1,0 +1,157 @@
+"""`dfkd evaluate`: how good a network is on labelled images, for people, for tools, and as a gate in a pipeline."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dfkd_cli.cli import options
+from dfkd_cli.errors import GateMissedError, UsageError
+
+if TYPE_CHECKING:
+    from dfkd_cli.evaluation import Evaluation
+    from dfkd_cli.loading import LoadOptions
+
+_TOLERANCE = 1e-9  # 0.93 - 0.91 is a little more than 0.02 in floating point
+_GATES = "Gates: exit code 5 when missed"
+
+
+def evaluate(
+    student: Annotated[
+        str, typer.Argument(metavar="STUDENT", help="Folder or file of a student, or any network that dfkd compresses.")
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="One folder of pictures per class, numbered alphabetically; or cifar10:ROOT, cifar100:ROOT, "
+            "mnist:ROOT, fashion-mnist:ROOT as torchvision stores them.",
+        ),
+    ],
+    teacher: Annotated[str | None, typer.Option(help="Compare with this network, in any form.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, accuracies as fractions.")] = False,
+    min_accuracy: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least accuracy, a fraction.", rich_help_panel=_GATES)
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Most that accuracy may be below the teacher's, a fraction.", rich_help_panel=_GATES
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward.")] = 256,
+    device: options.Device = "auto",
+    arch: options.Arch = None,
+    teacher_arch: Annotated[
+        str | None,
+        typer.Option(help="Architecture of TEACHER, where --arch is STUDENT's.", rich_help_panel=options.PANEL),
+    ] = None,
+    num_classes: options.NumClasses = None,
+    input_size: options.InputSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    output: options.Output = None,
+    trust_pickle: options.TrustPickle = False,
+) -> None:
+    """Measure accuracy on labelled images, and with --teacher relative accuracy and agreement.
+
+    A network that dfkd wrote says everything about itself. The options from --arch on are for the other one, or for
+    both when dfkd wrote neither; --teacher-arch then tells TEACHER's architecture from STUDENT's.
+    """
+    if max_drop is not None and teacher is None:
+        raise UsageError("--max-drop compares with a teacher; give --teacher too")
+    if teacher_arch is not None and teacher is None:
+        raise UsageError("--teacher-arch describes a teacher; give --teacher too")
+    flags = options.load_options(arch, num_classes, input_size, mean, std, output, trust_pickle)
+
+    import dataclasses
+
+    from dfkd_cli import evaluation
+    from dfkd_cli.datasets import open_dataset
+    from dfkd_cli.device import resolve_device
+    from dfkd_cli.loading import load_classifier
+
+    where = resolve_device(device)
+    student_flags, teacher_flags = _who_gets(flags, teacher_arch, student, teacher)
+    network = load_classifier(student, student_flags)
+    pictures = open_dataset(data, network.spec)
+    reference = None if teacher is None else load_classifier(teacher, teacher_flags)
+    for note in (*network.origin.notes, *(reference.origin.notes if reference else ())):
+        print(f"note: {note}", file=sys.stderr)
+    result = evaluation.evaluate(network, pictures, where, teacher=reference, batch_size=batch_size)
+    facts = dataclasses.asdict(result) | {
+        "parameters": network.parameter_count(),
+        "file_bytes": _file_bytes(student),
+    }
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        _print_table(facts)
+    _check_gates(result, min_accuracy, max_drop)
+
+
+def _who_gets(
+    flags: LoadOptions, teacher_arch: str | None, student: str, teacher: str | None
+) -> tuple[LoadOptions, LoadOptions]:
+    """The flags for student and teacher: none for the one that dfkd wrote, if the other one needs them."""
+    from dataclasses import replace
+
+    from dfkd_cli.student import is_student
+
+    teacher_flags = replace(flags, arch=teacher_arch or flags.arch)
+    if teacher is None or is_student(student) == is_student(teacher):
+        return flags, teacher_flags
+    nothing = type(flags)()
+    return (nothing, teacher_flags) if is_student(student) else (flags, nothing)
+
+
+def _file_bytes(source: str) -> int | None:
+    """Size of the weights' file; None for a name whose weights come from elsewhere."""
+    from pathlib import Path
+
+    from dfkd_cli.loading.hub_folder import find_weights
+
+    path = Path(source.removeprefix("local-dir:"))
+    path = find_weights(path) if path.is_dir() else path
+    return path.stat().st_size if path.is_file() else None
+
+
+def _print_table(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for name, text in (
+        ("images", f"{facts['images']:,}"),
+        ("accuracy", _percent(facts["accuracy"])),
+        ("accuracy, top 5", _percent(facts["accuracy_top5"])),
+        ("teacher's accuracy", _percent(facts["teacher_accuracy"])),
+        ("relative accuracy", _percent(facts["relative_accuracy"])),
+        ("agreement with the teacher", _percent(facts["agreement"])),
+        ("parameters", f"{facts['parameters']:,}"),
+        ("file size", None if facts["file_bytes"] is None else f"{facts['file_bytes'] / 1e6:,.2f} MB"),
+    ):
+        if text is not None:
+            table.add_row(name, text)
+    Console(highlight=False).print(table)
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{100 * share:.2f} %"
+
+
+def _check_gates(result: Evaluation, min_accuracy: float | None, max_drop: float | None) -> None:
+    if min_accuracy is not None and result.accuracy < min_accuracy - _TOLERANCE:
+        raise GateMissedError(f"accuracy {result.accuracy:.4f} is below --min-accuracy {min_accuracy:g}")
+    if max_drop is not None and result.teacher_accuracy is not None:
+        drop = result.teacher_accuracy - result.accuracy
+        if drop > max_drop + _TOLERANCE:
+            raise GateMissedError(
+                f"accuracy {result.accuracy:.4f} is {drop:.4f} below the teacher's {result.teacher_accuracy:.4f}, "
+                f"more than --max-drop {max_drop:g}"
+            )

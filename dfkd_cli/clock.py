@@ -1,0 +1,55 @@
+"""How far a run has come: by the count of its steps, or by the share of its time budget used."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+
+class Clock(ABC):
+    """Progress of a run in [0, 1]; schedules are functions of it and the run ends at 1."""
+
+    @abstractmethod
+    def progress(self, step: int) -> float:
+        """Share of the training done before this step, in [0, 1]."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, float]:
+        """What a resumed run needs to go on from here."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Takes over what `state_dict` returned."""
+
+
+class StepClock(Clock):
+    """A run of a fixed number of steps."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def progress(self, step: int) -> float:
+        return min(step / self.steps, 1.0)
+
+    def state_dict(self) -> dict[str, float]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        pass
+
+
+class BudgetClock(Clock):
+    """A run of a fixed time. Its schedules follow the measured time, so it ends on time on any machine."""
+
+    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic):
+        self.seconds = seconds
+        self.now = now
+        self.start = now()
+
+    def progress(self, step: int) -> float:
+        return min((self.now() - self.start) / self.seconds, 1.0)
+
+    def state_dict(self) -> dict[str, float]:
+        return {"used": self.now() - self.start}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.start = self.now() - state["used"]

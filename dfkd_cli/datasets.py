@@ -1,0 +1,185 @@
+"""Labelled images for evaluation, and only for that: no method ever sees them."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import datasets as torchvision_datasets
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from dfkd_cli.classifier import InputSpec
+from dfkd_cli.errors import UsageError
+
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_SPLIT_NAMES = {"test", "train", "val", "valid", "validation"}
+# name -> (torchvision's class, what it wants to find below ROOT)
+_PACKED = {
+    "cifar10": (torchvision_datasets.CIFAR10, "cifar-10-batches-py"),
+    "cifar100": (torchvision_datasets.CIFAR100, "cifar-100-python"),
+    "mnist": (torchvision_datasets.MNIST, "MNIST/raw"),
+    "fashion-mnist": (torchvision_datasets.FashionMNIST, "FashionMNIST/raw"),
+}
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Pictures with their class, decoded while they are read: a set larger than the memory is fine."""
+
+    where: str  # as the user typed it
+    class_names: tuple[str, ...]
+    labels: tuple[int, ...]  # one per picture
+    size: tuple[int, int, int]  # channels, height, width that `batches` gives by default
+    open_picture: Callable[[int], Image.Image]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, batch_size: int, size: tuple[int, int, int] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images [B, C, H, W] in [0, 1] and labels [B], in order, the last batch possibly smaller.
+
+        Raises UsageError naming the file when a picture cannot be decoded.
+        """
+        channels, height, width = size or self.size
+
+        def read(indices: range) -> list[np.ndarray]:
+            return [_prepared(self.open_picture(index), channels, height, width) for index in indices]
+
+        threads = min(8, os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads) as pool:
+            # Pillow decodes outside the interpreter's lock, so threads are enough; the batch after the one that the
+            # network works on is decoded meanwhile. One task per slice: a task per small picture costs more than it.
+            def start(first: int) -> list[Future[list[np.ndarray]]]:
+                indices = range(first, min(first + batch_size, len(self)))
+                return [pool.submit(read, indices[k::threads]) for k in range(threads)]
+
+            tasks = start(0)
+            for first in range(0, len(self), batch_size):
+                slices, tasks = [task.result() for task in tasks], start(first + batch_size)
+                count = min(batch_size, len(self) - first)
+                pictures = [slices[index % threads][index // threads] for index in range(count)]
+                images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+                yield images.float().div(255), torch.tensor(self.labels[first : first + count])
+
+
+def open_dataset(where: str, spec: InputSpec) -> LabelledImages:
+    """The evaluation images at `where`, prepared for a network that takes `spec`.
+
+    `where` is an ImageFolder tree (one folder per class, numbered alphabetically) or NAME:ROOT with NAME one of
+    cifar10, cifar100, mnist, fashion-mnist: the test split as torchvision stores it, never downloaded.
+
+    A picture of another size is resized with Pillow's bilinear filter until it covers height and width, then cropped
+    in its centre; one of the right size stays untouched. Colours become grey for a network of one channel, grey is
+    repeated for one of three, transparency is dropped.
+
+    Raises UsageError: nothing there, no pictures, or another number of classes than the network's.
+    """
+    if spec.size[0] not in _MODES:
+        raise UsageError(f"pictures have 1 to 4 channels, the network takes {spec.size[0]}: no evaluation here")
+    name, colon, root = where.partition(":")
+    # A Windows drive and a folder with a colon in its name are folders.
+    if colon and name in _PACKED and not Path(where).exists():
+        data = _open_packed(where, name, root, spec)
+    elif colon and name.isidentifier() and len(name) > 1 and not Path(where).exists():
+        raise UsageError(f"--data {where}: unknown data set '{name}'; use a folder or one of {', '.join(_PACKED)}")
+    else:
+        data = _open_folder(where, spec)
+    if len(data.class_names) != spec.num_classes:
+        raise UsageError(_class_count_message(data, spec.num_classes))
+    return data
+
+
+def _open_packed(where: str, name: str, root: str, spec: InputSpec) -> LabelledImages:
+    dataset_class, below = _PACKED[name]
+    hint = f"--data {where}: torchvision finds no complete {name} there; it needs {Path(root) / below}"
+    try:
+        packed = dataset_class(root or ".", train=False, download=False)
+    # A damaged idx file ends in whatever its parsing trips over.
+    except (RuntimeError, OSError, ValueError, AssertionError, IndexError, KeyError, EOFError) as error:
+        raise UsageError(hint) from error
+    if len(packed) == 0 or len(packed.data) != len(packed.targets):
+        raise UsageError(hint)
+    labels = tuple(int(label) for label in packed.targets)
+    return LabelledImages(where, tuple(packed.classes), labels, spec.size, lambda index: packed[index][0])
+
+
+def _open_folder(where: str, spec: InputSpec) -> LabelledImages:
+    root = Path(where)
+    if not root.is_dir():
+        raise UsageError(f"--data {where}: {'not a folder' if root.exists() else 'no such folder'}")
+    # Hidden folders (.ipynb_checkpoints) are nobody's class.
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not folders:
+        problem = "its pictures lie side by side" if _pictures_below(root) else "it is empty"
+        raise UsageError(f"--data {where}: {problem}; evaluation needs one sub-folder of pictures per class")
+    files: list[Path] = []
+    labels: list[int] = []
+    empty: list[str] = []
+    for label, folder in enumerate(folders):
+        found = _pictures_below(folder)
+        files += found
+        labels += [label] * len(found)
+        empty += [] if found else [folder.name]
+    if not files:
+        raise UsageError(f"--data {where}: no pictures in its {len(folders)} sub-folders ({', '.join(IMG_EXTENSIONS)})")
+    if empty:
+        raise UsageError(f"--data {where}: no pictures in the class folder {empty[0]} ({len(empty)} without any)")
+    names = tuple(folder.name for folder in folders)
+    return LabelledImages(where, names, tuple(labels), spec.size, lambda index: _open_file(files[index]))
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    return sorted(
+        Path(parent) / name
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+    )
+
+
+def _open_file(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except MemoryError:
+        raise
+    # Pillow's decoders raise whatever their parsing trips over: OSError, SyntaxError, ValueError, struct.error, ...
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"cannot read the picture {path}: {reason}") from error
+
+
+def _prepared(image: Image.Image, channels: int, height: int, width: int) -> np.ndarray:
+    """The picture as uint8 [H, W, C]."""
+    image = _in_mode(image, _MODES[channels])
+    if image.size != (width, height):
+        scale = max(width / image.width, height / image.height)
+        enough = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+        image = image.resize(enough, Image.Resampling.BILINEAR)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((left, top, left + width, top + height))
+    return np.array(image).reshape(height, width, channels)
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == mode:
+        return image
+    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip at 255
+        image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert(mode)
+
+
+def _class_count_message(data: LabelledImages, num_classes: int) -> str:
+    names = data.class_names
+    message = f"--data {data.where} has {len(names)} classes ({', '.join(names[:3])}{', ...' if names[3:] else ''})"
+    message += f", the network has {num_classes}"
+    splits = [name for name in names if name.lower() in _SPLIT_NAMES]
+    return f"{message}; did you mean {Path(data.where) / splits[0]}?" if splits else message

@@ -1,0 +1,37 @@
+"""What a user can do wrong or run into: one line to read and one exit code each. Bugs are not listed here."""
+
+
+class DfkdError(Exception):
+    """A run that failed for a reason the user can act on. The message says what is wrong, what was seen, what to do."""
+
+    exit_code = 1
+
+
+class UsageError(DfkdError):
+    """A flag, a recipe key, a data folder or an output folder that cannot be used."""
+
+    exit_code = 2
+
+
+class TeacherError(DfkdError):
+    """A network file that cannot be read, does not hold what it should, or is unsafe to open."""
+
+    exit_code = 3
+
+
+class RecipeMismatchError(DfkdError):
+    """A recipe that needs something this teacher does not have."""
+
+    exit_code = 4
+
+
+class GateMissedError(DfkdError):
+    """An evaluation whose result is below the bar the user set."""
+
+    exit_code = 5
+
+
+class OutOfMemoryError(DfkdError):
+    """The device's memory does not hold this run."""
+
+    exit_code = 6

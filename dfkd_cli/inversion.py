@@ -1,0 +1,87 @@
+"""What a generated image has to please: the terms of model inversion, shared by the generative methods."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfkd_cli import losses
+from dfkd_cli.batchnorm import batchnorm_loss
+from dfkd_cli.setting import Setting, Terms
+
+Modulation = Callable[[Tensor], Tensor]  # teacher logits [B, K] -> weight of each sample [B]
+
+
+@dataclass(frozen=True)
+class InversionWeights:
+    """The weight of each term in the generator's loss; 0 switches a term off and saves its cost."""
+
+    bn: float = 0.0  # distance to the BatchNorm statistics
+    class_prior: float = 0.0  # cross-entropy of the teacher against the label asked for
+    adversarial: float = 0.0  # disagreement of student and teacher
+    balance: float = 0.0  # entropy of the batch's mean prediction
+    activation: float = 0.0  # size of the teacher's embedding
+    total_variation: float = 0.0  # roughness of the images
+
+
+class Inverted(NamedTuple):
+    """A generated batch, what both networks say of it, and the weighted terms of the generator's loss."""
+
+    images: Tensor  # [B, C, H, W] in [0, 1]
+    labels: Tensor  # [B], asked for
+    teacher_logits: Tensor  # [B, K]
+    student_logits: Tensor | None  # [B, K]; None while nothing needs them
+    terms: Terms
+
+    def detach(self) -> "Inverted":
+        """The same without gradients."""
+        student = None if self.student_logits is None else self.student_logits.detach()
+        terms = {name: value.detach() for name, value in self.terms.items()}
+        return Inverted(self.images.detach(), self.labels, self.teacher_logits.detach(), student, terms)
+
+
+class Inversion:
+    """The generator's loss for one teacher and student: looks at the images once and returns every wanted term."""
+
+    def __init__(self, setting: Setting, weights: InversionWeights, bn_form: str):
+        self.setting, self.weights, self.bn_form = setting, weights, bn_form
+        teacher = setting.teacher
+        self.look = setting.runtime.compile(self._look) if teacher.network.compilable else self._look
+
+    def _look(self, images: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Teacher logits, BatchNorm loss and mean activation; the latter two only when they have a weight."""
+        teacher, weights = self.setting.teacher, self.weights
+        if weights.bn == 0.0 and weights.activation == 0.0:
+            return teacher(images), None, None
+        seen = teacher.observe(images)
+        bn = batchnorm_loss(seen.norm_inputs, teacher.norm_statistics, self.bn_form) if weights.bn else None
+        active = weights.activation and seen.embedding is not None
+        return seen.logits, bn, losses.activation_size(seen.embedding).mean() if active else None
+
+    def __call__(self, images: Tensor, labels: Tensor, modulate: Modulation, adversarial: bool) -> Inverted:
+        """Terms of a batch [B, C, H, W] in [0, 1]; `modulate` weighs each sample's class prior by the teacher's logits.
+
+        The adversarial term counts only where both networks still agree on the class, as in FastDFKD: it moves images
+        towards the student's borders instead of rewarding what it already gets wrong without end.
+        """
+        images = self.setting.runtime.images(images)
+        teacher, bn, activation = self.look(images)
+        student = self.setting.student_forward(images) if adversarial and self.weights.adversarial else None
+        values: dict[str, Tensor | None] = {
+            "bn": bn,
+            "class_prior": (modulate(teacher) * F.cross_entropy(teacher.float(), labels, reduction="none")).mean(),
+            "adversarial": None if student is None else -contested_kl(student, teacher).mean(),
+            "balance": -losses.batch_entropy(teacher),
+            "activation": None if activation is None else -activation,
+            "total_variation": losses.total_variation(images).mean(),
+        }
+        weights = vars(self.weights)
+        terms = {name: weights[name] * value for name, value in values.items() if value is not None and weights[name]}
+        return Inverted(images, labels, teacher, student, terms)
+
+
+def contested_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """KL(teacher || student) where both predict the same class, else 0: [B, K], [B, K] -> [B] (arXiv:2112.15278)."""
+    return losses.agreement(student_logits, teacher_logits) * losses.kl_div(student_logits, teacher_logits)

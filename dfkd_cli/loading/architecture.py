@@ -1,0 +1,144 @@
+"""Puts weights into the architecture that `--arch` or the file names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.loading.failures import EXPORT_LINES, damaged_file, quiet
+from dfkd_cli.loading.findings import Findings
+from dfkd_cli.loading.suggest import closest_architectures, similar_names
+
+_SHOWN = 3
+
+
+def check_known(arch: str) -> None:
+    """Raises UsageError with similar names when timm does not know `arch`."""
+    if not timm.is_model(arch):
+        similar = similar_names(arch)
+        hint = f"did you mean {', '.join(similar)}?" if similar else "`dfkd` takes every name of timm.list_models()"
+        raise UsageError(f"unknown architecture {arch!r}; {hint}")
+
+
+def no_architecture(path: Path, weights: Mapping[str, Tensor]) -> UsageError:
+    """The error for a state dict whose architecture nobody named."""
+    close = closest_architectures(weights, None)
+    hint = f"closest known: {', '.join(close)}" if close else "no known architecture is close"
+    return UsageError(
+        f"{path} holds weights only; add --arch NAME ({hint}), or for a network timm does not know, {EXPORT_LINES}"
+    )
+
+
+def build(arch: str, weights: Mapping[str, Tensor], findings: Findings, path: Path) -> nn.Module:
+    """The network `arch` with `weights`, loaded strictly; offers classes and channels to `findings`.
+
+    Raises TeacherError when they do not fit, with the first mismatches and the closest architectures.
+    """
+    check_known(arch)
+    arguments = fitting_arguments(arch, weights, findings)
+    with damaged_file(path, f"a checkpoint of {arch}"), quiet("timm"):
+        module = timm.create_model(arch, pretrained=False, **arguments)
+    mismatches = _mismatches(module.state_dict(), weights)
+    if mismatches:
+        raise _misfit(arch, weights, mismatches, path)
+    with damaged_file(path, f"a checkpoint of {arch}"):
+        module.load_state_dict(dict(weights), strict=False)  # only num_batches_tracked can be missing now
+    return module
+
+
+def offer_defaults(arch: str, trained_by_timm: bool, findings: Findings) -> None:
+    """Offer the input size and normalisation that `arch` has by default.
+
+    They describe the weights at hand when timm's script trained them without other arguments, or when classes and
+    channels are the default ones. A network that somebody changed may as well have been trained on other numbers,
+    and then only flags can tell.
+    """
+    cfg = timm.get_pretrained_cfg(arch)
+    if cfg is None:
+        return
+    size = findings.values.get("input_size")
+    channels = findings.channels or (size[0] if size else cfg.input_size[0])
+    same_form = findings.values.get("num_classes") == cfg.num_classes and channels == cfg.input_size[0]
+    if channels == cfg.input_size[0] and (trained_by_timm or same_form):
+        for name in ("input_size", "mean", "std"):
+            findings.offer(name, tuple(getattr(cfg, name)), f"default of {arch}")
+
+
+def fitting_arguments(arch: str, weights: Mapping[str, Tensor], findings: Findings) -> dict[str, Any]:
+    """What to build `arch` with: classes and channels as `weights` have them, the image size where it is fixed.
+
+    Offers them to `findings`; raises UsageError or TeacherError when another source contradicts the weights.
+    """
+    with quiet("timm"), torch.device("meta"):
+        plain = _plain(arch)
+    head, stem = _name_of(plain, _head(plain)), _name_of(plain, _stem(plain))
+    arguments: dict[str, Any] = {}
+    if head in weights and weights[head].ndim >= 2:
+        classes = weights[head].shape[0]
+        findings.must_agree("num_classes", classes, f"the head {head}")
+        arguments["num_classes"] = classes
+    if stem in weights and weights[stem].ndim >= 2:
+        channels = weights[stem].shape[1]
+        findings.channels_must_agree(channels, f"the stem {stem}")
+        arguments["in_chans"] = channels
+    cfg, size = timm.get_pretrained_cfg(arch), findings.values.get("input_size")
+    if size is not None and cfg is not None and cfg.fixed_input_size:
+        arguments["img_size"] = size[1:]
+    return arguments
+
+
+def _plain(arch: str) -> nn.Module:
+    """`arch` as timm builds it, for the names of its layers."""
+    try:
+        return timm.create_model(arch, pretrained=False)
+    # Some constructors compute with their weights, which the meta device cannot; each fails in its own way.
+    except Exception:
+        with torch.device("cpu"):
+            return timm.create_model(arch, pretrained=False)
+
+
+def _head(module: nn.Module) -> nn.Module | None:
+    # Callable on every timm network; distilled transformers return two heads.
+    head = module.get_classifier()  # pyright: ignore[reportCallIssue]
+    return head[0] if isinstance(head, tuple) else head
+
+
+def _stem(module: nn.Module) -> nn.Module | None:
+    return next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+
+
+def _name_of(module: nn.Module, layer: nn.Module | None) -> str:
+    """The key of a layer's weight, "" when it has none or is hidden in the network."""
+    return next((f"{name}.weight" for name, candidate in module.named_modules() if candidate is layer and name), "")
+
+
+def _mismatches(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """Everything that keeps `weights` from being `expected`, one phrase each."""
+    # Files older than PyTorch 0.4.1 have no num_batches_tracked, and nothing here needs it.
+    missing = [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in weights if key not in expected]
+    phrases = [f"missing {key}" for key in missing] + [f"unexpected {key}" for key in unexpected]
+    for key, tensor in expected.items():
+        if key in weights and weights[key].shape != tensor.shape:
+            phrases.append(f"{key} is {_shape(weights[key])} in the file, {_shape(tensor)} in the network")
+        elif key in weights and tensor.is_floating_point() and not weights[key].is_floating_point():
+            phrases.append(f"{key} holds {str(weights[key].dtype).removeprefix('torch.')} instead of real numbers")
+    return phrases
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def _misfit(arch: str, weights: Mapping[str, Tensor], mismatches: list[str], path: Path) -> TeacherError:
+    shown = "; ".join(mismatches[:_SHOWN])
+    rest = f"; and {len(mismatches) - _SHOWN} more" if len(mismatches) > _SHOWN else ""
+    close = [name for name in closest_architectures(weights, arch, _SHOWN + 1) if name != arch][:_SHOWN]
+    hint = f"closest known architectures: {', '.join(close)}" if close else "no known architecture is close"
+    return TeacherError(
+        f"{path} does not fit --arch {arch}: {shown}{rest}; {hint}; for a network timm does not know, {EXPORT_LINES}"
+    )

@@ -1,0 +1,46 @@
+"""Opens torch.export archives (.pt2)."""
+
+from pathlib import Path
+
+import torch
+
+from dfkd_cli.errors import TeacherError
+from dfkd_cli.loading.archive import read_archive, write_archive
+from dfkd_cli.loading.exported_safety import clean_records
+from dfkd_cli.loading.failures import damaged_file, quiet
+from dfkd_cli.loading.findings import Findings
+from dfkd_cli.loading.script import offer_extra_files
+from dfkd_cli.loading.state_dict import check_finite
+
+
+def load_exported(path: Path, findings: Findings, trust_pickle: bool) -> torch.export.ExportedProgram:
+    """The program, on the CPU; offers `findings` what extra files and the shape of its input say.
+
+    Raises TeacherError for damaged archives, NaN weights, and unless `trust_pickle` for whatever would be executed.
+    """
+    records = read_archive(path)
+    if not trust_pickle:
+        records = clean_records(records, path)
+    offer_extra_files(records, findings, path)
+    with damaged_file(path, "a torch.export archive"), quiet("torch"):
+        program = torch.export.load(write_archive(records))
+    check_finite(program.state_dict, path)
+    _offer_shape(program, findings, path)
+    return program
+
+
+def _offer_shape(program: torch.export.ExportedProgram, findings: Findings, path: Path) -> None:
+    """Offer the image size of the exported graph; raises TeacherError unless it takes one batch of images."""
+    inputs = program.graph_signature.user_inputs
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    value = placeholders[inputs[0]].meta.get("val") if len(inputs) == 1 and isinstance(inputs[0], str) else None
+    if not isinstance(value, torch.Tensor) or value.ndim != 4:
+        raise TeacherError(f"{path} does not take one batch of images [B, C, H, W]; it takes {len(inputs)} inputs")
+    channels, height, width = value.shape[1:]
+    if isinstance(channels, int):
+        findings.channels_must_agree(channels, "the exported graph's input")
+    if all(isinstance(length, int) for length in (channels, height, width)):
+        findings.must_agree("input_size", (channels, height, width), "the exported graph's input")
+    elif program.example_inputs:
+        example = program.example_inputs[0][0]
+        findings.offer("input_size", tuple(example.shape[1:]), "the exported graph's example input")

@@ -1,0 +1,55 @@
+"""Turns whatever a library raises on a damaged file into one readable line."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from dfkd_cli.errors import DfkdError, TeacherError
+
+# The two lines a user needs when a state dict fits no known architecture.
+EXPORT_LINES = (
+    "export it where its class is defined: `traced = torch.jit.trace(model.eval(), torch.rand(64, C, H, W))`, "
+    "`torch.jit.save(traced, 'teacher.pt')`, and give that file to dfkd with --input-size, --mean and --std"
+)
+
+
+def first_line(error: BaseException) -> str:
+    """The part of an error's text that says what is wrong, at most 200 characters, or its type without a text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # torch's own lists begin with a headline that ends in a colon.
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return text[:200]
+
+
+@contextlib.contextmanager
+def damaged_file(path: Path | str, what: str) -> Iterator[None]:
+    """Raises TeacherError instead of anything a parser raises inside the block, which holds one library call.
+
+    Broad on purpose: on damaged input torch raises RuntimeError, KeyError, AssertionError, UnicodeDecodeError,
+    struct.error and others, in combinations that differ between versions.
+    """
+    try:
+        yield
+    except DfkdError:
+        raise
+    except Exception as error:
+        raise TeacherError(f"{path} looks like {what} but cannot be read: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Keep libraries' own warnings and log lines off the user's terminal for the length of one call."""
+    before = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,108 @@
+"""Collects what is known about a network's input, each value with its source, until nothing is missing."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dfkd_cli.classifier import InputSpec
+from dfkd_cli.errors import DfkdError, TeacherError, UsageError
+from dfkd_cli.loading.options import FLAGS, LoadOptions
+
+_MOST_CLASSES = 1_000_000  # a file that says more would make a head of gigabytes
+
+
+class Findings:
+    """Values of an InputSpec; the first source that offers a value wins, so offer the surest first."""
+
+    def __init__(self, options: LoadOptions):
+        self.values: dict[str, Any] = {}
+        self.found: dict[str, str] = {}
+        self.channels: int | None = None  # as the weights have them
+        for name in FLAGS:
+            self.offer(name, getattr(options, name), FLAGS[name].split()[0])
+
+    def offer(self, name: str, value: Any, source: str) -> None:
+        """Keep `value` unless it is None or a surer source was here before."""
+        if value is not None and name not in self.values:
+            self.values[name] = tuple(value) if isinstance(value, list) else value
+            self.found[name] = source
+
+    def offer_metadata(self, metadata: Mapping[str, Any], source: str) -> None:
+        """Offer num_classes, input_size, mean and std of a JSON object found inside a file; unknown keys are ignored.
+
+        Raises TeacherError when one of them is not what its name says: the file is damaged or hostile.
+        """
+        for name in FLAGS:
+            value = metadata.get(name)
+            if value is not None:
+                self.offer(name, _checked(name, value, source), source)
+
+    def must_agree(self, name: str, value: Any, source: str) -> None:
+        """Offer a value read from the weights themselves; raises UsageError when another source contradicts it."""
+        known = self.values.get(name, value)
+        if known != value:
+            raise _disagreement(self.found[name], name, known, value, source)
+        self.offer(name, value, source)
+
+    def channels_must_agree(self, channels: int, source: str) -> None:
+        """Note how many channels the weights take; raises UsageError when the input size says otherwise."""
+        self.channels = channels
+        size = self.values.get("input_size")
+        if size is not None and size[0] != channels:
+            raise _disagreement(self.found["input_size"], "channels", size[0], channels, source)
+
+    def require(self, *names: str) -> None:
+        """Raises one UsageError that names the flag of every value among `names` that nothing has told."""
+        missing = [FLAGS[name] for name in names if name not in self.values]
+        if missing:
+            raise UsageError(f"the file does not say everything about its input; add {' '.join(missing)}")
+
+    def spec(self) -> InputSpec:
+        """The complete specification; raises UsageError for missing values and for lengths that do not fit."""
+        self.require(*FLAGS)
+        channels, height, width = self.values["input_size"]
+        statistics = {name: self._per_channel(name, channels) for name in ("mean", "std")}
+        return InputSpec(size=(channels, height, width), num_classes=self.values["num_classes"], **statistics)
+
+    def _per_channel(self, name: str, channels: int) -> tuple[float, ...]:
+        values = self.values[name]
+        if len(values) == 1:
+            return tuple(values) * channels
+        if len(values) != channels:
+            source = self.found[name]
+            raise UsageError(
+                f"{source} gives {len(values)} {name} values for {channels} channels; give {channels} or 1"
+            )
+        return tuple(values)
+
+
+def _disagreement(known_source: str, name: str, known: Any, value: Any, source: str) -> DfkdError:
+    what = name.replace("num_", "")
+    kind = UsageError if known_source.startswith("--") else TeacherError
+    return kind(f"{known_source} says {known} {what}, but {source} says {value}")
+
+
+def _checked(name: str, value: Any, source: str) -> Any:
+    """`value` as a tuple of numbers or a whole number; raises TeacherError when it is neither."""
+    if name == "num_classes":
+        if not _is_whole(value) or not 2 <= value <= _MOST_CLASSES:
+            raise TeacherError(f"{source} says num_classes is {_short(value)}; expected a whole number from 2 up")
+        return value
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise TeacherError(f"{source} says {name} is {_short(value)}; expected a list of numbers")
+    if name == "input_size":
+        if len(value) != 3 or not all(_is_whole(number) and 0 < number <= 16384 for number in value):
+            raise TeacherError(f"{source} says input_size is {_short(value)}; expected [channels, height, width]")
+        return tuple(value)
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value)
+    if not numeric or (name == "std" and min(value) <= 0):
+        raise TeacherError(f"{source} says {name} is {_short(value)}; expected finite numbers, std above 0")
+    return tuple(float(number) for number in value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:60]

@@ -1,0 +1,92 @@
+"""Folders in timm's hub layout: `config.json` beside the weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from dfkd_cli.errors import TeacherError
+from dfkd_cli.loading.architecture import check_known, fitting_arguments
+from dfkd_cli.loading.failures import damaged_file, quiet
+from dfkd_cli.loading.findings import Findings
+from dfkd_cli.loading.state_dict import check_finite
+
+# timm's order of preference; a dfkd output folder has its own name for the weights.
+_WEIGHTS = ("model.safetensors", "student.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+# What a configuration may tell timm; keys that point at other places to load from are not taken from a stranger.
+_DESCRIPTIVE = ("input_size", "fixed_input_size", "mean", "std", "num_classes", "pool_size", "first_conv", "classifier")
+_LOADING_ARGUMENTS = frozenset({"checkpoint_path", "cache_dir", "features_only", "pruned"})
+_LARGEST_CONFIG = 2**24
+_ARGUMENT_TYPES = (int, float, str, bool, type(None))
+
+
+def find_weights(folder: Path) -> Path:
+    """The weights file of a folder; raises TeacherError when there is none."""
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(path for pattern in ("*.safetensors", "*.bin", "*.pth", "*.pt") for path in folder.glob(pattern))
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} weights files ({found[0].name}, ...)" if found else "no weights file"
+    raise TeacherError(f"{folder} holds {what}; expected one of {', '.join(_WEIGHTS)} beside config.json")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json with its architecture checked; raises TeacherError when it is missing or not a timm configuration."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise TeacherError(f"{folder} has no config.json; give the weights file itself, with --arch")
+    if path.stat().st_size > _LARGEST_CONFIG:
+        raise TeacherError(f"{path} has {path.stat().st_size:,} bytes, which no configuration has")
+    with damaged_file(path, "a configuration"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise TeacherError(f"{path} names no timm architecture; dfkd reads folders in timm's hub layout")
+    check_known(config["architecture"])
+    return config
+
+
+def build_from_config(config: dict[str, Any], weights: dict[str, Tensor], findings: Findings, path: Path) -> nn.Module:
+    """The network that timm's loader makes of a configuration and weights already read safely.
+
+    Offers classes, size, mean and std to `findings`. Raises TeacherError when the two do not fit.
+    """
+    arch = config["architecture"]
+    nested = config.get("pretrained_cfg")
+    flat = nested if isinstance(nested, dict) else config  # before timm 0.9 all keys were at the top
+    cfg = {key: flat[key] for key in _DESCRIPTIVE if key in flat}
+    if "num_classes" in config:
+        cfg["num_classes"] = config["num_classes"]
+    findings.offer_metadata(cfg, "config.json")
+    check_finite(weights, path)
+    arguments = _model_arguments(config.get("model_args"), path) | fitting_arguments(arch, weights, findings)
+    # timm replaces a head or stem that differs from its configuration by a random one; here they never differ.
+    cfg["num_classes"] = arguments.setdefault("num_classes", findings.values.get("num_classes", 1000))
+    channels = arguments.setdefault("in_chans", findings.values.get("input_size", (3,))[0])
+    cfg["input_size"] = (channels, *findings.values.get("input_size", (3, 224, 224))[1:])
+    with damaged_file(path, f"weights of {arch}"), quiet("timm"):
+        # The state dict goes through timm's own loading, which renames keys of older versions.
+        return timm.create_model(arch, pretrained=True, pretrained_cfg=cfg | {"state_dict": dict(weights)}, **arguments)
+
+
+def _model_arguments(arguments: Any, path: Path) -> dict[str, Any]:
+    """The constructor arguments of a configuration; raises TeacherError unless they are plain values."""
+    if arguments is None:
+        return {}
+    if not isinstance(arguments, dict) or not all(_is_plain(value) for value in arguments.values()):
+        raise TeacherError(f"the config.json beside {path.name} has model_args that are not plain values")
+    loading = [name for name in arguments if name.startswith("pretrained") or name in _LOADING_ARGUMENTS]
+    if loading:
+        raise TeacherError(
+            f"the config.json beside {path.name} has {loading[0]!r} in model_args, which loads other files"
+        )
+    return dict(arguments)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, _ARGUMENT_TYPES) or (
+        isinstance(value, list) and all(isinstance(item, _ARGUMENT_TYPES) for item in value)
+    )

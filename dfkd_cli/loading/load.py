@@ -1,0 +1,165 @@
+"""From what the user typed to a frozen, tried classifier."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+import dfkd_cli.models  # noqa: F401 - adds the benchmark networks to timm's registry
+from dfkd_cli.classifier import Classifier, Origin
+from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.loading import architecture
+from dfkd_cli.loading.exported import load_exported
+from dfkd_cli.loading.failures import damaged_file
+from dfkd_cli.loading.findings import Findings
+from dfkd_cli.loading.hub_folder import build_from_config, find_weights, read_config
+from dfkd_cli.loading.options import LoadOptions
+from dfkd_cli.loading.safetensors_file import read_safetensors
+from dfkd_cli.loading.script import load_script
+from dfkd_cli.loading.sniff import Form, identify
+from dfkd_cli.loading.state_dict import Checkpoint, check_finite, unwrap
+from dfkd_cli.loading.timm_name import fetch_from_hub, load_timm_name
+from dfkd_cli.loading.torch_file import read_torch_file
+from dfkd_cli.networks import EagerNetwork, ExportedNetwork, Network, ScriptNetwork, check_forward
+
+
+def load_classifier(source: str, options: LoadOptions | None = None) -> Classifier:
+    """The classifier in `source`: in eval mode, frozen, on the CPU, tried on noise.
+
+    `source` is a file, a folder, `timm:NAME`, `hf-hub:OWNER/NAME` or a bare timm name. Classes, input size, mean and
+    std come, in this order, from the flags in `options`; from what the file says of itself; from the weights of its
+    head and stem, which no flag may contradict; and for an architecture's original form (its own number of classes
+    and channels) from timm's configuration of it. `Classifier.origin.found` says which. What then is unknown raises
+    UsageError with the missing flags, as do paths that do not exist. Raises TeacherError for everything wrong with
+    the file itself.
+    """
+    options = options or LoadOptions()
+    findings = Findings(options)
+    kind, name = _split_source(source)
+    if kind == "timm":
+        module = load_timm_name(name, options, findings)
+        notes = () if options.pretrained else ("The weights are random: pretrained weights were not asked for.",)
+        return _finish(EagerNetwork, module, findings, options, Origin(source, "timm", name, None, notes=notes))
+    path = fetch_from_hub(name) if kind == "hub" else Path(name)
+    form = identify(path)
+    if form is Form.FOLDER:
+        return _load_folder(source, path, options, findings)
+    return _load_file(source, path, form, options, findings)
+
+
+def _split_source(source: str) -> tuple[str, str]:
+    """What kind of source it is ("timm", "hub" or "path") and its name without a prefix."""
+    prefix, colon, rest = source.partition(":")
+    if colon and prefix == "timm":
+        return "timm", rest
+    if colon and prefix in ("hf-hub", "hf_hub"):
+        return "hub", rest
+    if colon and prefix == "local-dir":
+        return "path", rest
+    try:
+        exists = Path(source).exists()
+    except OSError as error:  # a loop of links, a name too long
+        raise UsageError(f"{source} cannot be opened: {error.strerror}") from error
+    if exists or Path(source).is_symlink():
+        return "path", source
+    if timm.is_model(source) or ("/" not in source and "." not in source):
+        return "timm", source
+    raise UsageError(f"{source} does not exist")
+
+
+def _load_folder(source: str, folder: Path, options: LoadOptions, findings: Findings) -> Classifier:
+    config, path = read_config(folder), find_weights(folder)
+    form = identify(path)
+    if form is Form.SAFETENSORS:
+        weights, student = read_safetensors(path)
+        if student is not None:
+            return _load_file(source, path, form, options, findings)
+    elif form in (Form.TORCH_ZIP, Form.TORCH_LEGACY):
+        weights = unwrap(read_torch_file(path, form, options.trust_pickle), path).weights
+    else:
+        raise TeacherError(f"{path} is {form.value}; give it to dfkd itself, without its folder")
+    module = build_from_config(config, weights, findings, path)
+    origin = Origin(source, "hub folder", config["architecture"], _sha256(path))
+    findings.must_agree("num_classes", module.num_classes, "config.json")
+    return _finish(EagerNetwork, module, findings, options, origin)
+
+
+def _load_file(source: str, path: Path, form: Form, options: LoadOptions, findings: Findings) -> Classifier:
+    if form is Form.TORCHSCRIPT:
+        script = load_script(path, findings, options.trust_pickle)
+        return _finish(
+            ScriptNetwork, script, findings, options, _origin_of_archive(source, "TorchScript", path, options)
+        )
+    if form is Form.EXPORTED:
+        program = load_exported(path, findings, options.trust_pickle)
+        origin = _origin_of_archive(source, "exported program", path, options)
+        return _finish(ExportedNetwork, program, findings, options, origin)
+    if form is Form.SAFETENSORS:
+        weights, student = read_safetensors(path)
+        if student is not None:
+            return _load_student(source, path, weights, student, options, findings)
+        checkpoint = unwrap(weights, path)
+    else:
+        content = read_torch_file(path, form, options.trust_pickle)
+        if isinstance(content, nn.Module):
+            check_finite(content.state_dict(), path)
+            origin = Origin(source, "pickled module", None, _sha256(path))
+            return _finish(EagerNetwork, content, findings, options, origin)
+        checkpoint = unwrap(content, path)
+    return _load_checkpoint(source, path, checkpoint, options, findings)
+
+
+def _load_checkpoint(
+    source: str, path: Path, checkpoint: Checkpoint, options: LoadOptions, findings: Findings
+) -> Classifier:
+    check_finite(checkpoint.weights, path)
+    arch = options.arch or checkpoint.arch
+    if arch is None:
+        raise architecture.no_architecture(path, checkpoint.weights)
+    module = architecture.build(arch, checkpoint.weights, findings, path)
+    findings.offer_metadata(checkpoint.metadata, "the checkpoint's training arguments")
+    architecture.offer_defaults(arch, checkpoint.trained_by_timm and arch == checkpoint.arch, findings)
+    kind = "timm checkpoint" if checkpoint.arch else "state dict"
+    origin = Origin(source, kind, arch, _sha256(path), notes=checkpoint.notes)
+    return _finish(EagerNetwork, module, findings, options, origin)
+
+
+def _load_student(
+    source: str, path: Path, weights: dict[str, Tensor], facts: dict[str, Any], options: LoadOptions, findings: Findings
+) -> Classifier:
+    check_finite(weights, path)
+    findings.offer_metadata(facts, "the dfkd student's metadata")
+    module = architecture.build(facts["arch"], weights, findings, path)
+    origin = Origin(source, "dfkd student", facts["arch"], _sha256(path))
+    return _finish(EagerNetwork, module, findings, options, origin)
+
+
+def _origin_of_archive(source: str, kind: str, path: Path, options: LoadOptions) -> Origin:
+    notes = (f"--arch {options.arch} was not needed: the file holds its own network.",) if options.arch else ()
+    return Origin(source, kind, None, _sha256(path), notes=notes)
+
+
+def _finish(
+    body: Callable[..., Network], module: Any, findings: Findings, options: LoadOptions, origin: Origin
+) -> Classifier:
+    """Wrap, freeze and try the network; everything about its input must be known by now."""
+    findings.require("input_size", "mean", "std")
+    size, classes = findings.values["input_size"], findings.values.get("num_classes")
+    if isinstance(module, nn.Module):
+        module.eval()
+    shape = "x".join(map(str, size))
+    with damaged_file(origin.source, f"a network for {shape} images ({findings.found['input_size']})"):
+        network = body(module, options.output, input_size=size, num_classes=classes)
+    findings.must_agree("num_classes", check_forward(network, size), "the forward on noise")
+    origin = dataclasses.replace(origin, found=findings.found, notes=(*origin.notes, *network.notes))
+    classifier = Classifier(network, findings.spec(), origin)
+    return classifier.eval().requires_grad_(False)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,40 @@
+"""What a user may say about a teacher file, and the flags that say it."""
+
+import math
+from dataclasses import dataclass
+
+from dfkd_cli.errors import UsageError
+
+FLAGS = {
+    "num_classes": "--num-classes K",
+    "input_size": "--input-size CxHxW",
+    "mean": "--mean M1,M2,...",
+    "std": "--std S1,S2,...",
+}
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Flags of the command line; None means not given. A flag wins over what the file says of itself.
+
+    Raises UsageError for values outside their range.
+    """
+
+    arch: str | None = None  # a name timm.create_model knows
+    num_classes: int | None = None
+    input_size: tuple[int, int, int] | None = None  # channels, height, width
+    mean: tuple[float, ...] | None = None  # per channel, or one for all, of images in [0, 1]
+    std: tuple[float, ...] | None = None
+    output: str | None = None  # name or index of the logits among several outputs
+    trust_pickle: bool = False  # allow files that run code when opened
+    pretrained: bool = True  # weights for timm names; without them the network is random
+
+    def __post_init__(self) -> None:
+        if self.num_classes is not None and self.num_classes < 2:
+            raise UsageError(f"--num-classes is {self.num_classes}; a classifier has at least 2 classes")
+        if self.input_size is not None and (len(self.input_size) != 3 or min(self.input_size) < 1):
+            raise UsageError(f"--input-size is {self.input_size}; give three positive numbers such as 3x32x32")
+        if self.mean is not None and not all(map(math.isfinite, self.mean)):
+            raise UsageError(f"--mean is {self.mean}; give finite numbers")
+        if self.std is not None and not all(math.isfinite(value) and value > 0 for value in self.std):
+            raise UsageError(f"--std is {self.std}; give positive finite numbers")

@@ -1,0 +1,94 @@
+"""Finds the weights inside a checkpoint, whatever training script wrote it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfkd_cli.errors import TeacherError
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+_DEEPEST = 4
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of one network with what the file says beside them."""
+
+    weights: dict[str, Tensor]
+    arch: str | None  # timm training checkpoints name it
+    metadata: dict[str, Any]  # num_classes, input_size, mean, std of the training arguments, where they say
+    trained_by_timm: bool  # its training script takes mean, std and size from the architecture unless told otherwise
+    notes: tuple[str, ...]
+
+
+def unwrap(content: Any, path: Path) -> Checkpoint:
+    """The checkpoint inside what torch.load returned; raises TeacherError when there is no state dict in it."""
+    notes: list[str] = []
+    arch, args = None, None
+    for _ in range(_DEEPEST):
+        if not isinstance(content, Mapping):
+            raise TeacherError(f"{path} holds {_article(content)}, not a state dict; save model.state_dict()")
+        if isinstance(content.get("arch"), str):
+            arch, args = content["arch"], content.get("args")
+        averaged = _first_mapping(content, _AVERAGED)
+        inner = averaged or _first_mapping(content, _WRAPPERS)
+        if inner is None:
+            break
+        if averaged is not None:
+            notes.append(f"The checkpoint holds averaged (EMA) weights under {averaged!r}; these are used.")
+        content = content[inner]
+    weights = {str(key): value.detach() for key, value in content.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise TeacherError(f"{path} holds no tensors; its keys are {_some(content)}")
+    return Checkpoint(strip_prefixes(weights), arch, _training_arguments(args), args is not None, tuple(notes))
+
+
+def strip_prefixes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights without the prefixes of DistributedDataParallel and torch.compile, in any nesting."""
+    # AveragedModel counts its updates in a key of its own, beside the network's.
+    clean = {key.replace("_orig_mod.", ""): value for key, value in weights.items() if key != "n_averaged"}
+    while clean and all(key.startswith("module.") for key in clean):
+        clean = {key.removeprefix("module."): value for key, value in clean.items()}
+    return clean
+
+
+def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raises TeacherError naming the first tensor that holds NaN or infinity."""
+    for key, tensor in weights.items():
+        if (tensor.is_floating_point() or tensor.is_complex()) and not _all_finite(tensor):
+            raise TeacherError(f"{path} is broken: {key!r} holds NaN or infinite values")
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    # float8 has no isfinite kernel.
+    wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+    return bool(torch.isfinite(wide).all())
+
+
+def _first_mapping(content: Mapping[Any, Any], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if isinstance(content.get(name), Mapping) and content[name]), None)
+
+
+def _training_arguments(args: Any) -> dict[str, Any]:
+    """What timm's training arguments say about the input; None values mean "as the architecture has it"."""
+    values = vars(args) if hasattr(args, "__dict__") else args
+    if not isinstance(values, Mapping):
+        return {}
+    facts = {name: values.get(name) for name in ("num_classes", "mean", "std", "input_size")}
+    if facts["input_size"] is None and isinstance(values.get("img_size"), int):
+        facts["input_size"] = [values.get("in_chans") or 3, values["img_size"], values["img_size"]]
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _article(content: Any) -> str:
+    name = type(content).__name__
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+
+
+def _some(content: Mapping[Any, Any]) -> str:
+    return ", ".join(repr(key)[:40] for key in list(content)[:5]) or "none"

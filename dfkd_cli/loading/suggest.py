@@ -1,0 +1,71 @@
+"""Which known architecture a state dict comes closest to, for error messages."""
+
+import difflib
+import time
+from collections.abc import Iterator, Mapping
+
+import timm
+import torch
+from torch import Tensor
+
+from dfkd_cli.loading.failures import quiet
+from dfkd_cli.models import BENCHMARK_ARCHS
+
+_SECONDS = 5.0  # an error message is not worth more
+_COMMON = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "mobilenetv2_100",
+    "mobilenetv3_large_100",
+    "efficientnet_b0",
+    "vgg11_bn",
+    "vgg16_bn",
+    "densenet121",
+    "regnety_004",
+    "convnext_tiny",
+    "vit_tiny_patch16_224",
+    "vit_small_patch16_224",
+)
+
+
+def closest_architectures(weights: Mapping[str, Tensor], arch: str | None, count: int = 3) -> list[str]:
+    """Up to `count` names that share parameters (name and shape) with `weights`, best first; [] when none does.
+
+    Tries the benchmark networks, timm names similar to `arch` and a few common ones, on the meta device.
+    """
+    entries = {_entry(key, tensor) for key, tensor in weights.items() if tensor.ndim}
+    scores: dict[str, float] = {}
+    deadline = time.monotonic() + _SECONDS
+    for name in _candidates(arch):
+        if time.monotonic() > deadline:
+            break
+        theirs = _entries_of(name)
+        if theirs & entries:
+            scores[name] = len(theirs & entries) / len(theirs | entries)
+    return sorted(scores, key=lambda name: -scores[name])[:count]
+
+
+def similar_names(arch: str, count: int = 3) -> list[str]:
+    """Known architecture names spelt like `arch`."""
+    return difflib.get_close_matches(arch, timm.list_models(), n=count, cutoff=0.6)
+
+
+def _candidates(arch: str | None) -> Iterator[str]:
+    similar = similar_names(arch, 8) if arch else []
+    yield from dict.fromkeys([*BENCHMARK_ARCHS, *similar, *_COMMON])
+
+
+def _entries_of(name: str) -> set[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of an architecture's weights; empty when it cannot be made without memory."""
+    try:
+        with quiet("timm"), torch.device("meta"):
+            module = timm.create_model(name)
+    # Constructors of a thousand networks fail on the meta device in as many ways; a suggestion may be left out.
+    except Exception:
+        return set()
+    return {_entry(key, tensor) for key, tensor in module.state_dict().items() if tensor.ndim}
+
+
+def _entry(key: str, tensor: Tensor) -> tuple[str, tuple[int, ...]]:
+    return key, tuple(tensor.shape)

@@ -1,0 +1,75 @@
+"""Networks by name: timm's published weights and Hugging Face Hub repositories."""
+
+import difflib
+from pathlib import Path
+
+import timm
+from torch import nn
+
+from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.loading.failures import first_line, quiet
+from dfkd_cli.loading.findings import Findings
+from dfkd_cli.loading.options import LoadOptions
+
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+
+
+def load_timm_name(name: str, options: LoadOptions, findings: Findings) -> nn.Module:
+    """The network timm publishes as `name`, with its weights unless `options.pretrained` is off.
+
+    Raises UsageError for unknown names and TeacherError when there are no weights or they cannot be fetched.
+    """
+    _check_name(name)
+    cfg = timm.get_pretrained_cfg(name)
+    if options.pretrained and (cfg is None or not cfg.has_weights):
+        raise TeacherError(f"timm has no weights for {name}; give a checkpoint file with --arch {name}")
+    arguments = {}
+    if not options.pretrained:
+        arguments = {"num_classes": options.num_classes, "in_chans": options.input_size and options.input_size[0]}
+    try:
+        with quiet("timm", "huggingface_hub"):
+            module = timm.create_model(
+                name, pretrained=options.pretrained, **{key: value for key, value in arguments.items() if value}
+            )
+    # Downloads fail as HTTP, connection, cache and file errors of several libraries.
+    except Exception as error:
+        raise TeacherError(f"timm:{name} cannot be loaded: {first_line(error)}") from error
+    source = f"timm's configuration of {name}"
+    findings.must_agree("num_classes", module.num_classes, source)
+    if cfg is not None:
+        if options.pretrained:
+            findings.channels_must_agree(cfg.input_size[0], source)
+        for key in ("input_size", "mean", "std"):
+            findings.offer(key, tuple(getattr(cfg, key)), source)
+    return module
+
+
+def fetch_from_hub(repository: str) -> Path:
+    """A local folder with config.json and the weights of a Hugging Face repository, `owner/name` or `owner/name@rev`.
+
+    Only downloads: the files are opened like any other folder. Raises TeacherError when they cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download  # here, because importing it takes a second
+
+    owner_and_name, _, revision = repository.partition("@")
+    try:
+        with quiet("huggingface_hub"):
+            folder = snapshot_download(
+                owner_and_name, revision=revision or None, allow_patterns=["config.json", *_HUB_FILES[:1]]
+            )
+            if not (Path(folder) / _HUB_FILES[0]).exists():
+                folder = snapshot_download(
+                    owner_and_name, revision=revision or None, allow_patterns=["config.json", *_HUB_FILES]
+                )
+    # As above: errors of several libraries.
+    except Exception as error:
+        raise TeacherError(f"hf-hub:{repository} cannot be fetched: {first_line(error)}") from error
+    return Path(folder)
+
+
+def _check_name(name: str) -> None:
+    if timm.is_model(name):
+        return
+    close = difflib.get_close_matches(name, timm.list_models(), n=3)
+    hint = f"; did you mean {', '.join(close)}?" if close else ""
+    raise UsageError(f"there is no file and no timm model {name!r}{hint}")

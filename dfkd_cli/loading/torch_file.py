@@ -1,0 +1,64 @@
+"""Opens torch.save files without executing anything in them."""
+
+import argparse
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dfkd_cli.errors import DfkdError, TeacherError
+from dfkd_cli.loading.archive import check_archive
+from dfkd_cli.loading.failures import EXPORT_LINES, damaged_file, first_line, quiet
+from dfkd_cli.loading.sniff import Form
+
+# timm's training script stores its arguments as a Namespace, which is a bag of values and runs nothing.
+_HARMLESS = [argparse.Namespace]
+
+
+def read_torch_file(path: Path, form: Form, trust_pickle: bool) -> Any:
+    """What torch.save put into `path`: usually a state dict or a dict around one, on the CPU.
+
+    Raises TeacherError for damaged files, and for files that would run code unless `trust_pickle`.
+    """
+    if form is Form.TORCH_ZIP:
+        check_archive(path)
+    try:
+        with damaged_file(path, form.value), quiet(), torch.serialization.safe_globals(_HARMLESS):
+            return _load_weights(path)
+    except pickle.UnpicklingError as error:
+        if not trust_pickle:
+            raise _refusal(path, error) from error
+    with damaged_file(path, form.value), quiet():
+        return torch.load(path, map_location="cpu", weights_only=False)
+
+
+def _load_weights(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _UnsafeFileError(str(error)) from error
+
+
+class _UnsafeFileError(DfkdError, pickle.UnpicklingError):
+    """Passes through `damaged_file`: the file may be sound and only unsafe."""
+
+
+def _refusal(path: Path, error: pickle.UnpicklingError) -> TeacherError:
+    """The error for a file that weights_only=True refuses: unsafe when it names a class, damaged otherwise."""
+    names = re.findall(r"GLOBAL ([\w.]+)", str(error)) or re.findall(
+        r"Trying to (?:load|call|instantiate)\D* ([\w.]+)", str(error)
+    )
+    if not names:
+        return TeacherError(f"{path} looks like a torch.save file but cannot be read: {_cause(error)}")
+    return TeacherError(
+        f"{path} holds a pickled Python object ({names[0]}), which runs code when opened; {EXPORT_LINES}, "
+        "or add --trust-pickle if you trust whoever made the file"
+    )
+
+
+def _cause(error: pickle.UnpicklingError) -> str:
+    """torch wraps the reason in advice about weights_only=False, which is not ours to give."""
+    match = re.search(r"WeightsUnpickler error: (.*)", str(error))
+    return match.group(1)[:200] if match else first_line(error)

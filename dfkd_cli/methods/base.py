@@ -1,0 +1,89 @@
+"""What every method offers to the loop, and all that a method may know of the world."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from dfkd_cli.classifier import Classifier
+from dfkd_cli.setting import Setting, Terms
+
+
+class Batch(NamedTuple):
+    """Images for one student step, and where known their labels and places in a buffer."""
+
+    images: Tensor  # [B, C, H, W] in [0, 1]
+    labels: Tensor | None = None  # [B]
+    index: Tensor | None = None  # [B]
+
+
+class Counts(NamedTuple):
+    """How many synthetic images a run has made, and how many it still holds."""
+
+    generated: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method cannot work without."""
+
+    batchnorm: bool = False
+
+    def missing(self, teacher: Classifier) -> list[str]:
+        """What of it the teacher does not have, in words."""
+        return ["BatchNorm layers"] if self.batchnorm and not teacher.norm_statistics else []
+
+
+class Method(ABC):
+    """Where a student's images come from and what it learns from them. One file per method, one loop for all."""
+
+    needs: ClassVar[Needs]
+    options_type: ClassVar[type]  # the frozen dataclass of the recipe's `options`
+
+    def __init__(self, setting: Setting, options: Any):
+        self.setting = setting
+        self.options = options
+        self.notes: list[str] = []  # what the user should know of this pairing, one sentence each
+
+    @abstractmethod
+    def ready(self, progress: float) -> bool:
+        """Whether there are images to learn from; until then the loop only refreshes."""
+
+    @abstractmethod
+    def refresh(self, progress: float) -> Terms:
+        """Renews the source of images; the student is frozen meanwhile. Returns what to log."""
+
+    @abstractmethod
+    def sample(self) -> Batch:
+        """Images for one student step, augmented."""
+
+    @abstractmethod
+    def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
+        """Weighted loss terms, which the loop adds up, and further quantities to log."""
+
+    @abstractmethod
+    def fresh_images(self, count: int) -> Tensor:
+        """`count` new images [count, C, H, W] in [0, 1] that the student has not seen, without augmentation."""
+
+    @abstractmethod
+    def shown_images(self, count: int) -> Tensor:
+        """At most `count` images [n, C, H, W] in [0, 1] that the student has seen, without augmentation."""
+
+    @abstractmethod
+    def counts(self) -> Counts:
+        """How many images were generated and how many are kept."""
+
+    def extra_modules(self) -> Iterable[nn.Module]:
+        """Networks trained in the same step as the student and thrown away with the run."""
+        return ()
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs besides the student."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` returned."""

@@ -1,0 +1,136 @@
+"""SSD-KD: few synthetic images, balanced in class and difficulty, drawn by what is left to learn (arXiv:2406.07876)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfkd_cli import losses
+from dfkd_cli.buffer import Eviction, ReplayBuffer
+from dfkd_cli.inversion import Inversion, InversionWeights, Inverted
+from dfkd_cli.methods.base import Batch, Counts, Method, Needs
+from dfkd_cli.setting import Setting, Terms
+from dfkd_cli.synthesis import GeneratorConfig, Synthesizer
+
+
+@dataclass(frozen=True)
+class SsdOptions:
+    """The constants of the method; `recipes/ssd.yaml` says where each value comes from."""
+
+    generator: GeneratorConfig
+    weights: InversionWeights
+    weights_without_batchnorm: InversionWeights
+    bn_form: str
+    buffer_size: int
+    warmup_rounds: int  # renewals before the first student step, on top of what fills the buffer
+    warmup_share: float  # of the training time at most
+    eviction: Eviction
+    diversity: bool  # first factor of phi
+    difficulty: bool  # second factor of phi
+    gamma: float  # exponent of the difficulty
+    priority: bool  # draw by priority; off: uniformly
+    alpha: float
+    importance: bool  # weigh the loss against the bias of the drawing
+    beta: float
+    temperature: float
+
+
+class Ssd(Method):
+    """A generator trained against teacher and student fills a small buffer; priorities decide what is learned next."""
+
+    needs = Needs()
+    options_type = SsdOptions
+
+    def __init__(self, setting: Setting, options: SsdOptions):
+        super().__init__(setting, options)
+        spec = setting.teacher.spec
+        has_norms = bool(setting.teacher.norm_statistics)
+        weights = options.weights if has_norms else options.weights_without_batchnorm
+        self.synthesizer = Synthesizer(setting, options.generator)
+        self.inversion = Inversion(setting, weights, options.bn_form)
+        self.buffer = ReplayBuffer(options.buffer_size, spec.size, spec.num_classes, setting.runtime.device)
+        self.alpha = options.alpha if options.priority else 0.0
+        self.beta = options.beta if options.importance else 0.0
+        self.rounds = 0
+
+    def ready(self, progress: float) -> bool:
+        """Once the buffer is full and the generator warm, or the time for both is used up."""
+        filled = len(self.buffer) == self.buffer.capacity and self.rounds >= self.options.warmup_rounds
+        return filled or (progress >= self.options.warmup_share and len(self.buffer) > 0)
+
+    def refresh(self, progress: float) -> Terms:
+        """Trains the generator and puts its last batch into the buffer."""
+        adversarial = self.ready(progress)
+
+        def objective(images: Tensor, labels: Tensor) -> Inverted:
+            return self.inversion(images, labels, self._modulation, adversarial)
+
+        made = self.synthesizer.renew(objective, progress)
+        self.rounds += 1
+        confidence, classes = made.teacher_logits.float().softmax(dim=1).max(dim=1)
+        discrepancy = losses.kl_div(self._student_logits(made), made.teacher_logits)
+        phi = self._modulation(made.teacher_logits)
+        self.buffer.add(made.images, classes, confidence, discrepancy, self.options.eviction)
+        shares = self.buffer.class_shares()
+        return {f"synthesis/{name}": value for name, value in made.terms.items()} | {
+            "synthesis/hit_rate": (classes == made.labels).float().mean(),
+            "synthesis/confidence": confidence.mean(),
+            "buffer/phi": phi.mean(),
+            "buffer/phi_std": phi.std(),
+            "buffer/class_entropy": torch.special.entr(shares).sum(),
+            "buffer/rarest_class": shares.min(),
+            "buffer/commonest_class": shares.max(),
+        }
+
+    def _modulation(self, teacher_logits: Tensor) -> Tensor:
+        o = self.options
+        confidence, classes = teacher_logits.float().softmax(dim=1).max(dim=1)
+        return self.buffer.modulation(classes, confidence, o.gamma, o.diversity, o.difficulty)
+
+    def _student_logits(self, made: Inverted) -> Tensor:
+        if made.student_logits is not None:
+            return made.student_logits
+        with torch.no_grad(), self.setting.runtime.autocast():
+            return self.setting.student(made.images)
+
+    def sample(self) -> Batch:
+        """Augmented images from the buffer, by priority."""
+        index = self.buffer.draw(self.setting.batch_size, self.alpha, self.setting.rng)
+        return Batch(self.setting.augment(self.buffer.read(index)), index=index)
+
+    def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
+        """Importance-weighted KL; the images' priorities are renewed on the way (eqs. of delta and w)."""
+        teacher, student = self.setting.predict(batch.images)
+        weights = self.buffer.weights[batch.index]
+        kd = losses.kl_div(student, teacher, self.options.temperature)
+        kl = losses.kl_div(student.detach(), teacher)
+        self.buffer.update(batch.index, kl, self.alpha, self.beta)
+        return {"kd": (weights / weights.max() * kd).mean()}, {
+            "agreement": losses.agreement(student, teacher).mean(),
+            "priority/discrepancy": self.buffer.discrepancy[: len(self.buffer)].mean(),
+            "priority/weight": weights.mean(),
+        }
+
+    def fresh_images(self, count: int) -> Tensor:
+        """New images of the generator: none of them was ever in the buffer."""
+        return self.synthesizer.images(count)
+
+    def shown_images(self, count: int) -> Tensor:
+        """Images spread evenly over the buffer."""
+        places = torch.linspace(0, len(self.buffer) - 1, min(count, len(self.buffer)), device=self.buffer.images.device)
+        return self.buffer.read(places.long())
+
+    def counts(self) -> Counts:
+        """All images the generator made, those of its training included, and what the buffer holds."""
+        return Counts(generated=self.synthesizer.generated, kept=len(self.buffer))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Generator, buffer and the number of rounds."""
+        return {"synthesizer": self.synthesizer.state_dict(), "buffer": self.buffer.state_dict(), "rounds": self.rounds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` returned."""
+        self.synthesizer.load_state_dict(state["synthesizer"])
+        self.buffer.load_state_dict(state["buffer"])
+        self.rounds = state["rounds"]

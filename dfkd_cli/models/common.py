@@ -1,0 +1,69 @@
+"""What benchmark networks share: timm's classifier interface, the initialisation and the default configuration."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from timm.models import build_model_with_cfg
+from torch import Tensor, nn
+
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # as in DAFL's and Fast-Datafree's code
+ModelT = TypeVar("ModelT", bound="BenchmarkNetwork")
+
+
+class BenchmarkNetwork(nn.Module):
+    """timm's interface around one linear layer, whose name differs between papers.
+
+    A family adds `forward_features` and `forward_head`; all of them can be traced, scripted and exported.
+    """
+
+    num_classes: int
+    num_features: int  # channels of the last feature map
+    head_hidden_size: int  # width of the embedding, which the linear layer receives
+    head_name = "linear"
+
+    @torch.jit.ignore
+    def init_weights(self) -> None:
+        """He-normal convolutions, BatchNorm at one and zero, as in the papers; linear layers keep PyTorch's default."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """The linear layer, or nn.Identity without classes."""
+        return getattr(self, self.head_name)
+
+    @torch.jit.ignore
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the linear layer by a fresh one; 0 classes leave the embedding as output."""
+        self.num_classes = num_classes
+        head = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        setattr(self, self.head_name, head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [B, K] of normalised images [B, C, H, W]."""
+        return self.forward_head(self.forward_features(x))
+
+
+def default_cfg(mean: tuple[float, ...], std: tuple[float, ...], **extra: Any) -> dict[str, Any]:
+    """A timm configuration for 32x32 RGB images and ten classes, without weights of its own."""
+    cfg = {
+        "num_classes": 10,
+        "input_size": (3, 32, 32),
+        "pool_size": None,
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "mean": mean,
+        "std": std,
+        "first_conv": "conv1",
+        "classifier": "linear",
+    }
+    return cfg | extra
+
+
+def build(factory: Callable[..., ModelT], variant: str, pretrained: bool, defaults: dict, kwargs: dict) -> ModelT:
+    """`factory` with the variant's `defaults` and the user's `kwargs`, through timm's builder."""
+    return build_model_with_cfg(factory, variant, pretrained, **(defaults | kwargs))

@@ -1,0 +1,41 @@
+"""The trial before any training: does the network give finite logits for images of this size?"""
+
+import torch
+
+from dfkd_cli.errors import DfkdError, TeacherError
+from dfkd_cli.networks.base import Network
+from dfkd_cli.networks.fixed_batch import last_line
+from dfkd_cli.networks.noise import noise
+
+BATCH = 4
+
+
+def check_forward(network: Network, size: tuple[int, int, int]) -> int:
+    """Number of classes of a network, after a forward on noise of size (C, H, W).
+
+    Raises TeacherError when the forward fails, or its result is not finite or not of shape [B, K].
+    """
+    shape = "x".join(str(length) for length in size)
+    try:
+        with torch.no_grad():
+            logits = network(noise(network, BATCH, size))
+    except DfkdError:
+        raise
+    except Exception as error:  # a stranger's network can raise anything
+        raise TeacherError(
+            f"the network fails on noise of {shape}: {last_line(error)}; give its true size with --input-size CxHxW"
+        ) from error
+    if logits.ndim != 2 or logits.shape[0] != BATCH or logits.shape[1] < 2:
+        raise TeacherError(
+            f"the network returns {list(logits.shape)} for {BATCH} images of {shape}: logits of shape [{BATCH}, classes] "
+            "are needed (if it is no classifier it cannot be a teacher; if the size is wrong pass --input-size CxHxW)"
+        )
+    if not torch.isfinite(logits).all():
+        raise TeacherError(f"the network's outputs on noise of {shape} are not finite: its weights are damaged")
+    return logits.shape[1]
+
+
+def input_gradient_reaches(network: Network, size: tuple[int, int, int]) -> bool:
+    """Whether the logits depend on the images in a way autograd sees: archives optimised for inference may not."""
+    with torch.enable_grad():
+        return network(noise(network, BATCH, size).requires_grad_()).requires_grad

@@ -1,0 +1,151 @@
+"""A network that is Python code: timm models, students, one's own modules."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+import torch.nn.functional as F
+from timm.layers import FrozenBatchNormAct2d
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torchvision.ops import FrozenBatchNorm2d
+
+from dfkd_cli.networks.base import Network, NormStatistics, Outputs
+from dfkd_cli.networks.noise import noise
+from dfkd_cli.networks.norm_layers import NormLayers
+from dfkd_cli.networks.outputs import pick_logits
+from dfkd_cli.networks.trail import Trail, as_embedding
+
+# Which operations multiply by weights, and where in their arguments the activation is.
+MULTIPLICATIONS: dict[Callable, tuple[str, int]] = {
+    F.linear: ("linear", 0),
+    torch.addmm: ("linear", 1),
+    torch.matmul: ("linear", 0),
+    torch.mm: ("linear", 0),
+    torch.Tensor.matmul: ("linear", 0),
+    torch.Tensor.__matmul__: ("linear", 0),
+    torch.Tensor.mm: ("linear", 0),
+    F.conv2d: ("conv", 0),
+}
+
+
+class EagerNetwork(Network):
+    """Any nn.Module that maps normalised images to logits; trainable, with the module itself in `.module`."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        output: str | None = None,
+        *,
+        input_size: tuple[int, int, int] | None = None,
+        num_classes: int | None = None,
+    ):
+        """`input_size` (C, H, W) allows one forward that finds out in which order the BatchNorm layers are called.
+
+        Without it they are taken in the order of registration, which is the same in networks that run from top to
+        bottom and use each layer once.
+        """
+        super().__init__()
+        self.module = module
+        self.notes: list[str] = []
+        self._output = output
+        self._num_classes = num_classes
+        self._frozen_layers = [layer for layer in module.modules() if isinstance(layer, FROZEN_LAYERS)]
+        calls = _registered_norms(module) if input_size is None else self._called_norms(input_size)
+        self._norm_layers = NormLayers(self, calls)
+
+    @property
+    def norm_statistics(self) -> tuple[NormStatistics, ...]:
+        """Running statistics per BatchNorm call; layers that keep none do not count."""
+        return self._norm_layers.read()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits [B, K] of normalised images [B, C, H, W]."""
+        return pick_logits(self.module(inputs), inputs.shape[0], self._output, self._num_classes)
+
+    def observe(self, inputs: Tensor) -> Outputs:
+        """The same forward, with everything in `Outputs`."""
+        recorder = _Recorder(inputs.shape[0])
+        with recorder, recorder.hooked(self._frozen_layers):
+            returned = self.module(inputs)
+        logits = pick_logits(returned, inputs.shape[0], self._output, self._num_classes)
+        classifier = recorder.trail.classifier_input(logits.shape[1])
+        return Outputs(
+            logits=logits,
+            norm_inputs=tuple(recorder.norm_inputs),
+            embedding=None if classifier is None else as_embedding(classifier.tensor),
+            stages=tuple(stage.tensor for stage in recorder.trail.stages()),
+        )
+
+    def _called_norms(self, input_size: tuple[int, int, int]) -> list[tuple[Tensor, Tensor]]:
+        recorder = _Recorder(batch=1)
+        with _evaluating(self.module), torch.no_grad(), recorder, recorder.hooked(self._frozen_layers):
+            self.module(noise(self, 1, input_size))
+        return recorder.norm_statistics
+
+
+class _Recorder(TorchFunctionMode):
+    """Sees every torch function called in its `with` block, functional BatchNorm included.
+
+    Preferred to forward hooks: nothing is attached to the module, and torch.compile traces it without a graph break.
+    """
+
+    def __init__(self, batch: int):
+        super().__init__()
+        self.trail = Trail(batch)
+        self.norm_inputs: list[Tensor] = []
+        self.norm_statistics: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func is F.batch_norm:
+            self._saw_norm(args[0], *args[1:3])
+        elif func is torch.batch_norm:
+            self._saw_norm(args[0], *args[3:5])
+        if isinstance(result, Tensor):
+            kind, position = MULTIPLICATIONS.get(func, ("", 0))
+            source = args[position] if kind and len(args) > position else None
+            self.trail.saw(kind, source, result)
+        return result
+
+    def _saw_norm(self, norm_input: Tensor, mean: Tensor | None, var: Tensor | None) -> None:
+        if mean is not None and var is not None:
+            self.norm_inputs.append(norm_input)
+            self.norm_statistics.append((mean, var))
+
+    @contextmanager
+    def hooked(self, frozen_layers: list[nn.Module]) -> Iterator[None]:
+        """Frozen layers write BatchNorm out as a product and a sum: only a hook sees them."""
+
+        def before(layer, args):
+            self._saw_norm(args[0], layer.running_mean, layer.running_var)
+
+        with ExitStack() as hooks:
+            for layer in frozen_layers:
+                hooks.enter_context(layer.register_forward_pre_hook(before))
+            yield
+
+
+FROZEN_LAYERS = (FrozenBatchNorm2d, FrozenBatchNormAct2d)
+
+
+def _registered_norms(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    layers = [layer for layer in module.modules() if isinstance(layer, (nn.modules.batchnorm._BatchNorm, *FROZEN_LAYERS))]
+    return [
+        (layer.running_mean, layer.running_var)
+        for layer in layers
+        if layer.running_mean is not None and layer.running_var is not None
+    ]
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, then each layer as it was: a student may hold some of its layers fixed."""
+    modes = [(layer, layer.training) for layer in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training

@@ -1,0 +1,144 @@
+"""A network that is a torch.export archive (`.pt2`)."""
+
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from dfkd_cli.errors import TeacherError
+from dfkd_cli.networks.base import Network, NormStatistics, Outputs
+from dfkd_cli.networks.exported_graph import (
+    MULTIPLICATIONS,
+    NORMS,
+    evaluation_module,
+    keeps_statistics,
+    recorded_shape,
+    with_outputs,
+)
+from dfkd_cli.networks.fixed_batch import find_batch_size, forward_in_pieces, observe_in_pieces
+from dfkd_cli.networks.noise import noise
+from dfkd_cli.networks.norm_layers import NormLayers
+from dfkd_cli.networks.outputs import pick_logits
+from dfkd_cli.networks.trail import Trail, as_embedding
+
+
+class ExportedNetwork(Network):
+    """A frozen exported program, always in evaluation mode.
+
+    `batch_size` is the only one the program works at, None when any will do; batches of other sizes are cut and filled
+    up to it. `notes` says in one sentence each what a user should know.
+    """
+
+    def __init__(
+        self,
+        program: ExportedProgram,
+        output: str | None = None,
+        *,
+        input_size: tuple[int, int, int] | None = None,
+        num_classes: int | None = None,
+    ):
+        """`input_size` (C, H, W) is needed for what the program leaves open only.
+
+        Raises TeacherError when the program is in training mode, takes more than images, contradicts `input_size`,
+        fails on it, or works for too few images only.
+        """
+        super().__init__()
+        input_size = _settle_size(program, input_size)
+        self.module, self.notes = evaluation_module(program)
+        self.module.requires_grad_(False)
+        self._output = output
+        self._num_classes = num_classes
+        self._out_spec = program.call_spec.out_spec
+        batch = recorded_shape(program)[0]
+        self.batch_size = find_batch_size(
+            self._logits, lambda size: noise(self, size, input_size), [] if batch is None else [batch]
+        )
+        self._prepare_observe(noise(self, self.batch_size or 3, input_size))
+
+    @property
+    def norm_statistics(self) -> tuple[NormStatistics, ...]:
+        """Running statistics per BatchNorm call."""
+        return self._norm_layers.read()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits [B, K] of normalised images [B, C, H, W]."""
+        return forward_in_pieces(self._logits, inputs, self.batch_size)
+
+    def observe(self, inputs: Tensor) -> Outputs:
+        """The same forward, with everything in `Outputs`."""
+        return observe_in_pieces(self._outputs, inputs, self.batch_size)
+
+    def train(self, mode: bool = True) -> "ExportedNetwork":
+        """Stays in evaluation mode, whatever is asked: an archive is a teacher."""
+        return super().train(False)
+
+    def _prepare_observe(self, images: Tensor) -> None:
+        """Decides what `observe` returns, and where the running statistics are."""
+        explorer = _Explorer(self.module, images.shape[0])
+        with torch.no_grad():
+            logits = self._pick(explorer.run(images), images.shape[0])
+        nodes = list(self.module.graph.nodes)
+        stages = [nodes[stage.site] for stage in explorer.trail.stages()]
+        norm_inputs = [node.args[0] for node in nodes if keeps_statistics(node)]
+        found = explorer.trail.classifier_input(logits.shape[1])
+        classifier = [] if found is None else [nodes[found.site].args[MULTIPLICATIONS[nodes[found.site].target][1]]]
+        self._sections = [self._out_spec.num_leaves, len(norm_inputs), len(classifier), len(stages)]
+        # Only the code of the second module is kept, and run on the first: one set of weights that moves as one.
+        self._observe = type(with_outputs(self.module, [*norm_inputs, *classifier, *stages])).forward
+        self._norm_layers = NormLayers(self, explorer.norm_statistics)
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        return self._pick(self.module(inputs), inputs.shape[0])
+
+    def _outputs(self, inputs: Tensor) -> Outputs:
+        values = iter(self._observe(self.module, inputs))
+        returned, norm_inputs, classifier, stages = (tuple(islice(values, length)) for length in self._sections)
+        return Outputs(
+            logits=self._pick(returned, inputs.shape[0]),
+            norm_inputs=norm_inputs,
+            embedding=as_embedding(classifier[0]) if classifier else None,
+            stages=stages,
+        )
+
+    def _pick(self, returned: tuple, batch: int) -> Tensor:
+        named = pytree.tree_unflatten(returned, self._out_spec)
+        return pick_logits(named, batch, self._output, self._num_classes)
+
+
+class _Explorer(fx.Interpreter):
+    """Runs a graph once and notes what passes by."""
+
+    def __init__(self, module: fx.GraphModule, batch: int):
+        super().__init__(module)
+        self.trail = Trail(batch)
+        self.norm_statistics: list[tuple[Tensor, Tensor]] = []
+        self._sites = {node: site for site, node in enumerate(module.graph.nodes)}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if keeps_statistics(n):
+            mean, var = (self.env[n.args[position]] for position in NORMS[n.target][:2])
+            self.norm_statistics.append((mean, var))
+        # An operation with several results is followed by nodes that take them apart.
+        if n.op == "call_function" and isinstance(result, Tensor):
+            kind, position = MULTIPLICATIONS.get(n.target, ("", 0))
+            source = self.env[n.args[position]] if kind else None
+            self.trail.saw(kind, source, result, self._sites[n])
+        return result
+
+
+def _settle_size(program: ExportedProgram, given: tuple[int, int, int] | None) -> tuple[int, int, int]:
+    """(C, H, W) out of what the program was recorded with and what the user said."""
+    recorded = recorded_shape(program)[1:]
+    if given is None:
+        given = recorded
+    shape = "x".join("?" if length is None else str(length) for length in recorded)
+    if None in given:
+        raise TeacherError(f"the program takes images of {shape}: fill the gaps with --input-size CxHxW")
+    if any(length not in (None, wanted) for length, wanted in zip(recorded, given, strict=True)):
+        wanted = "x".join(map(str, given))
+        raise TeacherError(f"--input-size {wanted}: the program was exported for images of {shape}")
+    return given

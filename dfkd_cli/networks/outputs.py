@@ -1,0 +1,55 @@
+"""Which part of what a network returns are the logits."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from dfkd_cli.errors import TeacherError
+
+
+def pick_logits(returned: object, batch: int, output: str | None = None, num_classes: int | None = None) -> Tensor:
+    """The logits in what a network returned for a batch: a tensor, or one tensor inside a tuple or a dict.
+
+    `output` names a dict key, a named tuple's field or a position ("0"). Without it the logits are the only tensor of
+    shape [batch, classes]. Raises TeacherError when there is no such tensor, or more than one.
+    """
+    if isinstance(returned, Tensor):
+        if output is not None:
+            raise TeacherError(f"--output {output}: the network returns a single tensor; leave the flag out")
+        return returned
+    parts = _name_parts(returned)
+    if output is not None:
+        if output not in parts:
+            raise TeacherError(f"--output {output}: the network returns {_describe(parts)}; name one of these")
+        return parts[output]
+    candidates = [
+        part
+        for part in parts.values()
+        if part.ndim == 2 and part.shape[0] == batch and num_classes in (None, part.shape[1])
+    ]
+    if len(candidates) != 1:
+        classes = "classes" if num_classes is None else num_classes
+        raise TeacherError(
+            f"the network returns {_describe(parts)} for {batch} images, and {len(candidates)} of these have the "
+            f"shape [{batch}, {classes}]: choose the logits with --output NAME"
+        )
+    return candidates[0]
+
+
+def _name_parts(returned: object) -> dict[str, Tensor]:
+    """The tensors one level down, by the name `--output` knows them by."""
+    if isinstance(returned, Mapping):
+        named = {str(name): part for name, part in returned.items()}
+    elif isinstance(returned, tuple | list):
+        fields = getattr(returned, "_fields", range(len(returned)))
+        named = {str(name): part for name, part in zip(fields, returned, strict=True)}
+    else:
+        raise TeacherError(
+            f"the network returns an object of type {type(returned).__name__}: "
+            "a tensor, or a tuple or dict with the logits inside, is needed"
+        )
+    return {name: part for name, part in named.items() if isinstance(part, Tensor)}
+
+
+def _describe(parts: dict[str, Tensor]) -> str:
+    return ", ".join(f"{name} {list(part.shape)}" for name, part in parts.items()) or "no tensor"

@@ -1,0 +1,156 @@
+"""A network that is a TorchScript archive, traced or scripted."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_cli.networks.base import Network, NormStatistics, Outputs
+from dfkd_cli.networks.fixed_batch import find_batch_size, forward_in_pieces, last_line, observe_in_pieces
+from dfkd_cli.networks.noise import noise
+from dfkd_cli.networks.norm_layers import NormLayers
+from dfkd_cli.networks.outputs import pick_logits
+from dfkd_cli.networks.script_graph import (
+    MULTIPLICATIONS,
+    NORMS,
+    Graph,
+    ScriptGraph,
+    Tap,
+    evaluation_graph,
+    keeps_statistics,
+    leading_lengths,
+    makes_tensor,
+    tap,
+    walk,
+)
+from dfkd_cli.networks.trail import Trail, as_embedding
+
+
+class ScriptNetwork(Network):
+    """A frozen TorchScript archive, always in evaluation mode.
+
+    `batch_size` is the only one the archive works at, None when any will do; batches of other sizes are cut and filled
+    up to it. `notes` says in one sentence each what a user should know.
+    """
+
+    def __init__(
+        self,
+        module: torch.jit.ScriptModule,
+        output: str | None = None,
+        *,
+        input_size: tuple[int, int, int],
+        num_classes: int | None = None,
+    ):
+        """`input_size` is (C, H, W). Raises TeacherError when forward fails on it, or works for too few images only."""
+        super().__init__()
+        self.module = module.eval()
+        for parameter in module.parameters():  # ScriptModules have no requires_grad_ of their own
+            parameter.requires_grad_(False)
+        self.notes: list[str] = []
+        self._output = output
+        self._num_classes = num_classes
+        self._constants: list[str] = []
+        self._forward: Callable | None = None
+        self._observe: Callable | None = None
+        self._norm_layers = NormLayers(self, [])
+
+        rewritten = self._rewrite()
+        lengths = leading_lengths(rewritten.graph) if rewritten else set()
+        self.batch_size = find_batch_size(self._logits, lambda batch: noise(self, batch, input_size), lengths)
+        if rewritten:
+            self._prepare_observe(rewritten.graph, noise(self, self.batch_size or 3, input_size))
+
+    @property
+    def norm_statistics(self) -> tuple[NormStatistics, ...]:
+        """Running statistics per BatchNorm call; empty when there is none, or when `freeze` has folded them away."""
+        return self._norm_layers.read()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits [B, K] of normalised images [B, C, H, W]."""
+        return forward_in_pieces(self._logits, inputs, self.batch_size)
+
+    def observe(self, inputs: Tensor) -> Outputs:
+        """The same forward, with everything in `Outputs`."""
+        return observe_in_pieces(self._outputs, inputs, self.batch_size)
+
+    def train(self, mode: bool = True) -> "ScriptNetwork":
+        """Stays in evaluation mode, whatever is asked: an archive is a teacher."""
+        return super().train(False)
+
+    def _rewrite(self) -> ScriptGraph | None:
+        try:
+            rewritten = evaluation_graph(self.module)
+            function = tap(rewritten.graph, [])
+        except RuntimeError as error:
+            self.notes.append(f"only the logits can be observed: the graph cannot be rewritten ({last_line(error)})")
+            return None
+        for constant in rewritten.constants:
+            self._keep(constant.tensor, constant.learned)
+        self.notes += rewritten.notes
+        self._forward = function
+        return rewritten
+
+    def _keep(self, constant: Tensor, learned: bool) -> None:
+        name = f"constant_{len(self._constants)}"
+        if learned:
+            self.register_parameter(name, nn.Parameter(constant, requires_grad=False))
+        else:
+            self.register_buffer(name, constant)
+        self._constants.append(name)
+
+    def _prepare_observe(self, graph: Graph, images: Tensor) -> None:
+        """Decides what `observe` returns, and where the running statistics are."""
+        try:
+            norms, statistics, trail = self._explore(graph, images)
+        except RuntimeError as error:
+            self.notes.append(f"only the logits can be observed: the graph cannot be rewritten ({last_line(error)})")
+            return
+        classifier = trail.classifier_input(self._logits(images).shape[1])
+        nodes = list(walk(graph))
+        taps = [[Tap(site, 0) for site in norms]]
+        taps += [[Tap(classifier.site, MULTIPLICATIONS[nodes[classifier.site].kind()][1])]] if classifier else [[]]
+        taps += [[Tap(stage.site, None)] for stage in trail.stages()]
+        self._observe = tap(graph, taps)
+        self._norm_layers = NormLayers(self, list(zip(statistics[::2], statistics[1::2], strict=True)))
+
+    def _explore(self, graph: Graph, images: Tensor) -> tuple[list[int], list[Tensor], Trail]:
+        """Runs the graph once with every tensor in sight: BatchNorm sites, mean and variance per call, and the trail."""
+        nodes = list(walk(graph))
+        norms = [site for site, node in enumerate(nodes) if keeps_statistics(node)]
+        sites = [site for site, node in enumerate(nodes) if makes_tensor(node)]
+        taps = [[Tap(site, argument) for site in norms for argument in NORMS[nodes[site].kind()][:2]]]
+        for site in sites:
+            multiplication = MULTIPLICATIONS.get(nodes[site].kind())
+            taps += [[Tap(site, None)], [Tap(site, multiplication[1])] if multiplication else []]
+        with torch.no_grad():
+            _, statistics, *tensors = self._run(tap(graph, taps), images)
+        trail = Trail(images.shape[0])
+        for site, results, sources in zip(sites, tensors[::2], tensors[1::2], strict=True):
+            kind, _ = MULTIPLICATIONS.get(nodes[site].kind(), ("", 0))
+            if results:
+                trail.saw(kind, sources[-1] if sources else None, results[-1], site)
+        return norms, statistics, trail
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        if self._forward is None:
+            returned = self.module(inputs)
+        else:
+            (returned,) = self._run(self._forward, inputs)
+        return pick_logits(returned, inputs.shape[0], self._output, self._num_classes)
+
+    def _outputs(self, inputs: Tensor) -> Outputs:
+        if self._observe is None:
+            return Outputs(self._logits(inputs), (), None, ())
+        returned, norm_inputs, classifier, *stages = self._run(self._observe, inputs)
+        return Outputs(
+            logits=pick_logits(returned, inputs.shape[0], self._output, self._num_classes),
+            norm_inputs=tuple(norm_inputs),
+            embedding=as_embedding(classifier[-1]) if classifier else None,
+            stages=tuple(stage[-1] for stage in stages if stage),
+        )
+
+    def _run(self, function: Callable, inputs: Tensor) -> Any:
+        # The optimising executor would profile and recompile for every new shape, for no gain in convolutions.
+        with torch.jit.optimized_execution(False):
+            return function(self.module, inputs, *(getattr(self, name) for name in self._constants))

@@ -1,0 +1,53 @@
+"""A picture of synthetic images with the class that the teacher sees in each."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from dfkd_cli.output_folder import write_atomically
+
+_SMALLEST, _LARGEST = 64, 160  # pixels of a picture's longer side, so that all sizes can be looked at
+_GAP, _CAPTION = 6, 14  # pixels between pictures, and for the line of text below each
+_BACKGROUND, _INK = (255, 255, 255), (60, 60, 60)
+
+
+def save_grid(images: Tensor, classes: Tensor, path: Path, columns: int | None = None) -> None:
+    """Write a PNG of `images` [N, C, H, W] in [0, 1], sorted by `classes` [N], each with its class number below it.
+
+    One channel is shown grey, of two the first, of four or more the first three as RGB. Small images are enlarged
+    without smoothing, so that every pixel is seen; large ones are shrunk. `columns`: by default about as many as rows.
+    """
+    order = classes.argsort(stable=True)
+    numbers = classes[order].tolist()
+    pictures = [_picture(image) for image in images[order].detach().float().cpu()]
+    columns = columns or max(1, math.ceil(math.sqrt(len(pictures))))
+    width, height = pictures[0].size
+    rows = math.ceil(len(pictures) / columns)
+    step_x, step_y = width + _GAP, height + _CAPTION + _GAP
+    grid = Image.new("RGB", (columns * step_x + _GAP, rows * step_y + _GAP), _BACKGROUND)
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default()
+    for place, (picture, number) in enumerate(zip(pictures, numbers, strict=True)):
+        x, y = _GAP + place % columns * step_x, _GAP + place // columns * step_y
+        grid.paste(picture, (x, y))
+        text = str(number)
+        draw.text((x + (width - draw.textlength(text, font)) / 2, y + height + 1), text, _INK, font)
+    content = io.BytesIO()
+    grid.save(content, "PNG")
+    write_atomically(path, content.getvalue())
+
+
+def _picture(image: Tensor) -> Image.Image:
+    image = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    side = max(picture.size)
+    if side < _SMALLEST:
+        times = math.ceil(_SMALLEST / side)
+        return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+    picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
+    return picture

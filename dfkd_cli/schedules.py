@@ -1,0 +1,13 @@
+"""How a value changes over a run: pure functions of progress, the share of training done in [0, 1]."""
+
+import math
+
+
+def cosine(progress: float, start: float, end: float = 0.0) -> float:
+    """`start` at progress 0, `end` at 1, along half a cosine."""
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+
+def ramp(progress: float, until: float) -> float:
+    """0 at progress 0, growing linearly to 1 at `until` and 1 from there on; always 1 when `until` is 0."""
+    return 1.0 if until <= 0.0 else min(progress / until, 1.0)

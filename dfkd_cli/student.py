@@ -1,0 +1,146 @@
+"""The student: made by its architecture's name, and saved so that dfkd and timm both load it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch import nn
+
+from dfkd_cli import __version__
+from dfkd_cli.classifier import Classifier, InputSpec, Origin
+from dfkd_cli.errors import UsageError
+from dfkd_cli.loading.failures import first_line, quiet
+from dfkd_cli.loading.suggest import similar_names
+from dfkd_cli.models import BENCHMARK_ARCHS  # importing it adds them to timm's registry
+from dfkd_cli.networks import EagerNetwork
+from dfkd_cli.output_folder import write_atomically
+
+STUDENT_FILE = "student.safetensors"
+# What timm's configuration of an architecture says about its layers; the rest describes somebody else's weights.
+_LAYER_KEYS = ("first_conv", "classifier", "fixed_input_size")
+# What constructors and forwards of other people's networks raise for a size or a channel count they cannot take.
+_REJECTIONS = (AssertionError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
+
+
+def build_student(name: str, spec: InputSpec) -> Classifier:
+    """A classifier of timm architecture `name` with random weights (torch's global random stream), taking `spec`.
+
+    Raises UsageError: an unknown name (with the closest known ones), or a network that cannot take this input.
+    """
+    arch = name.removeprefix("timm:")
+    _check_name(arch)
+    shape = "x".join(map(str, spec.size))
+    try:
+        with quiet("timm"):
+            module = timm.create_model(arch, num_classes=spec.num_classes, **_input_arguments(arch, spec.size))
+    except _REJECTIONS as error:
+        raise UsageError(f"--student {arch} cannot be made for {shape} images: {first_line(error)}") from error
+    module.eval()
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros(2, *spec.size))
+    except _REJECTIONS as error:
+        raise UsageError(f"--student {arch} cannot take {shape} images: {first_line(error)}") from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, spec.num_classes):
+        raise UsageError(f"--student {arch} does not give one logit for each of {spec.num_classes} classes")
+    module.train()
+    network = EagerNetwork(module, input_size=spec.size, num_classes=spec.num_classes)
+    return Classifier(network, spec, Origin(source=name, kind="new student", arch=arch, sha256=None))
+
+
+def save_student(
+    classifier: Classifier, folder: Path, teacher_sha256: str | None, recipe_sha256: str, recipe: str
+) -> str:
+    """Write `student.safetensors` and `config.json` into `folder`; the sha256 of the former.
+
+    `dfkd` takes either the file or the folder, and `timm.create_model("local-dir:FOLDER", pretrained=True)` the
+    folder. `recipe` is the recipe's name.
+    """
+    arch, module, spec = classifier.origin.arch, _timm_module(classifier), classifier.spec
+    if arch is None:
+        raise ValueError("only a network made by a timm name can be saved as a student")
+    facts = {
+        "version": __version__,
+        "arch": arch,
+        "num_classes": spec.num_classes,
+        "input_size": list(spec.size),
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "teacher_sha256": teacher_sha256,
+        "recipe_sha256": recipe_sha256,
+        "recipe": recipe,
+    }
+    # Cloned because safetensors refuses tensors that share memory (tied weights) or are not contiguous (channels_last).
+    weights = {
+        name: tensor.detach().cpu().contiguous().clone(memory_format=torch.contiguous_format)
+        for name, tensor in module.state_dict().items()
+    }
+    content = safetensors.torch.save(weights, metadata={"format": "pt", "dfkd": json.dumps(facts)})
+    config = json.dumps(_timm_config(arch, module, spec), indent=2) + "\n"
+    write_atomically(folder / STUDENT_FILE, content)
+    write_atomically(folder / "config.json", config.encode())
+    return hashlib.sha256(content).hexdigest()
+
+
+def is_student(source: str) -> bool:
+    """Whether `source` is a file or folder that `save_student` wrote, by its metadata."""
+    path = Path(source.removeprefix("local-dir:"))
+    path = path / STUDENT_FILE if path.is_dir() else path
+    if not path.is_file():
+        return False
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return "dfkd" in (file.metadata() or {})
+    except (safetensors.SafetensorError, OSError):
+        return False
+
+
+def _check_name(arch: str) -> None:
+    if timm.is_model(arch):
+        if "." in arch:
+            bare = arch.partition(".")[0]
+            raise UsageError(f"--student {arch} names weights, but a student starts without any; use {bare}")
+        return
+    close = similar_names(arch)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"use any timm model or {', '.join(BENCHMARK_ARCHS)}"
+    raise UsageError(f"--student {arch}: unknown architecture; {hint}")
+
+
+def _input_arguments(arch: str, size: tuple[int, int, int]) -> dict[str, Any]:
+    """What timm.create_model needs to build `arch` for this input: an image size where that fixes the weights."""
+    known = timm.get_pretrained_cfg(arch)
+    fixed = known is not None and known.fixed_input_size
+    return {"in_chans": size[0]} | ({"img_size": list(size[1:])} if fixed else {})
+
+
+def _timm_config(arch: str, module: nn.Module, spec: InputSpec) -> dict[str, Any]:
+    """timm's hub layout: everything that building the same network and preparing its images takes."""
+    known = getattr(module, "pretrained_cfg", None) or {}
+    return {
+        "architecture": arch,
+        "num_classes": spec.num_classes,
+        "num_features": getattr(module, "num_features", None),
+        "model_args": _input_arguments(arch, spec.size),
+        "pretrained_cfg": {
+            **{key: known[key] for key in _LAYER_KEYS if known.get(key) is not None},
+            "input_size": list(spec.size),
+            "num_classes": spec.num_classes,
+            "mean": list(spec.mean),
+            "std": list(spec.std),
+            # As dfkd evaluate prepares pictures.
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+        },
+    }
+
+
+def _timm_module(classifier: Classifier) -> nn.Module:
+    if not isinstance(classifier.network, EagerNetwork):
+        raise TypeError(f"a student is eager code, not {type(classifier.network).__name__}")
+    return classifier.network.module

@@ -1,0 +1,93 @@
+"""The generator in training: it renews a batch of images step by step under a loss that the method states."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfkd_cli.generator import Generator
+from dfkd_cli.inversion import Inverted
+from dfkd_cli.schedules import cosine
+from dfkd_cli.setting import Setting
+
+Objective = Callable[[Tensor, Tensor], Inverted]
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The generator and how it is trained."""
+
+    batch_size: int  # images per step
+    steps: int  # updates per renewal; the images of the last one are kept
+    lr: float  # Adam, at the start of the training
+    final_lr: float  # share of `lr` left at its end
+    noise_size: int
+    width: int  # channels of the last block; the first has twice as many
+
+
+class Synthesizer:
+    """A generator with its optimiser and random stream. Labels are balanced over the classes."""
+
+    def __init__(self, setting: Setting, config: GeneratorConfig):
+        spec = setting.teacher.spec
+        self.setting, self.config = setting, config
+        self.generator = setting.runtime.place(
+            Generator(spec.size, spec.num_classes, config.noise_size, config.width)
+        )
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), config.lr, betas=(0.5, 0.999))
+        self.forward = setting.runtime.compile(self.generator)
+        self.generated = 0
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """Fresh noise [count, noise_size] and class-balanced labels [count]."""
+        rng, device = self.setting.rng, self.setting.runtime.device
+        classes = self.setting.teacher.spec.num_classes
+        first = torch.randint(classes, (1,), generator=rng, device=device)
+        labels = (first + torch.arange(count, device=device)) % classes
+        return torch.randn(count, self.config.noise_size, generator=rng, device=device), labels
+
+    def renew(self, objective: Objective, progress: float) -> Inverted:
+        """Trains the generator for some steps on fresh noise each; returns the last batch, detached."""
+        rate = cosine(progress, self.config.lr, self.config.lr * self.config.final_lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.generator.train()
+        for _ in range(self.config.steps - 1):
+            self._step(objective)
+        return self._step(objective).detach()
+
+    def _step(self, objective: Objective) -> Inverted:
+        noise, labels = self.draw(self.config.batch_size)
+        with self.setting.runtime.autocast():
+            made = objective(self.forward(noise, labels), labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(made.terms.values())).sum().backward()
+        self.optimizer.step()
+        self.generated += len(labels)
+        return made
+
+    @torch.no_grad()
+    def images(self, count: int) -> Tensor:
+        """Fresh images [count, C, H, W] in [0, 1] with balanced labels, as the generator stands."""
+        batches = []
+        for start in range(0, count, self.config.batch_size):
+            noise, labels = self.draw(self.config.batch_size)
+            with self.setting.runtime.autocast():
+                batches.append(self.generator(noise, labels)[: count - start])
+        return torch.cat(batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue bit by bit."""
+        return {
+            "generator": self.generator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generated": self.generated,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` returned."""
+        self.generator.load_state_dict(state["generator"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generated = state["generated"]

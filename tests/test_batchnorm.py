@@ -1,0 +1,71 @@
+"""The distance to BatchNorm statistics: definition, laws, and that it means the same on every scale."""
+
+import pytest
+import torch
+
+from dfkd_cli.batchnorm import DISTANCES, batchnorm_loss, channel_moments, gaussian_kl, norm_distance
+from dfkd_cli.networks import NormStatistics
+
+
+def layer_input(seed: int = 0) -> torch.Tensor:
+    return 2.0 + 3.0 * torch.randn(16, 5, 6, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def test_channel_moments_are_what_batchnorm_normalises_with():
+    inputs = layer_input()
+    norm = torch.nn.BatchNorm2d(5, momentum=1.0, affine=False)
+    norm(inputs)
+    mean, var = channel_moments(inputs)
+    count = inputs.numel() / 5
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    torch.testing.assert_close(mean, norm.running_mean)
+    torch.testing.assert_close(var, norm.running_var * (count - 1) / count)
+
+
+def test_channel_moments_take_two_dimensional_inputs():
+    mean, var = channel_moments(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
+    assert (mean.tolist(), var.tolist()) == ([2.0, 2.0], [1.0, 0.0])
+
+
+def test_gaussian_kl_is_the_divergence_of_the_two_gaussians():
+    mean, var, running_mean, running_var = (torch.rand(4, dtype=torch.double) + 0.5 for _ in range(4))
+    batch = torch.distributions.Normal(mean, var.sqrt())
+    running = torch.distributions.Normal(running_mean, running_var.sqrt())
+    expected = torch.distributions.kl_divergence(batch, running).mean()
+    torch.testing.assert_close(gaussian_kl(mean, var, running_mean, running_var, eps=0.0), expected)
+
+
+def test_gaussian_kl_ignores_the_scale_of_a_channel_and_the_published_form_does_not():
+    mean, var, running_mean, running_var = (torch.rand(4) + 0.5 for _ in range(4))
+    scaled = (10 * mean, 100 * var, 10 * running_mean, 100 * running_var)
+    torch.testing.assert_close(
+        gaussian_kl(*scaled, eps=0.0), gaussian_kl(mean, var, running_mean, running_var, eps=0.0)
+    )
+    assert norm_distance(*scaled) > 5 * norm_distance(mean, var, running_mean, running_var)
+
+
+@pytest.mark.parametrize("form", DISTANCES)
+def test_the_loss_is_zero_on_the_layers_own_statistics_and_positive_elsewhere(form):
+    inputs = layer_input()
+    own = NormStatistics(*channel_moments(inputs))
+    other = NormStatistics(own.mean + 1.0, own.var * 2.0)
+    assert batchnorm_loss([inputs], [own], form).item() == pytest.approx(0.0, abs=1e-5)
+    assert batchnorm_loss([inputs], [other], form).item() > 0.05
+
+
+@pytest.mark.parametrize("form", DISTANCES)
+def test_a_constant_batch_has_a_finite_gradient(form):
+    inputs = torch.ones(4, 5, 3, 3, requires_grad=True)
+    batchnorm_loss([inputs], [NormStatistics(torch.zeros(5), torch.ones(5))], form).backward()
+    assert inputs.grad is not None
+    assert inputs.grad.isfinite().all()
+
+
+def test_kl_averages_over_layers_and_norm_adds_them_up():
+    inputs = layer_input()
+    running = NormStatistics(torch.zeros(5), torch.ones(5))
+    once = {form: batchnorm_loss([inputs], [running], form) for form in DISTANCES}
+    twice = {form: batchnorm_loss([inputs] * 2, [running] * 2, form) for form in DISTANCES}
+    torch.testing.assert_close(twice["kl"], once["kl"])
+    torch.testing.assert_close(twice["norm"], 2 * once["norm"])

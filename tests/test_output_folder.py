@@ -1,0 +1,143 @@
+"""A run's folder is complete or untouched."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from dfkd_cli.errors import DfkdError, UsageError
+from dfkd_cli.output_folder import OutputFolder, write_atomically
+
+
+def fill(folder: Path, text: str) -> None:
+    (folder / "report.json").write_text(text)
+
+
+def run_until(stop: type[BaseException], output: OutputFolder) -> None:
+    with output as folder:
+        fill(folder, "half")
+        raise stop
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+@pytest.mark.parametrize("make", [False, True], ids=["missing", "empty"])
+def test_result_appears_only_when_the_block_ends(tmp_path, make):
+    out = tmp_path / "deep" / "out"
+    if make:
+        out.mkdir(parents=True)
+    with OutputFolder(out) as folder:
+        fill(folder, "new")
+        assert not (out / "report.json").exists()
+    assert names(out) == ["report.json"]
+    assert names(tmp_path / "deep") == ["out"]
+
+
+@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_failed_run_leaves_nothing_behind(tmp_path, stop):
+    with pytest.raises(stop):
+        run_until(stop, OutputFolder(tmp_path / "deep" / "out"))
+    assert names(tmp_path) == []
+
+
+def test_folder_that_holds_something_is_refused(tmp_path):
+    fill(tmp_path, "old")
+    with pytest.raises(UsageError, match=r"not empty.*report\.json.*--overwrite"):
+        OutputFolder(tmp_path)
+
+
+def test_file_is_refused(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        OutputFolder(tmp_path / "out", overwrite=True)
+
+
+def test_overwrite_replaces_the_whole_folder(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    fill(out, "old")
+    (out / "samples.png").write_text("stale")
+    with OutputFolder(out, overwrite=True) as folder:
+        fill(folder, "new")
+        assert (out / "report.json").read_text() == "old"
+    assert names(out) == ["report.json"]
+    assert (out / "report.json").read_text() == "new"
+    assert names(tmp_path) == ["out"]
+
+
+def test_failed_overwrite_keeps_the_old_content(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    fill(out, "old")
+    with pytest.raises(RuntimeError):
+        run_until(RuntimeError, OutputFolder(out, overwrite=True))
+    assert (out / "report.json").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_overwrite_never_deletes_files_of_others(tmp_path):
+    fill(tmp_path, "old")
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match=r"thesis\.tex"):
+        OutputFolder(tmp_path, overwrite=True)
+
+
+def test_files_that_appear_during_the_run_are_safe(tmp_path):
+    out = tmp_path / "out"
+    output = OutputFolder(out)
+    fill(output.__enter__(), "new")
+    out.mkdir()
+    fill(out, "somebody else's")
+    with pytest.raises(UsageError, match="not empty"):
+        output.__exit__(None, None, None)
+    assert (out / "report.json").read_text() == "somebody else's"
+    assert names(tmp_path) == ["out"]
+
+
+def test_overwrite_goes_through_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    fill(tmp_path / "disk", "old")
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    with OutputFolder(tmp_path / "out", overwrite=True) as folder:
+        fill(folder, "new")
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "disk" / "report.json").read_text() == "new"
+
+
+def test_full_disk_is_one_line_and_leaves_the_old_content(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    fill(out, "old")
+    with pytest.raises(DfkdError, match="full") as caught, OutputFolder(out, overwrite=True):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.exit_code == 1
+    assert names(tmp_path) == ["out"]
+    assert (out / "report.json").read_text() == "old"
+
+
+def test_other_os_errors_keep_their_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError), OutputFolder(tmp_path / "out"):
+        (tmp_path / "missing").read_text()
+
+
+def test_folder_below_a_file_is_a_usage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write below"), OutputFolder(tmp_path / "file" / "out"):
+        pass
+
+
+def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "student.safetensors"
+    write_atomically(path, b"old")
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="full"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["student.safetensors"]

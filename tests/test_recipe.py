@@ -1,0 +1,80 @@
+"""Recipes: every shipped one loads, and every mistake in one is named."""
+
+import pytest
+
+from dfkd_cli.errors import UsageError
+from dfkd_cli.recipe import load_recipe, shipped_recipes
+
+
+def test_there_are_recipes():
+    assert "ssd" in shipped_recipes()
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_shipped_recipe_survives_writing_and_reading(name, tmp_path):
+    recipe = load_recipe(name, [])
+    path = tmp_path / "written.yaml"
+    path.write_text(recipe.to_yaml())
+    assert load_recipe(str(path), []) == recipe
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_value_of_a_shipped_recipe_is_explained(name):
+    """Each line with a value ends in a comment, or a comment stands above it."""
+    lines = shipped_recipes()[name].splitlines()
+    bare = [
+        line
+        for before, line in zip(["", *lines], lines, strict=False)
+        if ":" in line and not line.strip().startswith("#") and line.split("#")[0].split(":")[1].strip()
+        if "#" not in line and not before.strip().startswith("#")
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lrr=0.1", "unknown key 'train.lrr'; did you mean 'lr'?"),
+        ("options.temprature=3", "did you mean 'temperature'?"),
+        ("train.lr=fast", "'train.lr' is 'fast'; it must be a number"),
+        ("train.steps=1.5", "'train.steps' is 1.5; it must be a whole number"),
+        ("train.steps=0", "steps is 0"),
+        ("options.priority=3", "it must be true or false"),
+        ("options.eviction=newest", "choose one of: oldest, easiest, mastered"),
+        ("options.generator=3", "must be a section"),
+        ("method=sdd", "unknown method 'sdd'; did you mean 'ssd'?"),
+        ("nonsense", "write section.key=value"),
+        ("train.lr.x=3", "'lr' is a value, not a section"),
+        ("train.lr=[", "--set train.lr=["),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(override, message):
+    with pytest.raises(UsageError) as caught:
+        load_recipe("ssd", [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_mistakes_are_named_at_once():
+    with pytest.raises(UsageError) as caught:
+        load_recipe("ssd", ["train.lrr=1", "options.gama=1", "train.steps=x"])
+    assert all(part in str(caught.value) for part in ("lrr", "gama", "steps"))
+
+
+def test_yaml_numbers_in_every_spelling_are_numbers():
+    assert load_recipe("ssd", ["train.lr=1e-3"]).train.lr == 0.001
+    assert load_recipe("ssd", ["train.steps=2_000"]).train.steps == 2000
+
+
+@pytest.mark.parametrize("name", ["sdd", "missing.yaml", "."])
+def test_an_unknown_recipe_is_a_usage_error(name):
+    with pytest.raises(UsageError):
+        load_recipe(name, [])
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "a: [", "\x00"])
+def test_a_file_that_is_no_recipe_is_a_usage_error(text, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError):
+        load_recipe(str(path), [])

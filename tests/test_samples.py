@@ -1,0 +1,51 @@
+"""The picture of synthetic images shows each of them, at a size that can be looked at."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dfkd_cli.samples import save_grid
+
+
+def saved(tmp_path, images, classes, **options) -> np.ndarray:
+    save_grid(images, classes, tmp_path / "samples.png", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.png"]
+    return np.array(Image.open(tmp_path / "samples.png"))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize(("side", "shown"), [(1, 64), (8, 64), (28, 84), (32, 64), (224, 160)])
+def test_every_shape_gives_a_picture(tmp_path, channels, side, shown):
+    grid = saved(tmp_path, torch.zeros(3, channels, side, side), torch.tensor([0, 1, 2]), columns=3)
+    assert grid.shape == (6 + shown + 14 + 6, 6 + 3 * (shown + 6), 3)
+
+
+def test_images_are_sorted_by_class_row_by_row(tmp_path):
+    levels = torch.tensor([0.8, 0.2, 0.6, 0.4])
+    grid = saved(tmp_path, levels.view(4, 1, 1, 1).expand(4, 3, 32, 32), torch.tensor([3, 0, 2, 1]), columns=2)
+    corners = [grid[row, column, 0] for row in (6, 6 + 84) for column in (6, 6 + 70)]
+    assert corners == [51, 102, 153, 204]
+
+
+def test_small_images_keep_hard_pixels(tmp_path):
+    checkers = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).view(1, 1, 2, 2)
+    grid = saved(tmp_path, checkers, torch.tensor([5]))
+    assert set(np.unique(grid[6:70, 6:70])) == {0, 255}
+
+
+def test_class_number_is_written_below(tmp_path):
+    grid = saved(tmp_path, torch.ones(2, 3, 32, 32), torch.tensor([1, 888]), columns=2)
+    captions = grid[70:84]
+    ink = [(captions[:, start : start + 64] < 128).sum() for start in (6, 76)]
+    assert 0 < ink[0] < ink[1]
+
+
+def test_values_out_of_range_are_clipped(tmp_path):
+    grid = saved(tmp_path, torch.full((1, 3, 64, 64), 1.7), torch.tensor([0]))
+    assert (grid[6:70, 6:70] == 255).all()
+
+
+def test_bf16_images_with_gradients_are_taken(tmp_path):
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.bfloat16, requires_grad=True)
+    assert (saved(tmp_path, images, torch.tensor([0]))[6:70, 6:70] == 0).all()

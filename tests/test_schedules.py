@@ -1,0 +1,15 @@
+"""Schedules at their ends and between."""
+
+import pytest
+
+from dfkd_cli.schedules import cosine, ramp
+
+
+def test_cosine_goes_from_start_to_end():
+    values = [cosine(progress, 2.0, 0.5) for progress in (0.0, 0.5, 1.0, 1.5)]
+    assert values == pytest.approx([2.0, 1.25, 0.5, 0.5])
+
+
+def test_ramp_rises_until_its_end_and_a_ramp_of_no_length_is_over_at_once():
+    assert [ramp(progress, 0.2) for progress in (0.0, 0.1, 0.2, 0.9)] == pytest.approx([0.0, 0.5, 1.0, 1.0])
+    assert ramp(0.0, 0.0) == 1.0
