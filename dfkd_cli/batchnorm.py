@@ -10,14 +10,16 @@ from dfkd_cli.networks import NormStatistics
 Distance = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def channel_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
+def channel_moments(inputs: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and population variance per channel, each [C] in float32, of one layer's input [B, C, ...].
 
-    Population variance, because that is what BatchNorm itself normalises with.
+    Population variance, because that is what BatchNorm itself normalises with. Both moments come from one pass over the
+    input, which is what this loss costs; `shift` [C], any guess of the mean, keeps the difference of squares exact.
     """
     dims = [0, *range(2, inputs.dim())]
-    var, mean = torch.var_mean(inputs.float(), dim=dims, correction=0)
-    return mean, var
+    offset = inputs.float() - shift.view(1, -1, *[1] * (inputs.dim() - 2))
+    mean = offset.mean(dims)
+    return mean + shift, (offset.square().mean(dims) - mean.square()).clamp_min(0.0)
 
 
 def gaussian_kl(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: Tensor, eps: float = 1e-5) -> Tensor:
@@ -45,9 +47,9 @@ def batchnorm_loss(norm_inputs: Sequence[Tensor], statistics: Sequence[NormStati
 
     `form` "kl" is the mean of `gaussian_kl` over layers, "norm" the sum of `norm_distance`, as published.
     """
-    distances = [
-        DISTANCES[form](*channel_moments(inputs), running.mean.float(), running.var.float())
-        for inputs, running in zip(norm_inputs, statistics, strict=True)
-    ]
+    distances = []
+    for inputs, running in zip(norm_inputs, statistics, strict=True):
+        running_mean, running_var = running.mean.float(), running.var.float()
+        distances.append(DISTANCES[form](*channel_moments(inputs, running_mean), running_mean, running_var))
     total = torch.stack(distances)
     return total.mean() if form == "kl" else total.sum()

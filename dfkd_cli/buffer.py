@@ -62,7 +62,7 @@ class ReplayBuffer:
         self.images[slots] = (images * 255.0).round().to(torch.uint8)
         self.classes[slots] = classes
         self.confidence[slots] = confidence.float()
-        self.discrepancy[slots] = discrepancy.float()
+        self.discrepancy[slots] = _drawable(discrepancy)
         self.weights[slots] = 1.0
         self.births[slots] = self.added
         self.count = min(self.capacity, self.count + batch)
@@ -99,7 +99,7 @@ class ReplayBuffer:
 
         [B], [B] of KL at temperature 1 in nats (arXiv:2406.07876, priority sampling function).
         """
-        self.discrepancy[index] = self.weights[index] * kl.float()
+        self.discrepancy[index] = _drawable(self.weights[index] * kl)
         self.weights[index] = (self.count * self.probabilities(alpha)[index]).pow(-beta)
 
     def state_dict(self) -> dict[str, Tensor | int]:
@@ -112,3 +112,8 @@ class ReplayBuffer:
         for name in self.FIELDS:
             getattr(self, name).copy_(state[name])
         self.count, self.added = state["count"], state["added"]
+
+
+def _drawable(discrepancy: Tensor) -> Tensor:
+    """What is not finite counts as nothing: the loop ends such a run in words, the drawing would crash."""
+    return discrepancy.float().nan_to_num(0.0, posinf=0.0)

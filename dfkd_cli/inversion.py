@@ -52,12 +52,13 @@ class Inversion:
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Teacher logits, BatchNorm loss and mean activation; the latter two only when they have a weight."""
-        teacher, weights = self.setting.teacher, self.weights
-        if weights.bn == 0.0 and weights.activation == 0.0:
+        teacher, statistics = self.setting.teacher, self.setting.teacher.norm_statistics
+        matching = self.weights.bn > 0.0 and len(statistics) > 0
+        if not matching and self.weights.activation == 0.0:
             return teacher(images), None, None
         seen = teacher.observe(images)
-        bn = batchnorm_loss(seen.norm_inputs, teacher.norm_statistics, self.bn_form) if weights.bn else None
-        active = weights.activation and seen.embedding is not None
+        bn = batchnorm_loss(seen.norm_inputs, statistics, self.bn_form) if matching else None
+        active = self.weights.activation and seen.embedding is not None
         return seen.logits, bn, losses.activation_size(seen.embedding).mean() if active else None
 
     def __call__(self, images: Tensor, labels: Tensor, modulate: Modulation, adversarial: bool) -> Inverted:

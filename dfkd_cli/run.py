@@ -13,10 +13,11 @@ from dfkd_cli.clock import BudgetClock, Clock, StepClock
 from dfkd_cli.datasets import LabelledImages, open_dataset
 from dfkd_cli.device import resolve_device
 from dfkd_cli.engine import Distillation, Event, TrainConfig
-from dfkd_cli.errors import UsageError
+from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.evaluation import Evaluation, agreement, evaluate
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.methods import METHODS, check_needs
+from dfkd_cli.networks import input_gradient_reaches
 from dfkd_cli.output_folder import OutputFolder, write_atomically
 from dfkd_cli.recipe import Recipe, load_recipe
 from dfkd_cli.report import (
@@ -109,6 +110,11 @@ def load(job: Job) -> Parts:
     runtime = Runtime(device, choose_dtype(job.precision, device), _worth_compiling(recipe.train))
     teacher = load_classifier(job.teacher, job.load)
     check_needs(recipe.method, teacher)
+    if not input_gradient_reaches(teacher.network, teacher.spec.size):
+        raise TeacherError(
+            f"{job.teacher} lets no gradient through to its images, as archives optimised for inference do; "
+            "use the file from before that step"
+        )
     data = open_dataset(job.eval_data, teacher.spec) if job.eval_data else None
     torch.manual_seed(job.seed)
     student = build_student(job.student, teacher.spec)

@@ -15,7 +15,7 @@ def test_channel_moments_are_what_batchnorm_normalises_with():
     inputs = layer_input()
     norm = torch.nn.BatchNorm2d(5, momentum=1.0, affine=False)
     norm(inputs)
-    mean, var = channel_moments(inputs)
+    mean, var = channel_moments(inputs, torch.zeros(5))
     count = inputs.numel() / 5
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -23,8 +23,15 @@ def test_channel_moments_are_what_batchnorm_normalises_with():
     torch.testing.assert_close(var, norm.running_var * (count - 1) / count)
 
 
+def test_moments_far_from_zero_are_exact_with_a_near_shift():
+    inputs = layer_input()
+    mean, var = channel_moments(inputs + 1e4, torch.full((5,), 1e4))
+    expected = torch.var_mean((inputs + 1e4).double(), dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close((var, mean), tuple(moment.float() for moment in expected), rtol=1e-5, atol=0)
+
+
 def test_channel_moments_take_two_dimensional_inputs():
-    mean, var = channel_moments(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
+    mean, var = channel_moments(torch.tensor([[1.0, 2.0], [3.0, 2.0]]), torch.zeros(2))
     assert (mean.tolist(), var.tolist()) == ([2.0, 2.0], [1.0, 0.0])
 
 
@@ -48,7 +55,7 @@ def test_gaussian_kl_ignores_the_scale_of_a_channel_and_the_published_form_does_
 @pytest.mark.parametrize("form", DISTANCES)
 def test_the_loss_is_zero_on_the_layers_own_statistics_and_positive_elsewhere(form):
     inputs = layer_input()
-    own = NormStatistics(*channel_moments(inputs))
+    own = NormStatistics(*channel_moments(inputs, torch.zeros(5)))
     other = NormStatistics(own.mean + 1.0, own.var * 2.0)
     assert batchnorm_loss([inputs], [own], form).item() == pytest.approx(0.0, abs=1e-5)
     assert batchnorm_loss([inputs], [other], form).item() > 0.05

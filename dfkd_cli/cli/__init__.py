@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from dfkd_cli import __version__
+from dfkd_cli.cli.compress import compress
 from dfkd_cli.cli.evaluate import evaluate
 from dfkd_cli.errors import DfkdError, OutOfMemoryError
 
@@ -54,6 +55,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     suggest_commands=True,
 )
+app.command()(compress)
 app.command()(evaluate)
 
 

@@ -1,6 +1,7 @@
 """Opens torch.export archives (.pt2)."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -31,9 +32,10 @@ def load_exported(path: Path, findings: Findings, trust_pickle: bool) -> torch.e
 
 def _offer_shape(program: torch.export.ExportedProgram, findings: Findings, path: Path) -> None:
     """Offer the image size of the exported graph; raises TeacherError unless it takes one batch of images."""
-    inputs = program.graph_signature.user_inputs
+    inputs: Any = program.graph_signature.user_inputs
     placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    value = placeholders[inputs[0]].meta.get("val") if len(inputs) == 1 and isinstance(inputs[0], str) else None
+    only = inputs[0] if len(inputs) == 1 else None
+    value = placeholders[only].meta.get("val") if only in placeholders else None
     if not isinstance(value, torch.Tensor) or value.ndim != 4:
         raise TeacherError(f"{path} does not take one batch of images [B, C, H, W]; it takes {len(inputs)} inputs")
     channels, height, width = value.shape[1:]
@@ -41,6 +43,9 @@ def _offer_shape(program: torch.export.ExportedProgram, findings: Findings, path
         findings.channels_must_agree(channels, "the exported graph's input")
     if all(isinstance(length, int) for length in (channels, height, width)):
         findings.must_agree("input_size", (channels, height, width), "the exported graph's input")
-    elif program.example_inputs:
-        example = program.example_inputs[0][0]
+        return
+    examples = cast(Any, program.example_inputs)  # (positional, by name), which torch's annotation does not say
+    arguments = examples[0] if examples else ()
+    example = next(iter(arguments), None)
+    if isinstance(example, torch.Tensor):
         findings.offer("input_size", tuple(example.shape[1:]), "the exported graph's example input")

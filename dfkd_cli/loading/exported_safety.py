@@ -87,6 +87,10 @@ def _check(value: Any, key: str, path: Path) -> None:
     elif isinstance(value, dict):
         if isinstance(value.get("metadata"), dict):
             value["metadata"] = {}
+        if "target" in value and "inputs" in value:
+            _check_operator(value["target"], path)
+        if "as_operator" in value:
+            _check_operator(value["as_operator"], path)
         if key in ("device", "as_device"):
             value["type"], value["index"] = "cpu", None
         if "as_custom_obj" in value:
@@ -102,9 +106,7 @@ def _check_string(text: str, key: str, path: Path) -> None:
     if key in ("in_spec", "out_spec"):
         _check_tree(json.loads(text)[1], path)
         return
-    if key in ("target", "as_operator") and (text.startswith(("torch.", "_operator", "math")) or "(" in text):
-        safe = _TARGET.fullmatch(text) and not _FILE_OPERATORS.search(text)
-    elif key in ("expr_str", "as_expr"):
+    if key in ("expr_str", "as_expr"):
         safe = len(text) < 500 and _SYMBOLS.fullmatch(text)
     elif key in ("as_string", "as_strings"):
         safe = _TEXT.fullmatch(text)
@@ -112,6 +114,11 @@ def _check_string(text: str, key: str, path: Path) -> None:
         safe = _NAME.fullmatch(text)
     if not safe:
         raise _unsafe(path, f"{text[:60]!r} as {key or 'a name'}")
+
+
+def _check_operator(target: str, path: Path) -> None:
+    if not _TARGET.fullmatch(target) or _FILE_OPERATORS.search(target):
+        raise _unsafe(path, f"the operator {target[:60]!r}")
 
 
 def _check_tree(spec: dict[str, Any], path: Path) -> None:

@@ -24,7 +24,7 @@ from dfkd_cli.loading.sniff import Form, identify
 from dfkd_cli.loading.state_dict import Checkpoint, check_finite, unwrap
 from dfkd_cli.loading.timm_name import fetch_from_hub, load_timm_name
 from dfkd_cli.loading.torch_file import read_torch_file
-from dfkd_cli.networks import EagerNetwork, ExportedNetwork, Network, ScriptNetwork, check_forward
+from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward
 
 
 def load_classifier(source: str, options: LoadOptions | None = None) -> Classifier:
@@ -63,7 +63,7 @@ def _split_source(source: str) -> tuple[str, str]:
     try:
         exists = Path(source).exists()
     except OSError as error:  # a loop of links, a name too long
-        raise UsageError(f"{source} cannot be opened: {error.strerror}") from error
+        raise UsageError(f"{source[:200]} cannot be opened: {error.strerror}") from error
     if exists or Path(source).is_symlink():
         return "path", source
     if timm.is_model(source) or ("/" not in source and "." not in source):
@@ -144,7 +144,11 @@ def _origin_of_archive(source: str, kind: str, path: Path, options: LoadOptions)
 
 
 def _finish(
-    body: Callable[..., Network], module: Any, findings: Findings, options: LoadOptions, origin: Origin
+    body: Callable[..., EagerNetwork | ScriptNetwork | ExportedNetwork],
+    module: Any,
+    findings: Findings,
+    options: LoadOptions,
+    origin: Origin,
 ) -> Classifier:
     """Wrap, freeze and try the network; everything about its input must be known by now."""
     findings.require("input_size", "mean", "std")

@@ -80,7 +80,7 @@ def _looks_like(head: bytes) -> str:
             return name
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it first, or save it again with torch.save if torch older than 0.1.10 wrote it"
-    if head.startswith(b"\x80") or (head[:1] in b"(c}]" and head.rstrip().endswith(b".")):
+    if (head[:1] == b"\x80" and head[1:2] <= b"\x05") or (head[:1] in b"(c}]" and head.rstrip().endswith(b".")):
         return "a bare Python pickle, which runs code when opened; save the weights with torch.save"
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):

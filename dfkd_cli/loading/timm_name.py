@@ -2,6 +2,7 @@
 
 import difflib
 from pathlib import Path
+from typing import Any
 
 import timm
 from torch import nn
@@ -23,14 +24,14 @@ def load_timm_name(name: str, options: LoadOptions, findings: Findings) -> nn.Mo
     cfg = timm.get_pretrained_cfg(name)
     if options.pretrained and (cfg is None or not cfg.has_weights):
         raise TeacherError(f"timm has no weights for {name}; give a checkpoint file with --arch {name}")
-    arguments = {}
-    if not options.pretrained:
-        arguments = {"num_classes": options.num_classes, "in_chans": options.input_size and options.input_size[0]}
+    arguments: dict[str, Any] = {}
+    if not options.pretrained and options.num_classes:
+        arguments["num_classes"] = options.num_classes
+    if not options.pretrained and options.input_size:
+        arguments["in_chans"] = options.input_size[0]
     try:
         with quiet("timm", "huggingface_hub"):
-            module = timm.create_model(
-                name, pretrained=options.pretrained, **{key: value for key, value in arguments.items() if value}
-            )
+            module = timm.create_model(name, pretrained=options.pretrained, **arguments)
     # Downloads fail as HTTP, connection, cache and file errors of several libraries.
     except Exception as error:
         raise TeacherError(f"timm:{name} cannot be loaded: {first_line(error)}") from error

@@ -14,7 +14,7 @@ from dfkd_cli.loading.failures import EXPORT_LINES, damaged_file, first_line, qu
 from dfkd_cli.loading.sniff import Form
 
 # timm's training script stores its arguments as a Namespace, which is a bag of values and runs nothing.
-_HARMLESS = [argparse.Namespace]
+_HARMLESS: list[Any] = [argparse.Namespace]
 
 
 def read_torch_file(path: Path, form: Form, trust_pickle: bool) -> Any:
@@ -30,13 +30,14 @@ def read_torch_file(path: Path, form: Form, trust_pickle: bool) -> Any:
     except pickle.UnpicklingError as error:
         if not trust_pickle:
             raise _refusal(path, error) from error
-    with damaged_file(path, form.value), quiet():
-        return torch.load(path, map_location="cpu", weights_only=False)
+    with damaged_file(path, form.value), quiet(), path.open("rb") as file:
+        return torch.load(file, map_location="cpu", weights_only=False)
 
 
 def _load_weights(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # given a path, torch.load goes by the extension first
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _UnsafeFileError(str(error)) from error
 

@@ -1,9 +1,9 @@
 """What benchmark networks share: timm's classifier interface, the initialisation and the default configuration."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
 from timm.models import build_model_with_cfg
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # as
 ModelT = TypeVar("ModelT", bound="BenchmarkNetwork")
 
 
-class BenchmarkNetwork(nn.Module):
+class BenchmarkNetwork(nn.Module, ABC):
     """timm's interface around one linear layer, whose name differs between papers.
 
     A family adds `forward_features` and `forward_head`; all of them can be traced, scripted and exported.
@@ -22,7 +22,6 @@ class BenchmarkNetwork(nn.Module):
     head_hidden_size: int  # width of the embedding, which the linear layer receives
     head_name = "linear"
 
-    @torch.jit.ignore
     def init_weights(self) -> None:
         """He-normal convolutions, BatchNorm at one and zero, as in the papers; linear layers keep PyTorch's default."""
         for module in self.modules():
@@ -31,21 +30,31 @@ class BenchmarkNetwork(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
         """The linear layer, or nn.Identity without classes."""
         return getattr(self, self.head_name)
 
-    @torch.jit.ignore
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the linear layer by a fresh one; 0 classes leave the embedding as output."""
         self.num_classes = num_classes
-        head = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
-        setattr(self, self.head_name, head)
+        setattr(self, self.head_name, make_head(self.head_hidden_size, num_classes))
+
+    @abstractmethod
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last feature map [B, C, H, W] of normalised images [B, C, H, W]."""
+
+    @abstractmethod
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits [B, K] of the last feature map, or with `pre_logits` the embedding [B, head_hidden_size]."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, K] of normalised images [B, C, H, W]."""
         return self.forward_head(self.forward_features(x))
+
+
+def make_head(width: int, num_classes: int) -> nn.Module:
+    """A linear layer from the embedding to the logits, or nothing when there are no classes."""
+    return nn.Linear(width, num_classes) if num_classes else nn.Identity()
 
 
 def default_cfg(mean: tuple[float, ...], std: tuple[float, ...], **extra: Any) -> dict[str, Any]:

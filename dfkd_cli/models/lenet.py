@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from dfkd_cli.models.common import BenchmarkNetwork, build, default_cfg
+from dfkd_cli.models.common import BenchmarkNetwork, build, default_cfg, make_head
 
 
 class LeNet5(BenchmarkNetwork):
@@ -30,7 +30,8 @@ class LeNet5(BenchmarkNetwork):
             {"num_chs": width, "reduction": 2**index, "module": f"conv{index + 1}"}
             for index, width in enumerate((first, second))
         ]
-        self.reset_classifier(num_classes)
+        self.num_classes = num_classes
+        self.fc2 = make_head(self.head_hidden_size, num_classes)
         self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from dfkd_cli.models.common import CIFAR_MEAN, CIFAR_STD, BenchmarkNetwork, build, default_cfg
+from dfkd_cli.models.common import CIFAR_MEAN, CIFAR_STD, BenchmarkNetwork, build, default_cfg, make_head
 
 
 class PaddedShortcut(nn.Module):
@@ -72,7 +72,8 @@ class CifarResNet(BenchmarkNetwork):
         self.layer1, self.layer2, self.layer3 = stages[:3]
         # TorchScript compiles no loop over attributes, so the option A networks get a fourth stage that does nothing.
         self.layer4 = stages[3] if len(stages) > 3 else nn.Identity()
-        self.reset_classifier(num_classes)
+        self.num_classes = num_classes
+        self.linear = make_head(self.head_hidden_size, num_classes)
         self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:

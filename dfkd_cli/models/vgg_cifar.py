@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from dfkd_cli.models.common import CIFAR_MEAN, CIFAR_STD, BenchmarkNetwork, build, default_cfg
+from dfkd_cli.models.common import CIFAR_MEAN, CIFAR_STD, BenchmarkNetwork, build, default_cfg, make_head
 
 _WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
@@ -39,7 +39,8 @@ class CifarVgg(BenchmarkNetwork):
             {"num_chs": widths[-1], "reduction": 2 ** min(index, 3), "module": f"block{index}"}
             for index, widths in enumerate(_WIDTHS)
         ]
-        self.reset_classifier(num_classes)
+        self.num_classes = num_classes
+        self.classifier = make_head(self.head_hidden_size, num_classes)
         self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:

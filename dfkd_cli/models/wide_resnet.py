@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from dfkd_cli.models.common import CIFAR_MEAN, CIFAR_STD, BenchmarkNetwork, build, default_cfg
+from dfkd_cli.models.common import CIFAR_MEAN, CIFAR_STD, BenchmarkNetwork, build, default_cfg, make_head
 
 
 class PreActivationBlock(nn.Module):
@@ -57,7 +57,8 @@ class WideResNet(BenchmarkNetwork):
         self.feature_info = [
             {"num_chs": 16 * 2**i * width, "reduction": 2**i, "module": f"block{i + 1}"} for i in range(3)
         ]
-        self.reset_classifier(num_classes)
+        self.num_classes = num_classes
+        self.fc = make_head(self.head_hidden_size, num_classes)
         self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ def check_forward(network: Network, size: tuple[int, int, int]) -> int:
         ) from error
     if logits.ndim != 2 or logits.shape[0] != BATCH or logits.shape[1] < 2:
         raise TeacherError(
-            f"the network returns {list(logits.shape)} for {BATCH} images of {shape}: logits of shape [{BATCH}, classes] "
-            "are needed (if it is no classifier it cannot be a teacher; if the size is wrong pass --input-size CxHxW)"
+            f"the network returns {list(logits.shape)} for {BATCH} images of {shape} where logits of shape "
+            f"[{BATCH}, classes] are needed: if it is a classifier, give its true size with --input-size CxHxW"
         )
     if not torch.isfinite(logits).all():
         raise TeacherError(f"the network's outputs on noise of {shape} are not finite: its weights are damaged")

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 import torch.nn.functional as F
-from timm.layers import FrozenBatchNormAct2d
+from timm.layers.norm_act import FrozenBatchNormAct2d
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision.ops import FrozenBatchNorm2d
@@ -69,7 +69,7 @@ class EagerNetwork(Network):
         with recorder, recorder.hooked(self._frozen_layers):
             returned = self.module(inputs)
         logits = pick_logits(returned, inputs.shape[0], self._output, self._num_classes)
-        classifier = recorder.trail.classifier_input(logits.shape[1])
+        classifier = recorder.trail.classifier_input(logits.shape[-1])
         return Outputs(
             logits=logits,
             norm_inputs=tuple(recorder.norm_inputs),
@@ -131,12 +131,11 @@ FROZEN_LAYERS = (FrozenBatchNorm2d, FrozenBatchNormAct2d)
 
 
 def _registered_norms(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    layers = [layer for layer in module.modules() if isinstance(layer, (nn.modules.batchnorm._BatchNorm, *FROZEN_LAYERS))]
-    return [
-        (layer.running_mean, layer.running_var)
-        for layer in layers
-        if layer.running_mean is not None and layer.running_var is not None
+    layers = [
+        layer for layer in module.modules() if isinstance(layer, (nn.modules.batchnorm._BatchNorm, *FROZEN_LAYERS))
     ]
+    statistics = [(layer.running_mean, layer.running_var) for layer in layers]
+    return [(mean, var) for mean, var in statistics if isinstance(mean, Tensor) and isinstance(var, Tensor)]
 
 
 @contextmanager

@@ -48,10 +48,10 @@ class ExportedNetwork(Network):
         super().__init__()
         input_size = _settle_size(program, input_size)
         self.module, self.notes = evaluation_module(program)
-        self.module.requires_grad_(False)
+        self.module.requires_grad_(False).float()  # images are single precision, archives may be half or double
         self._output = output
         self._num_classes = num_classes
-        self._out_spec = program.call_spec.out_spec
+        self._out_spec: Any = program.call_spec.out_spec
         batch = recorded_shape(program)[0]
         self.batch_size = find_batch_size(
             self._logits, lambda size: noise(self, size, input_size), [] if batch is None else [batch]
@@ -83,7 +83,7 @@ class ExportedNetwork(Network):
         nodes = list(self.module.graph.nodes)
         stages = [nodes[stage.site] for stage in explorer.trail.stages()]
         norm_inputs = [node.args[0] for node in nodes if keeps_statistics(node)]
-        found = explorer.trail.classifier_input(logits.shape[1])
+        found = explorer.trail.classifier_input(logits.shape[-1])
         classifier = [] if found is None else [nodes[found.site].args[MULTIPLICATIONS[nodes[found.site].target][1]]]
         self._sections = [self._out_spec.num_leaves, len(norm_inputs), len(classifier), len(stages)]
         # Only the code of the second module is kept, and run on the first: one set of weights that moves as one.
@@ -119,13 +119,14 @@ class _Explorer(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
+        arguments: Any = n.args
         if keeps_statistics(n):
-            mean, var = (self.env[n.args[position]] for position in NORMS[n.target][:2])
+            mean, var = (self.env[arguments[position]] for position in NORMS[n.target][:2])
             self.norm_statistics.append((mean, var))
         # An operation with several results is followed by nodes that take them apart.
         if n.op == "call_function" and isinstance(result, Tensor):
             kind, position = MULTIPLICATIONS.get(n.target, ("", 0))
-            source = self.env[n.args[position]] if kind else None
+            source = self.env[arguments[position]] if kind else None
             self.trail.saw(kind, source, result, self._sites[n])
         return result
 
@@ -133,12 +134,12 @@ class _Explorer(fx.Interpreter):
 def _settle_size(program: ExportedProgram, given: tuple[int, int, int] | None) -> tuple[int, int, int]:
     """(C, H, W) out of what the program was recorded with and what the user said."""
     recorded = recorded_shape(program)[1:]
-    if given is None:
-        given = recorded
     shape = "x".join("?" if length is None else str(length) for length in recorded)
-    if None in given:
-        raise TeacherError(f"the program takes images of {shape}: fill the gaps with --input-size CxHxW")
+    if given is None:
+        channels, height, width = recorded
+        if channels is None or height is None or width is None:
+            raise TeacherError(f"the program takes images of {shape}: fill the gaps with --input-size CxHxW")
+        return channels, height, width
     if any(length not in (None, wanted) for length, wanted in zip(recorded, given, strict=True)):
-        wanted = "x".join(map(str, given))
-        raise TeacherError(f"--input-size {wanted}: the program was exported for images of {shape}")
+        raise TeacherError(f"--input-size {'x'.join(map(str, given))}: the program was exported for images of {shape}")
     return given

@@ -1,6 +1,7 @@
 """Surgery on an exported program's graph: evaluation mode, any device, and intermediate values as outputs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import fx
@@ -62,7 +63,8 @@ def recorded_shape(program: ExportedProgram) -> tuple[int | None, ...]:
     inputs = program.graph_signature.user_inputs
     if len(inputs) != 1:
         raise TeacherError(f"the program takes {len(inputs)} inputs: export a module that takes images only")
-    images = next(node for node in program.graph_module.graph.nodes if node.name == inputs[0])
+    name = next(iter(inputs))
+    images = next(node for node in program.graph_module.graph.nodes if node.name == name)
     shape = images.meta["val"].shape
     if len(shape) != 4:
         raise TeacherError(f"the program takes an input of shape {list(shape)}: images [B, C, H, W] are needed")
@@ -92,14 +94,15 @@ def evaluation_module(program: ExportedProgram) -> tuple[fx.GraphModule, list[st
 
 def keeps_statistics(node: fx.Node) -> bool:
     """Whether this is a BatchNorm call with running statistics."""
-    return node.target in NORMS and all(node.args[i] is not None for i in NORMS[node.target][:2])
+    arguments: Any = node.args
+    return node.target in NORMS and all(arguments[i] is not None for i in NORMS[node.target][:2])
 
 
 def with_outputs(module: fx.GraphModule, nodes: Sequence[fx.Node]) -> fx.GraphModule:
     """The same module, but its graph returns the values of these nodes after its own outputs."""
     copies: dict[fx.Node, fx.Node] = {}
     graph = fx.Graph()
-    returned = graph.graph_copy(module.graph, copies)
+    returned: Any = graph.graph_copy(module.graph, copies)
     graph.output((*returned, *(copies[node] for node in nodes)))
     return fx.GraphModule(module, graph)
 
@@ -110,7 +113,9 @@ def _switch_to_evaluation(graph: fx.Graph) -> bool:
     for node in graph.nodes:
         if node.target in TRAINING_NORMS:
             raise TeacherError(f"the program was recorded in training mode ({node.target}): {HOW_TO_EXPORT}")
-        flag = NORMS[node.target][2] if keeps_statistics(node) else DROPOUT_FLAG if node.target in DROPOUTS else None
+        flag: Any = DROPOUT_FLAG if node.target in DROPOUTS else None
+        if keeps_statistics(node):
+            flag = NORMS[node.target][2]
         if flag is not None:
             was_on |= bool(node.args[flag])
             node.update_arg(flag, False)

@@ -40,6 +40,7 @@ def find_batch_size(
     raise TeacherError(f"the network fails on noise of {shape}: {failure}; give its true size with --input-size CxHxW")
 
 
+@torch.no_grad()
 def _failure(call: Callable[[Tensor], Tensor], images: Tensor) -> str | TeacherError | None:
     """Why `call` does not work on this batch; None when it does."""
     try:
@@ -50,6 +51,8 @@ def _failure(call: Callable[[Tensor], Tensor], images: Tensor) -> str | TeacherE
         return last_line(error)
     if logits.ndim == 0 or logits.shape[0] != images.shape[0]:
         return f"{images.shape[0]} images give outputs of shape {list(logits.shape)}"
+    if not torch.isfinite(logits).all():
+        return None  # damaged weights say nothing about the batch size
     if not _close(call(images.flip(0)).flip(0), logits) and _close(call(images), logits):
         return f"its outputs for {images.shape[0]} images do not follow the order of the images"
     return None
@@ -57,7 +60,7 @@ def _failure(call: Callable[[Tensor], Tensor], images: Tensor) -> str | TeacherE
 
 def _close(logits: Tensor, reference: Tensor) -> bool:
     scale = float(reference.abs().max())
-    return torch.allclose(logits, reference, rtol=0.0, atol=1e-2 * scale, equal_nan=True)
+    return torch.allclose(logits, reference, rtol=0.0, atol=1e-2 * scale)
 
 
 def last_line(error: Exception) -> str:

@@ -5,19 +5,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit._fuser import optimized_execution
 
+from dfkd_cli.errors import TeacherError
 from dfkd_cli.networks.base import Network, NormStatistics, Outputs
 from dfkd_cli.networks.fixed_batch import find_batch_size, forward_in_pieces, last_line, observe_in_pieces
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.norm_layers import NormLayers
 from dfkd_cli.networks.outputs import pick_logits
+from dfkd_cli.networks.script_evaluation import ScriptGraph, evaluation_graph
 from dfkd_cli.networks.script_graph import (
     MULTIPLICATIONS,
     NORMS,
     Graph,
-    ScriptGraph,
     Tap,
-    evaluation_graph,
     keeps_statistics,
     leading_lengths,
     makes_tensor,
@@ -33,6 +34,8 @@ class ScriptNetwork(Network):
     `batch_size` is the only one the archive works at, None when any will do; batches of other sizes are cut and filled
     up to it. `notes` says in one sentence each what a user should know.
     """
+
+    compilable = False
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class ScriptNetwork(Network):
         self._norm_layers = NormLayers(self, [])
 
         rewritten = self._rewrite()
+        self.float()  # images are single precision, archives may be half or double
         lengths = leading_lengths(rewritten.graph) if rewritten else set()
         self.batch_size = find_batch_size(self._logits, lambda batch: noise(self, batch, input_size), lengths)
         if rewritten:
@@ -82,7 +86,9 @@ class ScriptNetwork(Network):
         try:
             rewritten = evaluation_graph(self.module)
             function = tap(rewritten.graph, [])
-        except RuntimeError as error:
+        except TeacherError:
+            raise
+        except Exception as error:  # a stranger's graph can be anything, and its logits are still worth having
             self.notes.append(f"only the logits can be observed: the graph cannot be rewritten ({last_line(error)})")
             return None
         for constant in rewritten.constants:
@@ -103,10 +109,10 @@ class ScriptNetwork(Network):
         """Decides what `observe` returns, and where the running statistics are."""
         try:
             norms, statistics, trail = self._explore(graph, images)
-        except RuntimeError as error:
+        except Exception as error:  # as above
             self.notes.append(f"only the logits can be observed: the graph cannot be rewritten ({last_line(error)})")
             return
-        classifier = trail.classifier_input(self._logits(images).shape[1])
+        classifier = trail.classifier_input(self._logits(images).shape[-1])
         nodes = list(walk(graph))
         taps = [[Tap(site, 0) for site in norms]]
         taps += [[Tap(classifier.site, MULTIPLICATIONS[nodes[classifier.site].kind()][1])]] if classifier else [[]]
@@ -115,7 +121,7 @@ class ScriptNetwork(Network):
         self._norm_layers = NormLayers(self, list(zip(statistics[::2], statistics[1::2], strict=True)))
 
     def _explore(self, graph: Graph, images: Tensor) -> tuple[list[int], list[Tensor], Trail]:
-        """Runs the graph once with every tensor in sight: BatchNorm sites, mean and variance per call, and the trail."""
+        """Runs the graph once with all tensors in sight: BatchNorm sites, mean and variance per call, and the trail."""
         nodes = list(walk(graph))
         norms = [site for site, node in enumerate(nodes) if keeps_statistics(node)]
         sites = [site for site, node in enumerate(nodes) if makes_tensor(node)]
@@ -128,7 +134,7 @@ class ScriptNetwork(Network):
         trail = Trail(images.shape[0])
         for site, results, sources in zip(sites, tensors[::2], tensors[1::2], strict=True):
             kind, _ = MULTIPLICATIONS.get(nodes[site].kind(), ("", 0))
-            if results:
+            if results and isinstance(results[-1], Tensor):  # TorchScript calls some values tensors that are None
                 trail.saw(kind, sources[-1] if sources else None, results[-1], site)
         return norms, statistics, trail
 
@@ -152,5 +158,5 @@ class ScriptNetwork(Network):
 
     def _run(self, function: Callable, inputs: Tensor) -> Any:
         # The optimising executor would profile and recompile for every new shape, for no gain in convolutions.
-        with torch.jit.optimized_execution(False):
+        with optimized_execution(False):
             return function(self.module, inputs, *(getattr(self, name) for name in self._constants))

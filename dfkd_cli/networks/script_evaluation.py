@@ -1,0 +1,160 @@
+"""A copy of a TorchScript forward graph with every layer inlined and in evaluation mode."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._C import Node
+
+from dfkd_cli.errors import TeacherError
+from dfkd_cli.networks.script_graph import NORMS, Graph, keeps_statistics, walk
+
+DROPOUT_FLAG = 2
+DROPOUTS = {
+    f"aten::{name}{suffix}"
+    for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+    for suffix in ("", "_")
+}
+TRAINING_MODE_NOTE = (
+    "the network was saved in training mode: its BatchNorm and dropout layers are switched to evaluation mode"
+)
+
+
+class Constant(NamedTuple):
+    """A tensor that was written into the graph."""
+
+    tensor: Tensor
+    learned: bool  # a weight, as far as one can tell: real numbers, no scalar, no running statistic
+
+
+@dataclass(frozen=True)
+class ScriptGraph:
+    """A module's whole forward, called as function(module, images, *constants)."""
+
+    graph: Graph
+    constants: list[Constant]  # made inputs, so that they can move between devices
+    notes: list[str]
+
+
+def evaluation_graph(module: torch.jit.ScriptModule) -> ScriptGraph:
+    """A copy of the forward graph with everything inlined and every layer in evaluation mode.
+
+    Raises TeacherError when forward needs more than images, RuntimeError when torch cannot rewrite it.
+    """
+    graph = module.forward.graph.copy()
+    torch._C._jit_pass_inline(graph)
+    _bind_further_inputs(graph, module)
+    _fold_attributes(graph, module)
+    # Decides `if self.training` and its kind, so that a layer is not hidden in a branch that is never taken.
+    torch._C._jit_pass_constant_propagation(graph)
+    torch._C._jit_pass_peephole(graph)
+    torch._C._jit_pass_dce(graph)
+    notes = [TRAINING_MODE_NOTE] if _switch_to_evaluation(graph) else []
+    if any(node.kind() in ("prim::CallMethod", "prim::CallFunction", "prim::fork") for node in walk(graph)):
+        notes.append("some of the network's layers are called through an interface and cannot be observed")
+    _follow_device(graph)
+    constants = _constants_to_inputs(graph)
+    graph.lint()
+    return ScriptGraph(graph, constants, notes)
+
+
+def _bind_further_inputs(graph: Graph, module: torch.jit.ScriptModule) -> None:
+    """Fills the arguments after the images with their defaults."""
+    arguments = module.forward.schema.arguments
+    for argument in reversed(arguments[2:]):
+        if not argument.has_default_value():
+            raise TeacherError(
+                f"the archive's forward needs an argument {argument.name} beside the images: export a module that "
+                "takes images only"
+            )
+        with graph.insert_point_guard(next(graph.nodes())):
+            constant = graph.insertConstant(argument.default_value)
+        list(graph.inputs())[-1].replaceAllUsesWith(constant)
+        graph.eraseInput(graph.param_node().outputsSize() - 1)
+
+
+def _fold_attributes(graph: Graph, module: nn.Module) -> None:
+    """Makes plain attributes such as `training` constants, unless the forward itself sets them."""
+    assigned = {node.s("name") for node in walk(graph) if node.kind() == "prim::SetAttr"}
+    for node in [node for node in walk(graph) if node.kind() == "prim::GetAttr"]:
+        name = node.s("name")
+        if name in assigned or node.output().type().kind() in ("ClassType", "TensorType"):
+            continue
+        path = _path(node)
+        if path is None:
+            continue
+        value = False if name == "training" else _attribute(module, path)
+        if type(value) in (type(None), bool, int, float, str):  # exactly these: an enum may inherit from str
+            with graph.insert_point_guard(node):
+                constant = graph.insertConstant(value)
+            node.output().replaceAllUsesWith(constant)
+
+
+def _path(node: Node) -> list[str] | None:
+    """The attribute names that lead from the module to what a GetAttr node reads; None when it is no plain chain."""
+    names: list[str] = []
+    while node.kind() == "prim::GetAttr":
+        names.insert(0, node.s("name"))
+        node = node.inputsAt(0).node()
+    return names if node.kind() == "prim::Param" else None
+
+
+def _attribute(module: nn.Module, path: list[str]) -> object:
+    value: object = module
+    for name in path:
+        value = getattr(value, name)
+    return value
+
+
+def _switch_to_evaluation(graph: Graph) -> bool:
+    """Turns every training flag off; whether one was recorded as on."""
+    was_on = False
+    for node in walk(graph):
+        flag = DROPOUT_FLAG if node.kind() in DROPOUTS else None
+        if keeps_statistics(node):
+            flag = NORMS[node.kind()][2]
+        if flag is None:
+            continue
+        was_on |= node.inputsAt(flag).node().kind() == "prim::Constant" and bool(node.inputsAt(flag).toIValue())
+        with graph.insert_point_guard(node):
+            off = graph.insertConstant(False)
+        node.replaceInput(flag, off)
+    return was_on
+
+
+def _follow_device(graph: Graph) -> None:
+    """Replaces devices that tracing wrote down by the device of the images."""
+    images = list(graph.inputs())[1]
+    recorded = [
+        node
+        for node in walk(graph)
+        if node.kind() == "prim::Constant" and node.output().type().kind() == "DeviceObjType"
+    ]
+    for node in recorded:
+        device = graph.create("prim::device", [images], 1)
+        device.output().setType(node.output().type())
+        graph.prependNode(device)
+        node.output().replaceAllUsesWith(device.output())
+
+
+def _constants_to_inputs(graph: Graph) -> list[Constant]:
+    """Replaces the tensors a frozen or traced archive carries inside the graph by inputs; returns them in order."""
+    statistics = {
+        node.inputsAt(position).debugName()
+        for node in walk(graph)
+        if keeps_statistics(node)
+        for position in NORMS[node.kind()][:2]
+    }
+    constants = []
+    for node in walk(graph):
+        if node.kind() != "prim::Constant" or node.output().type().kind() != "TensorType":
+            continue
+        tensor = node.t("value").detach()
+        if tensor.layout == torch.strided:
+            learned = tensor.is_floating_point() and tensor.ndim > 0 and node.output().debugName() not in statistics
+            constants.append(Constant(tensor, learned))
+            value = graph.addInput(f"constant_{len(constants)}")
+            value.setType(torch._C.TensorType.get())
+            node.output().replaceAllUsesWith(value)
+    return constants

@@ -1,0 +1,85 @@
+"""Small networks that the tests of `dfkd_cli.networks` share, each with something that is easily got wrong."""
+
+from collections.abc import Callable
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfkd_cli.networks import Network
+
+SIZE = (3, 32, 32)
+
+
+class Tangled(nn.Module):
+    """One layer used twice, another registered out of order, functional BatchNorm, and one that keeps no statistics."""
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.last_norm = nn.BatchNorm2d(8)
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.forgetful = nn.BatchNorm2d(8, track_running_stats=False)
+        self.down = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.register_buffer("mean", torch.randn(8))
+        self.register_buffer("var", torch.rand(8) + 0.5)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.norm(torch.relu(self.norm(self.stem(x))))
+        if self.training:
+            x = self.last_norm(x)
+        x = torch.relu(F.batch_norm(x, self.mean, self.var))
+        x = self.forgetful(self.last_norm(self.down(x)))
+        return self.head(torch.relu(x).mean((2, 3)) + torch.arange(8, device=x.device))
+
+
+class LeNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 5, stride=2), nn.ReLU(), nn.MaxPool2d(2))
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(294, 20), nn.ReLU(), nn.Linear(20, 10))
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def _vit() -> nn.Module:
+    return timm.create_model("test_vit", num_classes=10, img_size=32, patch_size=8)
+
+
+MODULES: dict[str, Callable[[], nn.Module]] = {
+    "test_resnet": lambda: timm.create_model("test_resnet", num_classes=10),
+    "test_efficientnet": lambda: timm.create_model("test_efficientnet", num_classes=10),
+    "tangled": Tangled,
+    "lenet": LeNet,
+    "vit": _vit,
+}
+NORM_CALLS = {"test_resnet": 15, "test_efficientnet": 13, "tangled": 4, "lenet": 0, "vit": 0}
+
+
+def make_module(name: str) -> Any:
+    torch.manual_seed(0)
+    module = MODULES[name]().eval()
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats:
+            nn.init.normal_(layer.get_buffer("running_mean"), std=0.3)  # fresh statistics would hide a wrong order
+            nn.init.uniform_(layer.get_buffer("running_var"), 0.5, 1.5)
+    return module
+
+
+def make_images(batch: int = 4) -> Tensor:
+    return torch.randn(batch, *SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def batchnorm_loss(network: Network, inputs: Tensor) -> Tensor:
+    losses = []
+    for norm_input, running in zip(network.observe(inputs).norm_inputs, network.norm_statistics, strict=True):
+        var, mean = torch.var_mean(norm_input, dim=(0, 2, 3), correction=0)
+        losses.append((mean - running.mean).abs().mean() + (var - running.var).abs().mean())
+    return torch.stack(losses).mean()

@@ -1,0 +1,213 @@
+"""Archives, students, folders and names: told apart by content, each value of the input with its source."""
+
+import json
+from collections import namedtuple
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from loading_helpers import ARCH, MNIST, SIZE, assert_same, create, export, load, script
+from torch import nn
+
+from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.networks import ExportedNetwork, ScriptNetwork
+
+
+@pytest.fixture(scope="module")
+def module():
+    torch.manual_seed(0)
+    return create(ARCH).eval()
+
+
+@pytest.fixture
+def weights(module):
+    return {key: tensor.clone() for key, tensor in module.state_dict().items()}
+
+
+class TestArchives:
+    @pytest.mark.parametrize(("save", "network"), [(script, ScriptNetwork), (export, ExportedNetwork)])
+    @pytest.mark.parametrize("name", ["t.pt", "t.pt2", "t.zip"])
+    def test_loads_with_flags(self, tmp_path, module, save, network, name):
+        path = save(module, tmp_path / name).rename(tmp_path / "renamed")
+        classifier = load(path, input_size=SIZE, **MNIST)
+        assert isinstance(classifier.network, network)
+        assert classifier.origin.found["num_classes"] == "the forward on noise"
+        assert_same(classifier, module)
+
+    def test_script_without_flags_names_all_of_them(self, tmp_path, module):
+        with pytest.raises(UsageError, match=r"--input-size CxHxW --mean M1,M2,... --std S1,S2,...$"):
+            load(script(module, tmp_path / "t.pt"))
+
+    def test_export_knows_its_size(self, tmp_path, module):
+        path = export(module, tmp_path / "t.pt2")
+        with pytest.raises(UsageError, match=r"add --mean M1,M2,... --std S1,S2,...$"):
+            load(path)
+        classifier = load(path, **MNIST)
+        assert classifier.spec.size == SIZE
+        assert classifier.origin.found["input_size"] == "the exported graph's input"
+
+    @pytest.mark.parametrize("save", [script, export])
+    @pytest.mark.parametrize("name", ["dfkd.json", "config.json"])
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_extra_files_describe_the_input(self, tmp_path, module, save, name, nested):
+        facts = {"input_size": SIZE, "mean": [0.1], "std": [0.2]}
+        path = save(
+            module, tmp_path / "t.pt2", extra={name: json.dumps({"pretrained_cfg": facts} if nested else facts)}
+        )
+        classifier = load(path)
+        assert (classifier.spec.mean, classifier.spec.std) == ((0.1,), (0.2,))
+        assert classifier.origin.found["mean"] == f"{name} in the archive"
+
+    @pytest.mark.parametrize("save", [script, export])
+    @pytest.mark.parametrize(
+        ("options", "source"), [({"num_classes": 7}, "--num-classes"), ({"input_size": (3, 32, 32)}, "--input-size")]
+    )
+    def test_flags_that_contradict_the_archive(self, tmp_path, module, save, options, source):
+        with pytest.raises(UsageError, match=source):
+            load(save(module, tmp_path / "t.pt2"), **({"input_size": SIZE} | MNIST | options))
+
+    def test_arch_is_said_to_be_superfluous(self, tmp_path, module):
+        notes = load(script(module, tmp_path / "t.pt"), arch="resnet18", input_size=SIZE, **MNIST).origin.notes
+        assert any("--arch resnet18 was not needed" in note for note in notes)
+
+    def test_only_batches_of_images(self, tmp_path):
+        path = export(nn.Linear(8, 3), tmp_path / "t.pt2", size=(8,))
+        with pytest.raises(TeacherError, match=r"batch of images"):
+            load(path, **MNIST)
+
+    def test_nothing_reaches_the_terminal(self, tmp_path, module, capfd):
+        load(script(module, tmp_path / "t.pt"), input_size=SIZE, **MNIST)
+        load(export(module, tmp_path / "t.pt2"), **MNIST)
+        assert capfd.readouterr() == ("", "")
+
+
+Answer = namedtuple("Answer", ["scores", "hidden"])
+
+
+class Talkative(nn.Module):
+    """Returns more than logits."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.net = create(ARCH)
+
+    def forward(self, x):
+        scores, hidden = self.net(x), self.net.forward_features(x)
+        return {"scores": scores, "hidden": hidden} if self.kind == "dict" else (hidden, scores)
+
+
+@pytest.mark.parametrize("save", [script, export])
+@pytest.mark.parametrize(("kind", "output"), [("tuple", None), ("tuple", "1"), ("dict", None), ("dict", "scores")])
+def test_teachers_that_return_more_than_logits(tmp_path, save, kind, output):
+    module = Talkative(kind).eval()
+    if save is script and kind == "dict":
+        pytest.skip("torch.jit.trace refuses dicts")
+    classifier = load(save(module, tmp_path / "t.pt2"), input_size=SIZE, output=output, **MNIST)
+    assert_same(classifier, module.net)
+
+
+class TestStudents:
+    FACTS = {  # noqa: RUF012
+        "arch": ARCH,
+        "num_classes": 10,
+        "input_size": [1, 32, 32],
+        "mean": [0.3],
+        "std": [0.6],
+        "version": "0",
+        "teacher_sha256": None,
+        "recipe_sha256": "",
+    }
+
+    def test_loads_without_flags(self, tmp_path, module, weights):
+        safetensors.torch.save_file(weights, tmp_path / "s.safetensors", {"dfkd": json.dumps(self.FACTS)})
+        classifier = load(tmp_path / "s.safetensors")
+        assert_same(classifier, module)
+        assert classifier.spec.mean == (0.3,)
+        assert classifier.origin.kind == "dfkd student"
+        assert classifier.origin.found["mean"] == "the dfkd student's metadata"
+
+    def test_metadata_that_contradicts_the_weights(self, tmp_path, weights):
+        facts = json.dumps(self.FACTS | {"num_classes": 12})
+        safetensors.torch.save_file(weights, tmp_path / "s.safetensors", {"dfkd": facts})
+        with pytest.raises(TeacherError, match=r"metadata says 12 classes, but the head fc2.weight says 10"):
+            load(tmp_path / "s.safetensors")
+
+
+class TestFolders:
+    @staticmethod
+    def write(folder, weights, name="model.safetensors", **extra):
+        cfg = {"input_size": [1, 32, 32], "mean": [0.4], "std": [0.8], "num_classes": 10}
+        config = {"architecture": ARCH, "num_classes": 10, "pretrained_cfg": cfg} | extra
+        (folder / "config.json").write_text(json.dumps(config))
+        if name.endswith(".safetensors"):
+            safetensors.torch.save_file(weights, folder / name)
+        else:
+            torch.save(weights, folder / name)
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "something.safetensors"])
+    @pytest.mark.parametrize("prefix", ["", "local-dir:"])
+    def test_hub_layout(self, tmp_path, module, weights, name, prefix):
+        self.write(tmp_path, weights, name)
+        classifier = load(f"{prefix}{tmp_path}")
+        assert_same(classifier, module)
+        assert classifier.spec.std == (0.8,)
+        assert classifier.origin.kind == "hub folder"
+
+    def test_a_model_saved_by_timm(self, tmp_path):
+        module = create("resnet10t", num_classes=3).eval()
+        timm.models.save_for_hf(module, tmp_path, safe_serialization=True)
+        assert_same(load(tmp_path, input_size=(3, 64, 64)), module)
+
+    def test_flags_cannot_replace_the_head(self, tmp_path, weights):
+        self.write(tmp_path, weights)
+        with pytest.raises(UsageError, match=r"--num-classes says 3"):
+            load(tmp_path, num_classes=3)
+
+    def test_config_that_contradicts_the_weights(self, tmp_path, weights):
+        self.write(tmp_path, weights, num_classes=4)
+        with pytest.raises(TeacherError, match=r"config.json says 4 classes, but the head fc2.weight says 10"):
+            load(tmp_path)
+
+    def test_weights_of_another_network(self, tmp_path):
+        self.write(tmp_path, create("lenet5").state_dict())
+        with pytest.raises(TeacherError, match=r"lenet5_half"):
+            load(tmp_path)
+
+
+class TestNames:
+    def test_timm_name_without_pretrained_weights(self):
+        with pytest.raises(TeacherError, match=r"no weights for lenet5"):
+            load("timm:lenet5")
+
+    @pytest.mark.parametrize("source", ["timm:lenet5", "lenet5"])
+    def test_random_weights_are_said_to_be_random(self, source):
+        classifier = load(source, pretrained=False)
+        assert "random" in classifier.origin.notes[0]
+        assert classifier.spec.size == SIZE
+
+    def test_published_weights(self, monkeypatch):
+        module = create("resnet18")
+        monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: module)
+        classifier = load("timm:resnet18")
+        assert classifier.spec.num_classes == 1000
+        assert classifier.origin.found["mean"] == "timm's configuration of resnet18"
+
+    def test_failed_download_is_one_line(self, monkeypatch):
+        def fail(*args, **kwargs):
+            raise OSError("no network\nand more")
+
+        monkeypatch.setattr(timm, "create_model", fail)
+        with pytest.raises(TeacherError, match=r"^timm:resnet18 cannot be loaded: no network$"):
+            load("timm:resnet18")
+
+    def test_hub_repository(self, monkeypatch, tmp_path, module, weights):
+        TestFolders.write(tmp_path, weights)
+        monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(tmp_path))
+        assert_same(load("hf-hub:somebody/something"), module)
+
+    @pytest.mark.parametrize("source", ["missing.pt", "some/where", "resnt18", "timm:resnt18"])
+    def test_neither_file_nor_name(self, source):
+        with pytest.raises(UsageError, match=r"exist|no file"):
+            load(source)

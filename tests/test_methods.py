@@ -1,0 +1,188 @@
+"""The contract that every method keeps; a new one gets all of it by joining METHODS."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dfkd_cli.augmentation import Augmentation
+from dfkd_cli.classifier import Classifier, InputSpec, Origin
+from dfkd_cli.clock import StepClock
+from dfkd_cli.engine import Distillation
+from dfkd_cli.errors import DfkdError
+from dfkd_cli.methods import METHODS, Method
+from dfkd_cli.networks.eager import EagerNetwork
+from dfkd_cli.recipe import Recipe, load_recipe
+from dfkd_cli.runtime import Runtime
+from dfkd_cli.setting import Setting
+
+SIZE, CLASSES = (1, 8, 8), 3
+TINY = {
+    "ssd": [
+        "options.buffer_size=24",
+        "options.generator.batch_size=12",
+        "options.generator.steps=2",
+        "options.generator.width=16",
+        "options.generator.noise_size=8",
+        "options.warmup_rounds=2",
+    ]
+}
+
+
+def tiny_classifier(seed: int, width: int, norm: bool = True) -> Classifier:
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(1, width, 3), nn.BatchNorm2d(width) if norm else nn.Identity(), nn.ReLU()]
+    module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, CLASSES))
+    spec = InputSpec(SIZE, mean=(0.4,), std=(0.3,), num_classes=CLASSES)
+    return Classifier(EagerNetwork(module, input_size=SIZE), spec, Origin("test", "test", None, None))
+
+
+def tiny_recipe(name: str, *more: str) -> Recipe:
+    small = ["train.steps=6", "train.batch_size=8", "train.refresh_every=2", "train.report_every=2"]
+    return load_recipe(name, [*small, *TINY[name], *more])
+
+
+def make(name: str, *more: str, norm: bool = True, seed: int = 0) -> tuple[Method, Distillation]:
+    recipe = tiny_recipe(name, *more)
+    teacher, student = tiny_classifier(1, 8, norm).eval().requires_grad_(False), tiny_classifier(2, 4)
+    setting = Setting(
+        teacher,
+        student,
+        batch_size=recipe.train.batch_size,
+        augmentation=Augmentation(flip=True, shift=0.125, mix=0.0),
+        runtime=Runtime(torch.device("cpu")),
+        rng=torch.Generator().manual_seed(seed),
+    )
+    torch.manual_seed(seed)
+    method = METHODS[name](setting, recipe.options)
+    return method, Distillation(method, setting, recipe.train, StepClock(recipe.train.steps))
+
+
+def weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    return copy.deepcopy(network.state_dict())
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "no batchnorm"])
+@pytest.mark.parametrize("name", METHODS)
+class TestEveryMethod:
+    def test_trains_the_student_and_leaves_the_teacher(self, name, norm):
+        method, run = make(name, norm=norm)
+        before = weights(method.setting.teacher), weights(method.setting.student)
+        events = list(run.run())
+        assert equal(before[0], weights(method.setting.teacher))
+        assert not equal(before[1], weights(method.setting.student))
+        assert events[-1].step == 6
+        assert events[-1].progress == 1.0
+        assert not method.setting.teacher.training
+
+    def test_the_same_seed_gives_the_same_student(self, name, norm):
+        students = []
+        for seed in (0, 0, 1):
+            method, run = make(name, norm=norm, seed=seed)
+            list(run.run())
+            students.append(weights(method.setting.student))
+        assert equal(students[0], students[1])
+        assert not equal(students[0], students[2])
+
+    def test_refreshing_leaves_the_student_alone(self, name, norm):
+        method, run = make(name, norm=norm)
+        before = weights(method.setting.student)
+        while not method.ready(0.0):
+            run._refresh(0.0)
+        run._refresh(0.5)
+        assert equal(before, weights(method.setting.student))
+        assert all(parameter.grad is None for parameter in method.setting.student.parameters())
+        assert method.setting.student.training
+
+    def test_shows_images_in_the_unit_range(self, name, norm):
+        method, run = make(name, norm=norm)
+        list(run.run())
+        for images in (method.sample().images, method.fresh_images(10), method.shown_images(10)):
+            assert images.shape[1:] == SIZE
+            assert images.min() >= 0
+            assert images.max() <= 1
+        assert len(method.fresh_images(10)) == 10
+        assert method.counts().generated >= method.counts().kept > 0
+
+    def test_every_logged_value_is_finite_and_every_student_term_is_there(self, name, norm):
+        method, run = make(name, norm=norm)
+        metrics = list(run.run())[-1].metrics
+        assert {"loss", "agreement"} <= metrics.keys()
+        assert all(value == value and abs(value) != float("inf") for value in metrics.values())
+
+    def test_a_restored_run_ends_bit_for_bit_the_same(self, name, norm):
+        method, run = make(name, norm=norm)
+        events = run.run()
+        next(event for event in events if event.step >= 2)
+        state = copy.deepcopy(run.state_dict())
+        list(events)
+        other, resumed = make(name, norm=norm, seed=5)
+        resumed.load_state_dict(state)
+        list(resumed.run())
+        assert equal(weights(method.setting.student), weights(other.setting.student))
+
+    def test_the_student_terms_reach_the_student(self, name, norm):
+        method, run = make(name, norm=norm)
+        while not method.ready(0.0):
+            run._refresh(0.0)
+        method.setting.student.train()
+        terms, _ = method.student_loss(method.sample(), 0.0)
+        for term, value in terms.items():
+            grads = torch.autograd.grad(value, list(method.setting.student.parameters()), retain_graph=True)
+            assert max(grad.abs().max() for grad in grads) > 1e-8, term
+
+
+ALL_WEIGHTS = [
+    f"options.{section}.{term}=1.0"
+    for section in ("weights", "weights_without_batchnorm")
+    for term in ("bn", "class_prior", "adversarial", "balance", "activation", "total_variation")
+]
+
+
+@pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "no batchnorm"])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_generator_term_moves_the_images(name, norm):
+    """A term whose gradient is zero is a term that is not there: a wrong network, a stray detach."""
+    method, run = make(name, *ALL_WEIGHTS, norm=norm)
+    while not method.ready(0.0):
+        run._refresh(0.0)
+    images = torch.rand(12, *SIZE, requires_grad=True)
+    labels = torch.arange(12) % CLASSES
+    made = method.inversion(images, labels, lambda logits: torch.ones(len(logits)), adversarial=True)  # pyright: ignore
+    expected = {"class_prior", "adversarial", "balance", "activation", "total_variation"} | ({"bn"} if norm else set())
+    assert made.terms.keys() == expected
+    for term, value in made.terms.items():
+        (gradient,) = torch.autograd.grad(value, images, retain_graph=True)
+        assert gradient.abs().max() > 1e-8, term
+
+
+@pytest.mark.parametrize(
+    ("switch", "metric"),
+    [("options.priority=false", "uniform"), ("options.importance=false", "weights")],
+)
+def test_a_component_of_ssd_can_be_switched_off(switch, metric):
+    method, run = make("ssd", switch)
+    list(run.run())
+    buffer = method.buffer  # pyright: ignore[reportAttributeAccessIssue]
+    if metric == "uniform":
+        chances = buffer.probabilities(method.alpha)  # pyright: ignore[reportAttributeAccessIssue]
+        torch.testing.assert_close(chances, torch.full_like(chances, 1 / len(buffer)))
+    else:
+        assert torch.equal(buffer.weights, torch.ones_like(buffer.weights))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_one_line():
+    _, run = make("ssd", "train.lr=1e30")
+    with pytest.raises(DfkdError, match="not finite"):
+        list(run.run())
+
+
+def test_the_loop_knows_no_method():
+    text = Path("dfkd_cli/engine.py").read_text()
+    assert not any(name in text for name in (*METHODS, "Ssd"))

@@ -1,0 +1,229 @@
+"""Archives as strangers save them: fixed batches, training mode, several outputs, frozen, wrong size, NaN."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dfkd_cli.errors import TeacherError
+from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward, input_gradient_reaches
+from dfkd_cli.networks.outputs import pick_logits
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+]
+SIZE = (1, 8, 8)
+
+
+RETURNS = {
+    "tensor": lambda maps, logits: logits,
+    "tuple": lambda maps, logits: (maps, logits),
+    "twins": lambda maps, logits: {"first": logits, "second": logits * 2},
+}
+
+
+class Small(nn.Module):
+    """Conv, BatchNorm, dropout, linear; `batch` is written into its view the way tracing does."""
+
+    def __init__(self, batch: int = -1, returns: str = "tensor"):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, 4, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        nn.init.constant_(self.norm.get_buffer("running_mean"), 0.1)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(64, 10)
+        self.batch = batch
+        self.returns = returns
+
+    def forward(self, x):
+        maps = torch.relu(self.norm(self.conv(x)))
+        rows = maps.flatten(1) if self.batch < 0 else maps.view(self.batch, -1)
+        logits = self.head(self.drop(rows))
+        return RETURNS[self.returns](maps, logits)
+
+
+def _images(batch: int) -> torch.Tensor:
+    return torch.randn(batch, *SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def _archive(module: nn.Module, form: str, batch: int, **options) -> ScriptNetwork | ExportedNetwork:
+    if form == "exported":
+        return ExportedNetwork(torch.export.export(module, (_images(batch),)), **options)
+    traced: Any = torch.jit.trace(module, _images(batch), strict=False)
+    return ScriptNetwork(traced, input_size=SIZE, **options)
+
+
+@pytest.mark.parametrize("form", ["traced", "exported"])
+@pytest.mark.parametrize("batch", [8, 16, 21])
+def test_a_fixed_batch_size_is_found_and_worked_around(form, batch):
+    network = _archive(Small(batch=16).eval(), form, 16)
+    expected = EagerNetwork(Small().eval(), input_size=SIZE).observe(_images(batch))
+    outputs = network.observe(_images(batch))
+    assert network.batch_size == 16
+    torch.testing.assert_close(network(_images(batch)), expected.logits)
+    for part, reference in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(part, reference)
+
+
+@pytest.mark.parametrize("form", ["traced", "exported"])
+def test_a_fixed_batch_size_too_small_for_statistics_is_refused_with_the_way_out(form):
+    with pytest.raises(TeacherError, match=r"batch size 2 only(.|\n)*Dim\.DYNAMIC"):
+        _archive(Small(batch=2).eval(), form, 2)
+
+
+@pytest.mark.parametrize("form", ["traced", "exported"])
+def test_a_network_recorded_at_one_batch_size_that_works_at_all_is_not_limited(form):
+    network = _archive(Small().eval(), form, 1)
+    assert network.batch_size is None
+    torch.testing.assert_close(network(_images(5)), Small().eval()(_images(5)))
+
+
+@pytest.mark.parametrize("form", ["traced", "exported"])
+def test_training_mode_is_undone_and_said(form):
+    module = Small()
+    network = _archive(module, form, 4)
+    expected = EagerNetwork(module.eval(), input_size=SIZE)
+    torch.testing.assert_close(network(_images(4)), expected(_images(4)))
+    torch.testing.assert_close(network.norm_statistics, expected.norm_statistics)
+    assert any("training mode" in note for note in network.notes)
+
+
+def test_an_export_whose_training_mode_cannot_be_undone_is_refused():
+    program = torch.export.export(Small(), (_images(4),)).run_decompositions()
+    with pytest.raises(TeacherError, match=r"training mode(.|\n)*model\.eval\(\)"):
+        ExportedNetwork(program)
+
+
+@pytest.mark.parametrize("form", ["traced", "exported"])
+def test_the_logits_are_the_only_tensor_of_their_shape(form):
+    network = _archive(Small(returns="tuple").eval(), form, 4)
+    torch.testing.assert_close(network(_images(4)), Small().eval()(_images(4)))
+
+
+@pytest.mark.parametrize("form", ["traced", "exported"])
+def test_output_names_the_logits(form):
+    network = _archive(Small(returns="twins").eval(), form, 4, output="second")
+    torch.testing.assert_close(network(_images(4)), 2 * Small().eval()(_images(4)))
+
+
+@pytest.mark.parametrize("form", ["traced", "exported"])
+def test_two_candidates_are_listed(form):
+    with pytest.raises(TeacherError, match=r"first \[\d+, 10\], second \[\d+, 10\].*--output"):
+        _archive(Small(returns="twins").eval(), form, 4)
+
+
+def test_the_number_of_classes_tells_logits_from_an_embedding():
+    returned = (torch.zeros(2, 64), torch.ones(2, 10))
+    assert pick_logits(returned, batch=2, num_classes=10) is returned[1]
+    assert pick_logits(returned, batch=2, output="0") is returned[0]
+
+
+@pytest.mark.parametrize(
+    ("returned", "output"), [((torch.zeros(2, 10),), "1"), (torch.zeros(2, 10), "0"), ("text", None), ({}, None)]
+)
+def test_outputs_that_cannot_be_used_are_refused(returned, output):
+    with pytest.raises(TeacherError, match="network returns"):
+        pick_logits(returned, batch=2, output=output)
+
+
+def test_a_frozen_archive_keeps_its_values_and_moves():
+    small, first = Small(), nn.BatchNorm2d(1)
+    nn.init.constant_(first.get_buffer("running_mean"), 0.2)
+    nn.init.constant_(first.get_buffer("running_var"), 0.3)
+    module = nn.Sequential(first, small).eval()  # freezing folds the second BatchNorm, not the first
+    traced: Any = torch.jit.trace(module, _images(4))
+    network = ScriptNetwork(torch.jit.freeze(traced), input_size=SIZE).double()
+    torch.testing.assert_close(network(_images(4).double()), module.double()(_images(4).double()), rtol=1e-5, atol=1e-6)
+    assert [statistics.mean.dtype for statistics in network.norm_statistics] == [torch.float64]
+    folded = sum(value.numel() for value in small.norm.parameters())
+    assert _count(network) == _count(module) - folded
+
+
+def _count(module: nn.Module) -> int:
+    return sum(value.numel() for value in module.parameters())
+
+
+class Branching(nn.Module):
+    """BatchNorm in a loop and in a branch that only the data decide."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.other = nn.BatchNorm2d(1)
+        self.head = nn.Conv2d(1, 10, 1)
+
+    def forward(self, x):
+        for _ in range(int(x.shape[2]) // 4):
+            x = self.norm(x) + 1
+        if bool(x.mean() > -1000):
+            x = F.relu(self.other(x))
+        return self.head(x).mean((2, 3))
+
+
+def test_layers_in_loops_and_branches_are_seen_in_the_order_they_run():
+    module = Branching().eval()
+    scripted = ScriptNetwork(torch.jit.script(module), input_size=SIZE)
+    expected = EagerNetwork(module, input_size=SIZE)
+    assert len(scripted.norm_statistics) == 3
+    for part, reference in zip(scripted.observe(_images(4)), expected.observe(_images(4)), strict=True):
+        torch.testing.assert_close(part, reference)
+
+
+def test_a_graph_that_cannot_be_rewritten_still_gives_logits(monkeypatch):
+    def fail(module):
+        raise RuntimeError("unknown operation")
+
+    monkeypatch.setattr("dfkd_cli.networks.script.evaluation_graph", fail)
+    network = _archive(Small().eval(), "traced", 4)
+    torch.testing.assert_close(network.observe(_images(4)).logits, Small().eval()(_images(4)))
+    assert network.norm_statistics == network.observe(_images(4)).norm_inputs == ()
+    assert "unknown operation" in network.notes[0]
+
+
+@pytest.mark.parametrize("size", [(3, 8, 8), (1, 16, 16)])
+def test_a_wrong_input_size_is_named(size):
+    traced: Any = torch.jit.trace(Small().eval(), _images(2))
+    with pytest.raises(TeacherError, match=rf"{size[0]}x{size[1]}x{size[2]}.*--input-size"):
+        ScriptNetwork(traced, input_size=size)
+    with pytest.raises(TeacherError, match=rf"{size[0]}x{size[1]}x{size[2]}.*--input-size"):
+        check_forward(EagerNetwork(Small().eval()), size)
+    with pytest.raises(TeacherError, match=r"--input-size.*exported for images of 1x8x8"):
+        _archive(Small().eval(), "exported", 4, input_size=size)
+
+
+def test_an_archive_that_needs_more_than_images_is_refused():
+    class Two(nn.Module):
+        def forward(self, images, mask):
+            return images * mask
+
+    with pytest.raises(TeacherError, match="mask"):
+        ScriptNetwork(torch.jit.script(Two()), input_size=SIZE)
+    program = torch.export.export(Two(), (_images(2), _images(2)))
+    with pytest.raises(TeacherError, match="2 inputs"):
+        ExportedNetwork(program)
+
+
+@pytest.mark.parametrize("form", ["eager", "traced", "exported"])
+def test_check_forward_counts_the_classes(form):
+    module = Small().eval()
+    network = EagerNetwork(module) if form == "eager" else _archive(module, form, 4)
+    assert check_forward(network, SIZE) == 10
+    assert input_gradient_reaches(network, SIZE)
+
+
+@pytest.mark.parametrize("form", ["eager", "traced", "exported"])
+def test_damaged_weights_are_told(form):
+    module = Small().eval()
+    nn.init.constant_(module.head.weight, torch.nan)
+    network = EagerNetwork(module) if form == "eager" else _archive(module, form, 4)
+    with pytest.raises(TeacherError, match="not finite"):
+        check_forward(network, SIZE)
+
+
+def test_a_network_without_class_scores_is_told():
+    with pytest.raises(TeacherError, match=r"returns \[4, 4, 4, 4\]"):
+        check_forward(EagerNetwork(Small().conv), SIZE)
