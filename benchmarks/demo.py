@@ -79,7 +79,7 @@ def trained_teacher(inputs: Tensor, labels: Tensor) -> nn.Module:
 def save_torchscript(network: nn.Module, path: Path) -> None:
     """Saves the network as people export theirs."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # deprecated, and what most files in the field are
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and what most files in the field are
         torch.jit.save(torch.jit.trace(network, torch.rand(2, 1, 8, 8)), path)
 
 

@@ -11,5 +11,122 @@ import time
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
 from dfkd_cli import losses
+from dfkd_cli.classifier import InputSpec
+from dfkd_cli.clock import StepClock
+from dfkd_cli.device import resolve_device
+from dfkd_cli.engine import Distillation, frozen
+from dfkd_cli.methods import METHODS
+from dfkd_cli.recipe import load_recipe
+from dfkd_cli.runtime import Runtime, choose_dtype
+from dfkd_cli.setting import Setting
+from dfkd_cli.student import build_student
+
+SPEC = InputSpec((3, 32, 32), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), num_classes=10)
+Step = Callable[[], object]
+
+
+def main() -> None:
+    """Prints images per second of both sides and their ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--teacher", default="cifar_resnet20")
+    parser.add_argument("--student", default="cifar_resnet8")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+    parser.add_argument("--rounds", type=int, default=15, help="of 4 steps per side")
+    parser.add_argument("--no-compile", action="store_true")
+    arguments = parser.parse_args()
+    device = resolve_device(arguments.device)
+    runtime = Runtime(device, choose_dtype(arguments.precision, device), not arguments.no_compile)
+    print(f"{device}, {runtime.dtype}, compiled: {runtime.compiles}, torch {torch.__version__}")
+    run = make_run(arguments.teacher, arguments.student, runtime)
+    compare("student", bare_student_step(run), lambda: run._student_step(0.5), run.config.batch_size, arguments.rounds)
+    size = run.method.options.generator.batch_size * run.method.options.generator.steps
+    with frozen(run.setting.student):
+        compare("synthesis", bare_synthesis_step(run), lambda: run._refresh(0.5), size, arguments.rounds)
+
+
+def make_run(teacher_name: str, student_name: str, runtime: Runtime) -> Distillation:
+    """A run of `ssd` with its buffer filled, about to train."""
+    torch.manual_seed(0)
+    recipe = load_recipe("ssd", ["options.warmup_rounds=0"])
+    teacher = runtime.place(build_student(teacher_name, SPEC)).eval().requires_grad_(False)
+    setting = Setting(
+        teacher,
+        runtime.place(build_student(student_name, SPEC)),
+        batch_size=recipe.train.batch_size,
+        augmentation=recipe.augmentation,
+        runtime=runtime,
+        rng=torch.Generator(runtime.device).manual_seed(0),
+    )
+    run = Distillation(METHODS["ssd"](setting, recipe.options), setting, recipe.train, StepClock(10**6))
+    while not run.method.ready(0.0):
+        run._refresh(0.0)
+    return run
+
+
+def bare_student_step(run: Distillation) -> Step:
+    """Teacher forward, student forward and backward and an SGD step on one constant batch."""
+    setting, config = run.setting, run.config
+    images = setting.runtime.images(torch.rand(config.batch_size, *SPEC.size, device=setting.runtime.device))
+    optimizer = torch.optim.SGD(setting.student.parameters(), 1e-6, momentum=0.9, nesterov=True)
+
+    def step() -> None:
+        with setting.runtime.autocast():
+            with torch.no_grad():
+                teacher = setting.teacher_forward(images)
+            student = setting.student_forward(images)
+        loss = losses.kl_div(student, teacher, 4.0).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    setting.student.train()
+    return step
+
+
+def bare_synthesis_step(run: Distillation) -> Step:
+    """Generator, teacher and student forward and backward and Adam steps, as many as one renewal takes."""
+    setting, synthesizer = run.setting, run.method.synthesizer
+    noise, labels = synthesizer.draw(synthesizer.config.batch_size)
+    optimizer = torch.optim.Adam(synthesizer.generator.parameters(), 1e-8)
+    teacher_forward = setting.runtime.compile(setting.teacher)
+
+    def step() -> None:
+        for _ in range(synthesizer.config.steps):
+            with setting.runtime.autocast():
+                images = setting.runtime.images(synthesizer.forward(noise, labels))
+                teacher, student = teacher_forward(images), setting.student_forward(images)
+            loss = F.cross_entropy(teacher.float(), labels) - losses.kl_div(student, teacher).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+    return step
+
+
+def compare(name: str, bare: Step, ours: Step, images: int, rounds: int) -> None:
+    """Times both in turns and prints one line with the ratio of their speeds."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for step in (bare, ours, bare, ours):  # compiles
+        step()
+    times: dict[str, list[float]] = {"bare": [], "dfkd": []}
+    for _ in range(rounds):
+        for side, step in (("bare", bare), ("dfkd", ours)):
+            begun = time.perf_counter()
+            for _ in range(4):
+                step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times[side].append((time.perf_counter() - begun) / 4)
+    speed = {side: images / statistics.median(seconds) for side, seconds in times.items()}
+    print(
+        f"{name:<10} {speed['dfkd']:>8,.0f} images/s, bare loop {speed['bare']:>8,.0f} images/s, "
+        f"ratio {speed['dfkd'] / speed['bare']:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

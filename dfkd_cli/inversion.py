@@ -11,7 +11,7 @@ from dfkd_cli import losses
 from dfkd_cli.batchnorm import batchnorm_loss
 from dfkd_cli.setting import Setting, Terms
 
-Modulation = Callable[[Tensor], Tensor]  # teacher logits [B, K] -> weight of each sample [B]
+Modulation = Callable[[Tensor, Tensor], Tensor]  # teacher logits [B, K], labels [B] -> weight of each sample [B]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Inversion:
         return seen.logits, bn, losses.activation_size(seen.embedding).mean() if active else None
 
     def __call__(self, images: Tensor, labels: Tensor, modulate: Modulation, adversarial: bool) -> Inverted:
-        """Terms of a batch [B, C, H, W] in [0, 1]; `modulate` weighs each sample's class prior by the teacher's logits.
+        """Terms of a batch [B, C, H, W] in [0, 1]; `modulate` weighs each sample's class prior.
 
         The adversarial term counts only where both networks still agree on the class, as in FastDFKD: it moves images
         towards the student's borders instead of rewarding what it already gets wrong without end.
@@ -72,7 +72,7 @@ class Inversion:
         student = self.setting.student_forward(images) if adversarial and self.weights.adversarial else None
         values: dict[str, Tensor | None] = {
             "bn": bn,
-            "class_prior": (modulate(teacher) * F.cross_entropy(teacher.float(), labels, reduction="none")).mean(),
+            "class_prior": (modulate(teacher, labels) * F.cross_entropy(teacher.float(), labels, reduction="none")).mean(),
             "adversarial": None if student is None else -contested_kl(student, teacher).mean(),
             "balance": -losses.batch_entropy(teacher),
             "activation": None if activation is None else -activation,

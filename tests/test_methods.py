@@ -154,7 +154,7 @@ def test_every_generator_term_moves_the_images(name, norm):
         run._refresh(0.0)
     images = torch.rand(12, *SIZE, requires_grad=True)
     labels = torch.arange(12) % CLASSES
-    made = method.inversion(images, labels, lambda logits: torch.ones(len(logits)), adversarial=True)  # pyright: ignore
+    made = method.inversion(images, labels, lambda logits, _: torch.ones(len(logits)), adversarial=True)  # pyright: ignore
     expected = {"class_prior", "adversarial", "balance", "activation", "total_variation"} | ({"bn"} if norm else set())
     assert made.terms.keys() == expected
     for term, value in made.terms.items():

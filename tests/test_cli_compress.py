@@ -1,0 +1,173 @@
+"""`dfkd compress` as a user meets it: its files, its exit codes, and nothing written after a failure."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import safetensors
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+from dfkd_cli.cli import main
+from dfkd_cli.output_folder import WRITTEN
+
+LOOK = ("--input-size", "1x8x8", "--mean", "0.4", "--std", "0.3")
+SMALL = (
+    "train.steps=4",
+    "train.batch_size=8",
+    "train.refresh_every=2",
+    "train.report_every=2",
+    "options.buffer_size=16",
+    "options.warmup_rounds=1",
+    "options.generator.batch_size=8",
+    "options.generator.width=16",
+    "options.generator.noise_size=8",
+)
+TINY_RUN = tuple(part for value in SMALL for part in ("--set", value))
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    """A TorchScript file of a network that timm does not know."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3)]
+    network = nn.Sequential(*layers).eval()
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        torch.jit.save(torch.jit.trace(network, torch.rand(2, 1, 8, 8)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for name in ("a", "b", "c"):
+        (folder / name).mkdir()
+        for number in range(4):
+            Image.new("L", (8, 8), 20 * number + ord(name)).save(folder / name / f"{number}.png")
+    return folder
+
+
+def dfkd(monkeypatch, *arguments: object) -> int:
+    """The exit code of the command line's entry point."""
+    monkeypatch.setattr(sys, "argv", ["dfkd", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def compress(monkeypatch, teacher: object, out: Path, *more: object) -> int:
+    return dfkd(monkeypatch, "compress", teacher, *LOOK, "--student", "cifar_resnet8", "--out", out, *TINY_RUN, *more)
+
+
+def test_a_run_writes_every_file_and_the_report_holds_what_tools_read(monkeypatch, teacher, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert compress(monkeypatch, teacher, out, "--eval", pictures) == 0
+    assert {entry.name for entry in out.iterdir()} == set(WRITTEN)
+    report = json.loads((out / "report.json").read_text())
+    assert report["teacher"]["batchnorm_layers"] == 1
+    assert report["student"]["parameters"] < 100_000
+    assert 0 <= report["student"]["accuracy"] <= 1
+    assert report["images"]["generated"] >= report["images"]["kept"] == 16
+    assert report["time"]["total_s"] >= report["time"]["synthesis_s"] + report["time"]["distillation_s"] > 0
+    assert report["memory"]["peak_bytes"] > 1e6
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 4
+    assert lines[-1]["progress"] == 1.0
+    assert "student.safetensors" in capsys.readouterr().out
+    with safetensors.safe_open(out / "student.safetensors", "pt") as file:
+        facts = json.loads(file.metadata()["dfkd"])
+    assert facts["teacher_sha256"] == report["teacher"]["sha256"]
+    assert facts["recipe_sha256"] == report["recipe"]["sha256"]
+
+
+def test_without_evaluation_data_accuracies_are_null_and_agreement_says_what_it_is(monkeypatch, teacher, tmp_path):
+    assert compress(monkeypatch, teacher, tmp_path / "out") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["student"]["accuracy"] is report["relative_accuracy"] is None
+    assert 0 <= report["agreement"] <= 1
+    assert "synthetic" in report["agreement_on"]
+
+
+def test_the_student_is_a_teacher_for_the_next_run_and_a_timm_model(monkeypatch, teacher, tmp_path):
+    assert compress(monkeypatch, teacher, tmp_path / "one") == 0
+    chained = ("compress", tmp_path / "one", "--student", "cifar_resnet8", "--out", tmp_path / "two")
+    assert dfkd(monkeypatch, *chained, *TINY_RUN) == 0
+    model = timm.create_model(f"local-dir:{tmp_path / 'one'}", pretrained=True)
+    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 3)
+
+
+def test_the_resolved_recipe_and_the_seed_repeat_the_student_bit_for_bit(monkeypatch, teacher, tmp_path):
+    assert compress(monkeypatch, teacher, tmp_path / "one", "--seed", 3) == 0
+    again = ("compress", teacher, *LOOK, "--student", "cifar_resnet8", "--out", tmp_path / "two", "--seed", 3)
+    assert dfkd(monkeypatch, *again, "--recipe", tmp_path / "one" / "recipe.yaml") == 0
+    shas = [json.loads((tmp_path / name / "report.json").read_text())["student"]["sha256"] for name in ("one", "two")]
+    with safetensors.safe_open(tmp_path / "one" / "student.safetensors", "pt") as one:
+        with safetensors.safe_open(tmp_path / "two" / "student.safetensors", "pt") as two:
+            assert all(torch.equal(one.get_tensor(name), two.get_tensor(name)) for name in one.keys())  # noqa: SIM118
+    assert shas[0] == shas[1]
+
+
+def test_a_teacher_without_batchnorm_is_told_once_and_reported(monkeypatch, tmp_path, capsys):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    path = tmp_path / "teacher.pt2"
+    batch = torch.export.Dim.DYNAMIC
+    torch.export.save(torch.export.export(network, (torch.rand(4, 1, 8, 8),), dynamic_shapes=({0: batch},)), path)
+    assert compress(monkeypatch, path, tmp_path / "out") == 0
+    said = capsys.readouterr().err
+    assert said.count("no BatchNorm") == 1
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["teacher"]["batchnorm_layers"] == 0
+    assert any("no BatchNorm" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (("--recipe", "sdd"), 2, "did you mean 'ssd'"),
+        (("--set", "train.lrr=1"), 2, "did you mean 'lr'"),
+        (("--budget", "soon"), 2, "90s, 30m or 2h"),
+        (("--budget", "1s"), 2, "--budget"),
+        (("--student", "cifar_resnet9"), 2, "cifar_resnet8"),
+        (("--eval", "nowhere"), 2, "nowhere"),
+        (("--device", "tpu"), 2, "auto, cpu, cuda"),
+        (("--input-size", "32"), 2, "3x32x32"),
+        (("--input-size", "3x8x8"), 3, "3x8x8"),
+        (("--num-classes", "7"), 3, "7"),
+        (("--set", "train.lr=1e30", "--set", "train.steps=8"), 1, "not finite"),
+    ],
+)
+def test_a_mistake_is_one_line_an_exit_code_and_no_files(monkeypatch, teacher, tmp_path, capsys, more, code, message):
+    assert compress(monkeypatch, teacher, tmp_path / "out", *more) == code
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert message in said[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_earlier_result_is_kept_without_overwrite_and_replaced_with_it(monkeypatch, teacher, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.md").write_text("old")
+    assert compress(monkeypatch, teacher, out) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (out / "report.md").read_text() == "old"
+    assert compress(monkeypatch, teacher, out, "--overwrite") == 0
+    assert (out / "report.md").read_text() != "old"
+
+
+def test_the_installed_command_compresses_and_prints_no_warnings(teacher, tmp_path):
+    command = [str(Path(sys.executable).parent / "dfkd"), "compress", str(teacher), *LOOK, *TINY_RUN]
+    done = subprocess.run(
+        [*command, "--student", "cifar_resnet8", "--out", str(tmp_path / "out")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "arning" not in done.stderr
+    assert (tmp_path / "out" / "student.safetensors").is_file()
