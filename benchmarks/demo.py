@@ -1,7 +1,7 @@
 """The main job on real handwritten digits, offline: `make demo`.
 
-Trains a teacher on scikit-learn's bundled digits, saves it as a TorchScript file, compresses that file with the installed
-`dfkd` **without** the digits, and evaluates the student on digits that neither network was trained on.
+Trains a teacher on scikit-learn's bundled digits, saves it as a TorchScript file, compresses that file with the
+installed `dfkd` **without** the digits, and evaluates the student on digits that neither network was trained on.
 """
 
 import argparse

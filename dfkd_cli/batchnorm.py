@@ -1,12 +1,14 @@
 """How far a batch of images is from what a teacher's BatchNorm layers remember of its training data."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dfkd_cli.networks import NormStatistics
 
+BatchNormForm = Literal["kl", "norm"]
 Distance = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -39,10 +41,10 @@ def norm_distance(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: 
     return torch.linalg.vector_norm(mean - running_mean) + torch.linalg.vector_norm(var - running_var)
 
 
-DISTANCES: dict[str, Distance] = {"kl": gaussian_kl, "norm": norm_distance}
+DISTANCES: dict[BatchNormForm, Distance] = {"kl": gaussian_kl, "norm": norm_distance}
 
 
-def batchnorm_loss(norm_inputs: Sequence[Tensor], statistics: Sequence[NormStatistics], form: str = "kl") -> Tensor:
+def batchnorm_loss(norm_inputs: Sequence[Tensor], statistics: Sequence[NormStatistics], form: BatchNormForm) -> Tensor:
     """Distance between the batch's statistics and the running ones over all BatchNorm layers: a scalar >= 0.
 
     `form` "kl" is the mean of `gaussian_kl` over layers, "norm" the sum of `norm_distance`, as published.

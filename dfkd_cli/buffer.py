@@ -40,7 +40,9 @@ class ReplayBuffer:
         filled = self.classes[: self.count]
         return counts.index_add_(0, filled, torch.ones_like(filled)) / max(self.count, 1)
 
-    def modulation(self, classes: Tensor, confidence: Tensor, gamma: float, diversity: bool, difficulty: bool) -> Tensor:
+    def modulation(
+        self, classes: Tensor, confidence: Tensor, gamma: float, diversity: bool, difficulty: bool
+    ) -> Tensor:
         """phi of samples of these predicted classes and confidences: [B], [B] -> [B] in [0, 1].
 
         (1 - share of the class in the buffer) * (1 - confidence)^gamma, each factor only when asked for

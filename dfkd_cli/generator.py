@@ -1,42 +1,66 @@
-"""A convolutional generator that fits any image size from 8 to 224 pixels and any number of channels and classes."""
+"""A convolutional generator that fits any image size from 8 to 224 pixels and any number of channels."""
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfkd_cli.classifier import InputSpec
+
 SMALLEST_WIDTH = 16  # channels; below this a convolution no longer fills the machine's vectors
 
 
 class Generator(nn.Module):
-    """Noise [B, noise_size] and labels [B] -> images [B, C, H, W] in [0, 1].
+    """Noise [B, noise_size], and labels [B] when conditional -> images [B, C, H, W] in [0, 1].
 
     The layout of FastDFKD's generator (arXiv:2112.15278) with as many doublings as the image size asks for: 2 from 8x8
-    at 32 pixels, 5 from 7x7 at 224. The label enters as an embedding beside the noise.
+    at 32 pixels, 5 from 7x7 at 224. As in DAFL (arXiv:1904.01186) a BatchNorm without weights comes last: it gives
+    every batch the mean and contrast that the teacher's normalisation says its training images had.
     """
 
-    def __init__(self, size: tuple[int, int, int], num_classes: int, noise_size: int = 128, width: int = 48):
+    centre: Tensor
+    slope: Tensor
+
+    def __init__(self, spec: InputSpec, noise_size: int, width: int, conditional: bool):
         super().__init__()
-        channels, height, width_px = size
-        self.size = size
+        channels, height, width_px = spec.size
+        self.size = spec.size
         doublings = max(1, round(math.log2(max(height, width_px) / 8)))
         widths = [max(SMALLEST_WIDTH, 2 * width // 2 ** max(level - 1, 0)) for level in range(doublings + 1)]
         self.base = (widths[0], math.ceil(height / 2**doublings), math.ceil(width_px / 2**doublings))
-        self.label_embedding = nn.Embedding(num_classes, noise_size)
-        self.project = nn.Linear(2 * noise_size, math.prod(self.base))
+        self.label_embedding = nn.Embedding(spec.num_classes, noise_size) if conditional else None
+        self.project = nn.Linear(noise_size * (2 if conditional else 1), math.prod(self.base))
         self.project_norm = nn.BatchNorm2d(widths[0])
-        self.blocks = nn.ModuleList(_UpBlock(before, after) for before, after in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(_UpBlock(before, after) for before, after in pairwise(widths))
         self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        self.image_norm = nn.BatchNorm2d(channels, affine=False)
+        centre, slope = _pixel_curve(spec)
+        self.register_buffer("centre", centre, persistent=False)
+        self.register_buffer("slope", slope, persistent=False)
 
-    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [0, 1], float32."""
-        code = torch.cat([noise, self.label_embedding(labels)], dim=1)
-        features = self.project_norm(self.project(code).view(-1, *self.base))
+    def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images [B, C, H, W] in [0, 1], float32; labels exactly when the generator is conditional."""
+        if self.label_embedding is not None:
+            noise = torch.cat([noise, self.label_embedding(labels)], dim=1)
+        features = self.project_norm(self.project(noise).view(-1, *self.base))
         for block in self.blocks:
             features = block(features)
         _, height, width = self.size
-        return torch.sigmoid(self.to_image(features).float())[:, :, :height, :width]
+        pixels = self.image_norm(self.to_image(features).float()[:, :, :height, :width])
+        return torch.sigmoid(self.centre + self.slope * pixels)
+
+
+def _pixel_curve(spec: InputSpec) -> tuple[Tensor, Tensor]:
+    """Centre and slope, each [C, 1, 1], of the sigmoid that turns unit variance into the teacher's mean and std.
+
+    Its slope at the centre is mean * (1 - mean), hence the division. Normalisations that say nothing about the images,
+    such as mean 0 and std 1, are held within what images can have.
+    """
+    mean = torch.tensor(spec.mean).clamp(0.05, 0.95).view(-1, 1, 1)
+    std = torch.tensor(spec.std).clamp(0.05, 0.35).view(-1, 1, 1)
+    return torch.logit(mean), std / (mean * (1.0 - mean))
 
 
 class _UpBlock(nn.Module):

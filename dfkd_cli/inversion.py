@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_cli import losses
-from dfkd_cli.batchnorm import batchnorm_loss
+from dfkd_cli.batchnorm import BatchNormForm, batchnorm_loss
 from dfkd_cli.setting import Setting, Terms
 
 Modulation = Callable[[Tensor, Tensor], Tensor]  # teacher logits [B, K], labels [B] -> weight of each sample [B]
@@ -45,8 +45,9 @@ class Inverted(NamedTuple):
 class Inversion:
     """The generator's loss for one teacher and student: looks at the images once and returns every wanted term."""
 
-    def __init__(self, setting: Setting, weights: InversionWeights, bn_form: str):
+    def __init__(self, setting: Setting, weights: InversionWeights, bn_form: BatchNormForm, contested_only: bool):
         self.setting, self.weights, self.bn_form = setting, weights, bn_form
+        self.disagreement = contested_kl if contested_only else losses.kl_div
         teacher = setting.teacher
         self.look = setting.runtime.compile(self._look) if teacher.network.compilable else self._look
 
@@ -61,19 +62,21 @@ class Inversion:
         active = self.weights.activation and seen.embedding is not None
         return seen.logits, bn, losses.activation_size(seen.embedding).mean() if active else None
 
-    def __call__(self, images: Tensor, labels: Tensor, modulate: Modulation, adversarial: bool) -> Inverted:
+    def __call__(self, images: Tensor, labels: Tensor | None, modulate: Modulation, adversarial: bool) -> Inverted:
         """Terms of a batch [B, C, H, W] in [0, 1]; `modulate` weighs each sample's class prior.
 
-        The adversarial term counts only where both networks still agree on the class, as in FastDFKD: it moves images
-        towards the student's borders instead of rewarding what it already gets wrong without end.
+        Without labels the class prior asks for what the teacher sees already, as DAFL's one-hot term does.
         """
         images = self.setting.runtime.images(images)
         teacher, bn, activation = self.look(images)
+        labels = teacher.argmax(dim=1) if labels is None else labels
         student = self.setting.student_forward(images) if adversarial and self.weights.adversarial else None
         values: dict[str, Tensor | None] = {
             "bn": bn,
-            "class_prior": (modulate(teacher, labels) * F.cross_entropy(teacher.float(), labels, reduction="none")).mean(),
-            "adversarial": None if student is None else -contested_kl(student, teacher).mean(),
+            "class_prior": (
+                modulate(teacher, labels) * F.cross_entropy(teacher.float(), labels, reduction="none")
+            ).mean(),
+            "adversarial": None if student is None else -self.disagreement(student, teacher).mean(),
             "balance": -losses.batch_entropy(teacher),
             "activation": None if activation is None else -activation,
             "total_variation": losses.total_variation(images).mean(),
@@ -84,5 +87,8 @@ class Inversion:
 
 
 def contested_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL(teacher || student) where both predict the same class, else 0: [B, K], [B, K] -> [B] (arXiv:2112.15278)."""
+    """KL(teacher || student) where both predict the same class, else 0: [B, K], [B, K] -> [B].
+
+    FastDFKD's form (arXiv:2112.15278): it moves images towards the student's borders and rewards nothing beyond them.
+    """
     return losses.agreement(student_logits, teacher_logits) * losses.kl_div(student_logits, teacher_logits)

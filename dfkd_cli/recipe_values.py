@@ -68,7 +68,7 @@ def _scalar(kind: type, value: Any, where: str, problems: list[str]) -> Any:
 
 
 def did_you_mean(name: str, known: Any) -> str:
-    """"; did you mean 'x'?" for the closest known name, or nothing."""
+    """ "; did you mean 'x'?" for the closest known name, or nothing."""
     close = get_close_matches(name, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 

@@ -12,7 +12,7 @@ from dfkd_cli.inversion import Inverted
 from dfkd_cli.schedules import cosine
 from dfkd_cli.setting import Setting
 
-Objective = Callable[[Tensor, Tensor], Inverted]
+Objective = Callable[[Tensor, Tensor | None], Inverted]  # images [B, C, H, W], labels [B] when conditional
 
 
 @dataclass(frozen=True)
@@ -25,28 +25,30 @@ class GeneratorConfig:
     final_lr: float  # share of `lr` left at its end
     noise_size: int
     width: int  # channels of the last block; the first has twice as many
+    conditional: bool  # whether the generator is told which class to draw
 
 
 class Synthesizer:
-    """A generator with its optimiser and random stream. Labels are balanced over the classes."""
+    """A generator with its optimiser. Labels, when it takes any, are balanced over the classes."""
 
     def __init__(self, setting: Setting, config: GeneratorConfig):
         spec = setting.teacher.spec
         self.setting, self.config = setting, config
-        self.generator = setting.runtime.place(
-            Generator(spec.size, spec.num_classes, config.noise_size, config.width)
-        )
+        generator = Generator(spec, config.noise_size, config.width, config.conditional)
+        self.generator = setting.runtime.place(generator)
         self.optimizer = torch.optim.Adam(self.generator.parameters(), config.lr, betas=(0.5, 0.999))
         self.forward = setting.runtime.compile(self.generator)
         self.generated = 0
 
-    def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Fresh noise [count, noise_size] and class-balanced labels [count]."""
+    def draw(self, count: int) -> tuple[Tensor, Tensor | None]:
+        """Fresh noise [count, noise_size], and class-balanced labels [count] for a conditional generator."""
         rng, device = self.setting.rng, self.setting.runtime.device
+        noise = torch.randn(count, self.config.noise_size, generator=rng, device=device)
+        if not self.config.conditional:
+            return noise, None
         classes = self.setting.teacher.spec.num_classes
         first = torch.randint(classes, (1,), generator=rng, device=device)
-        labels = (first + torch.arange(count, device=device)) % classes
-        return torch.randn(count, self.config.noise_size, generator=rng, device=device), labels
+        return noise, (first + torch.arange(count, device=device)) % classes
 
     def renew(self, objective: Objective, progress: float) -> Inverted:
         """Trains the generator for some steps on fresh noise each; returns the last batch, detached."""
@@ -65,7 +67,7 @@ class Synthesizer:
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(made.terms.values())).sum().backward()
         self.optimizer.step()
-        self.generated += len(labels)
+        self.generated += len(noise)
         return made
 
     @torch.no_grad()

@@ -108,9 +108,6 @@ def test_the_resolved_recipe_and_the_seed_repeat_the_student_bit_for_bit(monkeyp
     again = ("compress", teacher, *LOOK, "--student", "cifar_resnet8", "--out", tmp_path / "two", "--seed", 3)
     assert dfkd(monkeypatch, *again, "--recipe", tmp_path / "one" / "recipe.yaml") == 0
     shas = [json.loads((tmp_path / name / "report.json").read_text())["student"]["sha256"] for name in ("one", "two")]
-    with safetensors.safe_open(tmp_path / "one" / "student.safetensors", "pt") as one:
-        with safetensors.safe_open(tmp_path / "two" / "student.safetensors", "pt") as two:
-            assert all(torch.equal(one.get_tensor(name), two.get_tensor(name)) for name in one.keys())  # noqa: SIM118
     assert shas[0] == shas[1]
 
 

@@ -3,12 +3,17 @@
 import pytest
 import torch
 
+from dfkd_cli.classifier import InputSpec
 from dfkd_cli.generator import Generator
+
+
+def spec(size: tuple[int, int, int], classes: int = 3, mean: float = 0.5, std: float = 0.25) -> InputSpec:
+    return InputSpec(size, (mean,) * size[0], (std,) * size[0], classes)
 
 
 @pytest.mark.parametrize("size", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 33, 47), (2, 64, 64), (4, 224, 224)])
 def test_images_have_the_asked_size_and_range(size):
-    generator = Generator(size, num_classes=7, noise_size=16, width=16)
+    generator = Generator(spec(size, classes=7), noise_size=16, width=16, conditional=True)
     images = generator(torch.randn(2, 16), torch.tensor([0, 6]))
     assert images.shape == (2, *size)
     assert images.min() >= 0
@@ -17,7 +22,7 @@ def test_images_have_the_asked_size_and_range(size):
 
 def test_noise_and_label_both_matter():
     torch.manual_seed(0)
-    generator = Generator((1, 8, 8), num_classes=3, noise_size=16, width=16).eval()
+    generator = Generator(spec((1, 8, 8)), noise_size=16, width=16, conditional=True).eval()
     noise, labels = torch.randn(2, 16), torch.tensor([0, 0])
     images = generator(noise, labels)
     assert not torch.allclose(images[0], images[1])
@@ -25,6 +30,22 @@ def test_noise_and_label_both_matter():
 
 
 def test_every_weight_gets_a_gradient():
-    generator = Generator((3, 16, 16), num_classes=3, noise_size=16, width=16)
+    generator = Generator(spec((3, 16, 16)), noise_size=16, width=16, conditional=True)
     generator(torch.randn(6, 16), torch.arange(6) % 3).square().mean().backward()
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in generator.parameters())
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.25), (0.485, 0.229), (0.3, 0.2)])
+def test_images_start_with_the_mean_and_contrast_of_the_teachers_normalisation(mean, std):
+    torch.manual_seed(0)
+    generator = Generator(spec((3, 32, 32), mean=mean, std=std), noise_size=16, width=16, conditional=False)
+    images = generator(torch.randn(64, 16))
+    assert images.mean().item() == pytest.approx(mean, abs=0.05)
+    assert images.std().item() == pytest.approx(std, rel=0.2)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (1.0, 255.0), (0.5, 0.5)])
+def test_a_normalisation_that_says_nothing_about_images_still_gives_images(mean, std):
+    images = Generator(spec((3, 16, 16), mean=mean, std=std), 16, 16, conditional=False)(torch.randn(16, 16))
+    assert images.isfinite().all()
+    assert 0.03 < images.std() < 0.45

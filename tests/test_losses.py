@@ -48,7 +48,9 @@ def test_batch_entropy_of_a_collapsed_batch_has_a_finite_gradient():
 
 
 def test_activation_size_is_the_mean_absolute_value():
-    torch.testing.assert_close(losses.activation_size(torch.tensor([[1.0, -3.0], [0.0, 0.5]])), torch.tensor([2.0, 0.25]))
+    torch.testing.assert_close(
+        losses.activation_size(torch.tensor([[1.0, -3.0], [0.0, 0.5]])), torch.tensor([2.0, 0.25])
+    )
 
 
 def test_total_variation_is_zero_for_flat_and_two_for_checkered_images():

@@ -111,7 +111,7 @@ class TestEveryMethod:
         assert method.counts().generated >= method.counts().kept > 0
 
     def test_every_logged_value_is_finite_and_every_student_term_is_there(self, name, norm):
-        method, run = make(name, norm=norm)
+        _, run = make(name, norm=norm)
         metrics = list(run.run())[-1].metrics
         assert {"loss", "agreement"} <= metrics.keys()
         assert all(value == value and abs(value) != float("inf") for value in metrics.values())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dfkd_cli import losses
+from dfkd_cli.batchnorm import BatchNormForm
 from dfkd_cli.buffer import Eviction, ReplayBuffer
 from dfkd_cli.inversion import Inversion, InversionWeights, Inverted
 from dfkd_cli.methods.base import Batch, Counts, Method, Needs
@@ -21,7 +22,8 @@ class SsdOptions:
     generator: GeneratorConfig
     weights: InversionWeights
     weights_without_batchnorm: InversionWeights
-    bn_form: str
+    bn_form: BatchNormForm
+    contested_only: bool  # adversarial term only where both networks still agree
     buffer_size: int
     warmup_rounds: int  # renewals before the first student step, on top of what fills the buffer
     warmup_share: float  # of the training time at most
@@ -51,7 +53,7 @@ class Ssd(Method):
             weights = options.weights_without_batchnorm
             self.notes.append("The teacher has no BatchNorm layers: the bn term is dropped, the others are reweighted.")
         self.synthesizer = Synthesizer(setting, options.generator)
-        self.inversion = Inversion(setting, weights, options.bn_form)
+        self.inversion = Inversion(setting, weights, options.bn_form, options.contested_only)
         self.buffer = ReplayBuffer(options.buffer_size, spec.size, spec.num_classes, setting.runtime.device)
         self.alpha = options.alpha if options.priority else 0.0
         self.beta = options.beta if options.importance else 0.0
@@ -66,7 +68,7 @@ class Ssd(Method):
         """Trains the generator and puts its last batch into the buffer."""
         adversarial = self.ready(progress)
 
-        def objective(images: Tensor, labels: Tensor) -> Inverted:
+        def objective(images: Tensor, labels: Tensor | None) -> Inverted:
             return self.inversion(images, labels, self._modulation, adversarial)
 
         made = self.synthesizer.renew(objective, progress)

@@ -1,0 +1,50 @@
+"""The wheel: everything `dfkd` needs travels inside it, and works from any folder."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A folder with the unpacked wheel, as an installer would make it."""
+    wheels, place = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("installed")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run([*build, "--wheel-dir", str(wheels), str(ROOT)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(place)
+    return place
+
+
+def run(installed: Path, code: str, tmp_path: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(installed)!r}); {code}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_recipes_are_found_from_any_folder(installed, tmp_path):
+    code = "import dfkd_cli.recipe as r; print(r.__file__); print(r.load_recipe('ssd', []).method)"
+    file, method = run(installed, code, tmp_path).split()
+    assert file.startswith(str(installed))
+    assert method == "ssd"
+
+
+def test_the_command_is_declared(installed):
+    (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
+    assert "dfkd = dfkd_cli.cli:main" in entry_points.read_text()
+
+
+def test_tests_and_benchmarks_stay_behind(installed):
+    assert not any((installed / name).exists() for name in ("tests", "benchmarks", "recipes"))
