@@ -30,7 +30,7 @@ class Inverted(NamedTuple):
     """A generated batch, what both networks say of it, and the weighted terms of the generator's loss."""
 
     images: Tensor  # [B, C, H, W] in [0, 1]
-    labels: Tensor  # [B], asked for
+    labels: Tensor  # [B], asked for; without a conditional generator the teacher's own answer
     teacher_logits: Tensor  # [B, K]
     student_logits: Tensor | None  # [B, K]; None while nothing needs them
     terms: Terms
@@ -48,8 +48,10 @@ class Inversion:
     def __init__(self, setting: Setting, weights: InversionWeights, bn_form: BatchNormForm, contested_only: bool):
         self.setting, self.weights, self.bn_form = setting, weights, bn_form
         self.disagreement = contested_kl if contested_only else losses.kl_div
-        teacher = setting.teacher
-        self.look = setting.runtime.compile(self._look) if teacher.network.compilable else self._look
+        # Where the compiler cannot see into the network, it still makes one pass of the many over the layers' inputs.
+        compile, compilable = setting.runtime.compile, setting.teacher.network.compilable
+        self.look = compile(self._look) if compilable else self._look
+        self.batchnorm_loss = batchnorm_loss if compilable else compile(batchnorm_loss)
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Teacher logits, BatchNorm loss and mean activation; the latter two only when they have a weight."""
@@ -58,7 +60,7 @@ class Inversion:
         if not matching and self.weights.activation == 0.0:
             return teacher(images), None, None
         seen = teacher.observe(images)
-        bn = batchnorm_loss(seen.norm_inputs, statistics, self.bn_form) if matching else None
+        bn = self.batchnorm_loss(seen.norm_inputs, statistics, self.bn_form) if matching else None
         active = self.weights.activation and seen.embedding is not None
         return seen.logits, bn, losses.activation_size(seen.embedding).mean() if active else None
 
@@ -69,13 +71,11 @@ class Inversion:
         """
         images = self.setting.runtime.images(images)
         teacher, bn, activation = self.look(images)
-        labels = teacher.argmax(dim=1) if labels is None else labels
+        asked = teacher.argmax(dim=1) if labels is None else labels
         student = self.setting.student_forward(images) if adversarial and self.weights.adversarial else None
         values: dict[str, Tensor | None] = {
             "bn": bn,
-            "class_prior": (
-                modulate(teacher, labels) * F.cross_entropy(teacher.float(), labels, reduction="none")
-            ).mean(),
+            "class_prior": (modulate(teacher, asked) * F.cross_entropy(teacher.float(), asked, reduction="none")).mean(),
             "adversarial": None if student is None else -self.disagreement(student, teacher).mean(),
             "balance": -losses.batch_entropy(teacher),
             "activation": None if activation is None else -activation,
@@ -83,7 +83,7 @@ class Inversion:
         }
         weights = vars(self.weights)
         terms = {name: weights[name] * value for name, value in values.items() if value is not None and weights[name]}
-        return Inverted(images, labels, teacher, student, terms)
+        return Inverted(images, asked, teacher, student, terms)
 
 
 def contested_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

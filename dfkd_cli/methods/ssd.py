@@ -78,8 +78,9 @@ class Ssd(Method):
         phi = self._modulation(made.teacher_logits, made.labels)
         self.buffer.add(made.images, classes, confidence, discrepancy, self.options.eviction)
         shares = self.buffer.class_shares()
+        hits = {"synthesis/hit_rate": (classes == made.labels).float().mean()}
         return {f"synthesis/{name}": value for name, value in made.terms.items()} | {
-            "synthesis/hit_rate": (classes == made.labels).float().mean(),
+            **(hits if self.options.generator.conditional else {}),
             "synthesis/confidence": confidence.mean(),
             "buffer/phi": phi.mean(),
             "buffer/phi_std": phi.std(),
