@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfkd_cli.recipe_values import require
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -14,6 +16,9 @@ class Augmentation:
     flip: bool  # mirror half of the images
     shift: float  # move by up to this share of the image's size, borders reflected
     mix: float  # share of the images blended with another one of the batch
+
+    def __post_init__(self) -> None:
+        require(self, 0, "shift", "mix")
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """One random view of each image: [B, C, H, W] in [0, 1] -> the same."""

@@ -12,6 +12,7 @@ from torch import nn
 from dfkd_cli.clock import Clock
 from dfkd_cli.errors import DfkdError
 from dfkd_cli.methods.base import Batch, Method, Setting, Terms
+from dfkd_cli.recipe_values import require
 from dfkd_cli.schedules import cosine, ramp
 from dfkd_cli.stopwatch import Stopwatch
 
@@ -32,11 +33,9 @@ class TrainConfig:
     report_every: int  # steps, of either kind, between two events
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "refresh_every", "report_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.lr <= 0.0:
-            raise ValueError(f"lr is {self.lr}; it must be above 0")
+        require(self, 1, "steps", "refresh_every", "report_every")
+        require(self, 2, "batch_size")  # the student's BatchNorm needs two images
+        require(self, 0, "lr", "momentum", "weight_decay", "warmup")
 
 
 class Event(NamedTuple):
@@ -46,7 +45,7 @@ class Event(NamedTuple):
     step: int  # student steps done
     progress: float  # share of the training done
     images: int  # images the student has learned from
-    metrics: dict[str, float]
+    metrics: dict[str, float | list[float]]
 
 
 class Distillation:
@@ -99,9 +98,11 @@ class Distillation:
 
     def _event(self, phase: Literal["filling", "training"], pending: "_Means") -> Event:
         metrics = pending.take()
-        if not math.isfinite(metrics.get("loss", 0.0)):
-            seen = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())
+        loss = metrics.get("loss", 0.0)
+        if isinstance(loss, float) and not math.isfinite(loss):
+            seen = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items() if isinstance(value, float))
             raise DfkdError(f"the loss is not finite near step {self.step} ({seen}); lower train.lr or a loss weight")
+        metrics |= {f"images/{name}": float(count) for name, count in self.method.counts()._asdict().items()}
         done = self.clock.progress(self.step)
         return Event(phase, self.step, done, self.step * self.config.batch_size, metrics)
 
@@ -163,7 +164,7 @@ class _Means:
             self.counts[name] = self.counts.get(name, 0) + 1
         self.rounds += 1
 
-    def take(self) -> dict[str, float]:
-        metrics = {name: value.item() / self.counts[name] for name, value in self.sums.items()}
+    def take(self) -> dict[str, float | list[float]]:
+        metrics = {name: (value / self.counts[name]).tolist() for name, value in self.sums.items()}
         self.__init__()
         return metrics

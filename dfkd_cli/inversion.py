@@ -72,10 +72,11 @@ class Inversion:
         images = self.setting.runtime.images(images)
         teacher, bn, activation = self.look(images)
         asked = teacher.argmax(dim=1) if labels is None else labels
+        prior = F.cross_entropy(teacher.float(), asked, reduction="none")
         student = self.setting.student_forward(images) if adversarial and self.weights.adversarial else None
         values: dict[str, Tensor | None] = {
             "bn": bn,
-            "class_prior": (modulate(teacher, asked) * F.cross_entropy(teacher.float(), asked, reduction="none")).mean(),
+            "class_prior": (modulate(teacher, asked) * prior).mean(),
             "adversarial": None if student is None else -self.disagreement(student, teacher).mean(),
             "balance": -losses.batch_entropy(teacher),
             "activation": None if activation is None else -activation,

@@ -38,6 +38,8 @@ def build(kind: type, values: Any, where: str, problems: list[str]) -> Any:
 
 def convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
     """The value as the annotated type; a mistake appends to `problems`."""
+    if hint in WRITTEN:
+        return _scalar(hint, value, where, problems)
     if is_dataclass(hint) and isinstance(hint, type):
         return build(hint, value, where, problems)
     origin = get_origin(hint)
@@ -49,7 +51,7 @@ def convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
     if origin in (Union, UnionType):
         options = [option for option in get_args(hint) if option is not type(None)]
         return None if value is None else convert(options[0], value, where, problems)
-    return _scalar(hint, value, where, problems)
+    raise TypeError(f"{where}: recipes cannot hold {hint}")
 
 
 def _scalar(kind: type, value: Any, where: str, problems: list[str]) -> Any:
@@ -65,6 +67,13 @@ def _scalar(kind: type, value: Any, where: str, problems: list[str]) -> Any:
         return value
     problems.append(f"'{where}' is {value!r}; it must be {WRITTEN[kind]}")
     return value
+
+
+def require(values: object, at_least: float, *names: str) -> None:
+    """Raises ValueError, for `build` to report, when one of these fields is below the bound."""
+    for name in names:
+        if getattr(values, name) < at_least:
+            raise ValueError(f"{name} is {getattr(values, name)}; it must be at least {at_least:g}")
 
 
 def did_you_mean(name: str, known: Any) -> str:

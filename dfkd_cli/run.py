@@ -1,66 +1,32 @@
-"""One compression from files to files: loads, connects, trains, measures and saves. The command line only parses."""
+"""One compression from files to files: loads, connects and trains. The command line only parses."""
 
 import json
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TextIO
 
 import torch
 
-from dfkd_cli.classifier import Classifier
 from dfkd_cli.clock import BudgetClock, Clock, StepClock
-from dfkd_cli.datasets import LabelledImages, open_dataset
+from dfkd_cli.datasets import open_dataset
 from dfkd_cli.device import resolve_device
 from dfkd_cli.engine import Distillation, Event, TrainConfig
 from dfkd_cli.errors import TeacherError, UsageError
-from dfkd_cli.evaluation import Evaluation, agreement, evaluate
-from dfkd_cli.loading import LoadOptions, load_classifier
+from dfkd_cli.evaluation import evaluate
+from dfkd_cli.job import Job, Parts
+from dfkd_cli.loading import load_classifier
 from dfkd_cli.methods import METHODS, check_needs
 from dfkd_cli.networks import input_gradient_reaches
-from dfkd_cli.output_folder import OutputFolder, write_atomically
-from dfkd_cli.recipe import Recipe, load_recipe
-from dfkd_cli.report import (
-    ON_EVALUATION_DATA,
-    ON_SYNTHETIC_IMAGES,
-    ImagesReport,
-    MemoryReport,
-    RecipeReport,
-    Report,
-    StudentReport,
-    TeacherReport,
-    TimeReport,
-    peak_memory_bytes,
-    write_report,
-)
-from dfkd_cli.runtime import Precision, Runtime, choose_dtype
-from dfkd_cli.samples import save_grid
+from dfkd_cli.outcome import save
+from dfkd_cli.output_folder import OutputFolder
+from dfkd_cli.recipe import load_recipe
+from dfkd_cli.report import Report
+from dfkd_cli.runtime import Runtime, choose_dtype
 from dfkd_cli.setting import Setting
-from dfkd_cli.student import STUDENT_FILE, build_student, save_student
+from dfkd_cli.student import build_student
 
-SHOWN_IMAGES = 100  # in samples.png
-SYNTHETIC_BATCHES = 4  # of fresh images, for the agreement without evaluation data
 SAVING_SECONDS = 3.0  # of a budget, for files and pictures
 WORTH_COMPILING_S = 300.0  # of budget: on 2 cores compiling takes about a minute and nearly halves a step
 WORTH_COMPILING_STEPS = 1500  # the same for runs without a budget
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the user asked for."""
-
-    teacher: str
-    load: LoadOptions
-    student: str
-    recipe: str
-    overrides: tuple[str, ...]
-    out: Path
-    overwrite: bool
-    seed: int
-    device: str
-    precision: Precision
-    eval_data: str | None
-    command: str
 
 
 class Listener(Protocol):
@@ -73,17 +39,6 @@ class Listener(Protocol):
         """The loop went on."""
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a job consists of once everything is loaded and checked."""
-
-    recipe: Recipe
-    teacher: Classifier
-    student: Classifier
-    data: LabelledImages | None
-    runtime: Runtime
-
-
 def compress(job: Job, listener: Listener) -> Report:
     """Trains a student of `job.teacher` and writes it with its report into `job.out`.
 
@@ -92,7 +47,7 @@ def compress(job: Job, listener: Listener) -> Report:
     started = time.monotonic()
     folder = OutputFolder(job.out, job.overwrite)
     parts = load(job)
-    for note in parts.teacher.origin.notes:
+    for note in (*_introduction(parts), *parts.teacher.origin.notes):
         listener.note(note)
     with folder as unfinished:
         reserve = SAVING_SECONDS + _seconds_to_evaluate(parts)
@@ -145,62 +100,19 @@ def train(parts: Parts, clock: Clock, seed: int, listener: Listener, metrics: Te
     return run
 
 
-def save(parts: Parts, run: Distillation, job: Job, folder: Path, started: float) -> Report:
-    """Writes student, recipe, pictures and report into the folder; measures what the report says."""
-    method, device = run.method, parts.runtime.device
-    recipe_sha = parts.recipe.sha256()
-    parts.student.eval()
-    student_sha = save_student(parts.student, folder, parts.teacher.origin.sha256, recipe_sha, parts.recipe.method)
-    write_atomically(folder / "recipe.yaml", parts.recipe.to_yaml().encode())
-    shown = method.shown_images(SHOWN_IMAGES)
-    with torch.no_grad():
-        save_grid(shown, parts.teacher(shown).argmax(dim=1), folder / "samples.png")
-    if parts.data is not None:
-        measured: Evaluation | None = evaluate(parts.student, parts.data, device, parts.teacher)
-        agrees, agrees_on = measured.agreement, ON_EVALUATION_DATA
-    else:
-        measured = None
-        fresh = method.fresh_images(SYNTHETIC_BATCHES * run.config.batch_size).split(run.config.batch_size)
-        agrees, agrees_on = agreement(parts.student, parts.teacher, fresh), ON_SYNTHETIC_IMAGES
-    origin, seconds, counts = parts.teacher.origin, run.stopwatch.totals(), method.counts()
-    report = Report(
-        relative_accuracy=measured and measured.relative_accuracy,
-        agreement=agrees,
-        agreement_on=agrees_on,
-        teacher=TeacherReport(
-            source=origin.source,
-            kind=origin.kind,
-            arch=origin.arch,
-            accuracy=measured and measured.teacher_accuracy,
-            parameters=parts.teacher.parameter_count(),
-            batchnorm_layers=len(parts.teacher.norm_statistics),
-            sha256=origin.sha256,
-            file_bytes=_file_bytes(Path(job.teacher)),
-        ),
-        student=StudentReport(
-            arch=parts.student.origin.arch or job.student,
-            accuracy=measured and measured.accuracy,
-            parameters=parts.student.parameter_count(),
-            sha256=student_sha,
-            file_bytes=(folder / STUDENT_FILE).stat().st_size,
-        ),
-        images=ImagesReport(generated=counts.generated, kept=counts.kept),
-        time=TimeReport(
-            total_s=time.monotonic() - started,
-            synthesis_s=seconds.get("synthesis", 0.0),
-            distillation_s=seconds.get("distillation", 0.0),
-        ),
-        memory=MemoryReport(peak_bytes=peak_memory_bytes(device)),
-        recipe=RecipeReport(name=parts.recipe.method, sha256=recipe_sha),
-        steps=run.step,
-        seed=job.seed,
-        device=str(device),
-        precision=str(parts.runtime.dtype).removeprefix("torch."),
-        command=job.command,
-        notes=(*origin.notes, *run.notes()),
-    )
-    write_report(report, folder)
-    return report
+def _introduction(parts: Parts) -> list[str]:
+    """What was understood of the job, before the long part of it begins."""
+    teacher, student, spec = parts.teacher, parts.student, parts.teacher.spec
+    found = ", ".join(f"{name} from {where}" for name, where in teacher.origin.found.items())
+    dtype = str(parts.runtime.dtype).removeprefix("torch.")
+    return [
+        f"teacher: {teacher.origin.kind}, {teacher.parameter_count():,} parameters, "
+        f"{len(teacher.norm_statistics)} BatchNorm layers, {spec.num_classes} classes, "
+        f"images {'x'.join(map(str, spec.size))} ({found})",
+        f"student: {student.origin.arch}, {student.parameter_count():,} parameters",
+        f"computing on {parts.runtime.device} in {dtype}"
+        + (", compiled: the first steps take a minute" if parts.runtime.compiles else ""),
+    ]
 
 
 def _clock(config: TrainConfig, started: float, reserve: float) -> Clock:
@@ -225,7 +137,3 @@ def _worth_compiling(config: TrainConfig) -> bool:
     if config.compile != "auto":
         return config.compile == "on"
     return config.steps >= WORTH_COMPILING_STEPS if config.budget is None else config.budget >= WORTH_COMPILING_S
-
-
-def _file_bytes(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None

@@ -1,5 +1,6 @@
 """How a run computes: device, autocast type, memory format and compilation, decided once and used everywhere."""
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -45,6 +46,8 @@ class _CompiledOrEager:
     """Compiles at the first call; a function that cannot be compiled here runs as written, and a note says so."""
 
     def __init__(self, function: Callable[..., Any], notes: list[str]):
+        # The compiler's import warns about CUDA tools on a machine without a GPU, which is no news to the user.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         self.eager = function
         self.notes = notes
         self.call = torch.compile(function, dynamic=False)

@@ -7,7 +7,7 @@ from dfkd_cli.augmentation import Augmentation
 from dfkd_cli.classifier import Classifier
 from dfkd_cli.runtime import Runtime
 
-Terms = dict[str, Tensor]  # named scalars, losses or measurements, on the device
+Terms = dict[str, Tensor]  # named losses (scalars) or measurements (scalars, vectors), on the device
 
 
 class Setting:

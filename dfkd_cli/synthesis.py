@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dfkd_cli.generator import Generator
 from dfkd_cli.inversion import Inverted
+from dfkd_cli.recipe_values import require
 from dfkd_cli.schedules import cosine
 from dfkd_cli.setting import Setting
 
@@ -26,6 +27,11 @@ class GeneratorConfig:
     noise_size: int
     width: int  # channels of the last block; the first has twice as many
     conditional: bool  # whether the generator is told which class to draw
+
+    def __post_init__(self) -> None:
+        require(self, 1, "steps", "noise_size", "width")
+        require(self, 2, "batch_size")  # BatchNorm statistics of one image mean nothing
+        require(self, 0, "lr", "final_lr")
 
 
 class Synthesizer:

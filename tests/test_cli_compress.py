@@ -149,6 +149,37 @@ def test_a_mistake_is_one_line_an_exit_code_and_no_files(monkeypatch, teacher, t
     assert list(tmp_path.iterdir()) == []
 
 
+class Payload:
+    """Touches a file when unpickled."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "html", "truncated", "flipped", "pickle"])
+def test_a_broken_or_hostile_teacher_ends_with_code_2_or_3_and_nothing_written(
+    monkeypatch, teacher, tmp_path, capsys, kind
+):
+    path, marker = tmp_path / "bad.pt", tmp_path / "executed"
+    content = bytearray(teacher.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    contents = {"empty": b"", "html": b"<!DOCTYPE html><title>404</title>", "flipped": bytes(content)}
+    if kind == "pickle":
+        torch.save(Payload(marker), path)
+    elif kind != "missing":
+        path.write_bytes(contents.get(kind, teacher.read_bytes()[:-100]))
+    expected = 2 if kind == "missing" else 3
+    assert compress(monkeypatch, path, tmp_path / "out") == expected
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    assert not marker.exists()
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_earlier_result_is_kept_without_overwrite_and_replaced_with_it(monkeypatch, teacher, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()

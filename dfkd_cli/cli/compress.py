@@ -63,7 +63,8 @@ def compress(
     load = options.load_options(arch, num_classes, input_size, mean, std, output, trust_pickle)
 
     from dfkd_cli.cli.progress import make_progress
-    from dfkd_cli.run import Job, compress
+    from dfkd_cli.job import Job
+    from dfkd_cli.run import compress
 
     job = Job(
         teacher=teacher,

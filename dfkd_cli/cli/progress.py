@@ -93,9 +93,11 @@ class _Speed:
 def describe(event: Event, images_per_s: float) -> str:
     """One line of what matters: phase, loss terms, agreement and speed."""
     shown = [f"{event.phase}, step {event.step:,}"]
-    for name in ("loss", "agreement", "synthesis/hit_rate", "synthesis/bn"):
-        if name in event.metrics:
-            shown.append(f"{name.removeprefix('synthesis/').replace('_', ' ')} {event.metrics[name]:.3f}")
+    for name in ("loss", "agreement", "synthesis/bn", "synthesis/hit_rate"):
+        value = event.metrics.get(name)
+        if isinstance(value, float):
+            shown.append(f"{name.removeprefix('synthesis/').replace('_', ' ')} {value:.3f}")
+    shown.append(f"{event.metrics['images/kept']:,.0f} of {event.metrics['images/generated']:,.0f} images kept")
     if event.phase == "training":
         shown.append(f"{images_per_s:,.0f} images/s")
     return ", ".join(shown)

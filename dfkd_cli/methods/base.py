@@ -62,7 +62,7 @@ class Method(ABC):
 
     @abstractmethod
     def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
-        """Weighted loss terms, which the loop adds up, and further quantities to log."""
+        """Weighted scalar terms, which the loop adds up, and further quantities to log, scalars or vectors."""
 
     @abstractmethod
     def fresh_images(self, count: int) -> Tensor:

@@ -11,6 +11,7 @@ from dfkd_cli.batchnorm import BatchNormForm
 from dfkd_cli.buffer import Eviction, ReplayBuffer
 from dfkd_cli.inversion import Inversion, InversionWeights, Inverted
 from dfkd_cli.methods.base import Batch, Counts, Method, Needs
+from dfkd_cli.recipe_values import require
 from dfkd_cli.setting import Setting, Terms
 from dfkd_cli.synthesis import GeneratorConfig, Synthesizer
 
@@ -37,6 +38,11 @@ class SsdOptions:
     beta: float
     temperature: float
 
+    def __post_init__(self) -> None:
+        require(self, 1, "buffer_size")
+        require(self, 0, "warmup_rounds", "warmup_share", "gamma", "alpha", "beta")
+        require(self, 0.01, "temperature")
+
 
 class Ssd(Method):
     """A generator trained against teacher and student fills a small buffer; priorities decide what is learned next."""
@@ -57,6 +63,7 @@ class Ssd(Method):
         self.buffer = ReplayBuffer(options.buffer_size, spec.size, spec.num_classes, setting.runtime.device)
         self.alpha = options.alpha if options.priority else 0.0
         self.beta = options.beta if options.importance else 0.0
+        self.quartiles = torch.linspace(0.0, 1.0, 5, device=setting.runtime.device)
         self.rounds = 0
 
     def ready(self, progress: float) -> bool:
@@ -82,11 +89,8 @@ class Ssd(Method):
         return {f"synthesis/{name}": value for name, value in made.terms.items()} | {
             **(hits if self.options.generator.conditional else {}),
             "synthesis/confidence": confidence.mean(),
-            "buffer/phi": phi.mean(),
-            "buffer/phi_std": phi.std(),
-            "buffer/class_entropy": torch.special.entr(shares).sum(),
-            "buffer/rarest_class": shares.min(),
-            "buffer/commonest_class": shares.max(),
+            "synthesis/phi_quartiles": phi.quantile(self.quartiles),
+            "buffer/class_shares": shares,
         }
 
     def _modulation(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
@@ -113,6 +117,8 @@ class Ssd(Method):
 
     def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
         """Importance-weighted KL; the images' priorities are renewed on the way (eqs. of delta and w)."""
+        if batch.index is None:
+            raise ValueError("ssd learns from batches of its own buffer")
         teacher, student = self.setting.predict(batch.images)
         weights = self.buffer.weights[batch.index]
         kd = losses.kl_div(student, teacher, self.options.temperature)

@@ -1,0 +1,39 @@
+"""What a compression was asked to do, and what it consists of once everything is loaded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfkd_cli.classifier import Classifier
+from dfkd_cli.datasets import LabelledImages
+from dfkd_cli.loading import LoadOptions
+from dfkd_cli.recipe import Recipe
+from dfkd_cli.runtime import Precision, Runtime
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the user asked for."""
+
+    teacher: str
+    load: LoadOptions
+    student: str
+    recipe: str
+    overrides: tuple[str, ...]
+    out: Path
+    overwrite: bool
+    seed: int
+    device: str
+    precision: Precision
+    eval_data: str | None
+    command: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a job consists of once everything is loaded and checked."""
+
+    recipe: Recipe
+    teacher: Classifier
+    student: Classifier
+    data: LabelledImages | None
+    runtime: Runtime

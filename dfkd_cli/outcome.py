@@ -1,0 +1,108 @@
+"""The end of a compression: measures the student and writes everything a run leaves behind."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from dfkd_cli.engine import Distillation
+from dfkd_cli.evaluation import Evaluation, agreement, evaluate
+from dfkd_cli.job import Job, Parts
+from dfkd_cli.output_folder import write_atomically
+from dfkd_cli.report import (
+    ON_EVALUATION_DATA,
+    ON_SYNTHETIC_IMAGES,
+    ImagesReport,
+    MemoryReport,
+    RecipeReport,
+    Report,
+    StudentReport,
+    TeacherReport,
+    TimeReport,
+    peak_memory_bytes,
+    write_report,
+)
+from dfkd_cli.samples import save_grid
+from dfkd_cli.student import STUDENT_FILE, save_student
+
+SHOWN_IMAGES = 100  # in samples.png
+SYNTHETIC_BATCHES = 4  # of fresh images, for the agreement without evaluation data
+
+
+def save(parts: Parts, run: Distillation, job: Job, folder: Path, started: float) -> Report:
+    """Writes student, recipe, pictures and report into the folder; measures what the report says."""
+    parts.student.eval()
+    student_sha = save_student(
+        parts.student, folder, parts.teacher.origin.sha256, parts.recipe.sha256(), parts.recipe.method
+    )
+    write_atomically(folder / "recipe.yaml", parts.recipe.to_yaml().encode())
+    shown = run.method.shown_images(SHOWN_IMAGES)
+    with torch.no_grad():
+        save_grid(shown, parts.teacher(shown).argmax(dim=1), folder / "samples.png")
+    student_file = (student_sha, (folder / STUDENT_FILE).stat().st_size)
+    report = _report(parts, run, job, student_file, _measure(parts, run), started)
+    write_report(report, folder)
+    return report
+
+
+def _measure(parts: Parts, run: Distillation) -> tuple[Evaluation | None, float | None, str]:
+    """The evaluation, when there is data for one, and the agreement with the images it was measured on."""
+    device = parts.runtime.device
+    if parts.data is not None:
+        measured = evaluate(parts.student, parts.data, device, parts.teacher)
+        return measured, measured.agreement, ON_EVALUATION_DATA
+    batch = run.config.batch_size
+    fresh = run.method.fresh_images(SYNTHETIC_BATCHES * batch).split(batch)
+    return None, agreement(parts.student, parts.teacher, fresh), ON_SYNTHETIC_IMAGES
+
+
+def _report(
+    parts: Parts,
+    run: Distillation,
+    job: Job,
+    student_file: tuple[str, int],
+    measurement: tuple[Evaluation | None, float | None, str],
+    started: float,
+) -> Report:
+    origin, seconds, counts = parts.teacher.origin, run.stopwatch.totals(), run.method.counts()
+    measured, agrees, agrees_on = measurement
+    return Report(
+        relative_accuracy=measured and measured.relative_accuracy,
+        agreement=agrees,
+        agreement_on=agrees_on,
+        teacher=TeacherReport(
+            source=origin.source,
+            kind=origin.kind,
+            arch=origin.arch,
+            accuracy=measured and measured.teacher_accuracy,
+            parameters=parts.teacher.parameter_count(),
+            batchnorm_layers=len(parts.teacher.norm_statistics),
+            sha256=origin.sha256,
+            file_bytes=_file_bytes(Path(job.teacher)),
+        ),
+        student=StudentReport(
+            arch=parts.student.origin.arch or job.student,
+            accuracy=measured and measured.accuracy,
+            parameters=parts.student.parameter_count(),
+            sha256=student_file[0],
+            file_bytes=student_file[1],
+        ),
+        images=ImagesReport(generated=counts.generated, kept=counts.kept),
+        time=TimeReport(
+            total_s=time.monotonic() - started,
+            synthesis_s=seconds.get("synthesis", 0.0),
+            distillation_s=seconds.get("distillation", 0.0),
+        ),
+        memory=MemoryReport(peak_bytes=peak_memory_bytes(parts.runtime.device)),
+        recipe=RecipeReport(name=parts.recipe.method, sha256=parts.recipe.sha256()),
+        steps=run.step,
+        seed=job.seed,
+        device=str(parts.runtime.device),
+        precision=str(parts.runtime.dtype).removeprefix("torch."),
+        command=job.command,
+        notes=(*origin.notes, *run.notes()),
+    )
+
+
+def _file_bytes(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None

@@ -1,0 +1,68 @@
+"""How a run computes: precision, compilation that may fail, and where the time went."""
+
+import time
+
+import pytest
+import torch
+
+from dfkd_cli.runtime import Runtime, choose_dtype
+from dfkd_cli.stopwatch import Stopwatch
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_precision_asked_for_is_used(precision, dtype):
+    assert choose_dtype(precision, CPU) is dtype
+
+
+@pytest.mark.parametrize(("bf16_seconds", "dtype"), [(0.5, torch.bfloat16), (0.9, torch.float32), (2.0, torch.float32)])
+def test_auto_takes_bf16_only_where_it_measures_clearly_faster(monkeypatch, bf16_seconds, dtype):
+    seconds = {torch.float32: 1.0, torch.bfloat16: bf16_seconds}
+    monkeypatch.setattr("dfkd_cli.runtime._conv_seconds", lambda kind, _: seconds[kind])
+    assert choose_dtype("auto", CPU) is dtype
+
+
+def test_autocast_applies_to_what_runs_inside():
+    layer, images = torch.nn.Conv2d(1, 2, 3), torch.rand(1, 1, 5, 5)
+    with Runtime(CPU, torch.bfloat16).autocast():
+        assert layer(images).dtype is torch.bfloat16
+    with Runtime(CPU).autocast():
+        assert layer(images).dtype is torch.float32
+
+
+def test_a_function_that_cannot_be_compiled_runs_as_written_and_a_note_says_so(monkeypatch):
+    def broken(function, dynamic):
+        def call(*_):
+            raise OSError("no C++ compiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    runtime = Runtime(CPU, compiles=True)
+    double = runtime.compile(lambda value: 2 * value)
+    assert [double(2), double(3)] == [4, 6]
+    assert len(runtime.notes) == 1
+    assert "speed" in runtime.notes[0]
+
+
+def test_a_fault_of_the_function_itself_is_not_blamed_on_the_compiler(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    runtime = Runtime(CPU, compiles=True)
+    with pytest.raises(ZeroDivisionError):
+        runtime.compile(lambda value: 1 // value)(0)
+    assert runtime.notes == []
+
+
+def test_nothing_is_compiled_when_a_run_does_not_compile():
+    assert Runtime(CPU).compile(abs) is abs
+
+
+def test_the_stopwatch_adds_up_each_part():
+    stopwatch = Stopwatch(CPU)
+    for part in ("synthesis", "distillation", "synthesis"):
+        with stopwatch.measure(part):
+            time.sleep(0.01)
+    totals = stopwatch.totals()
+    assert totals["synthesis"] >= 0.02
+    assert 0.01 <= totals["distillation"] < totals["synthesis"]
