@@ -38,11 +38,11 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
 
-    digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16.0
-    seen, held_out, labels, held_out_labels = train_test_split(
-        images, torch.tensor(digits.target), test_size=0.3, random_state=0, stratify=digits.target
-    )
+    pixels, classes = load_digits(return_X_y=True)
+    images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16.0
+    digits = torch.tensor(classes)
+    first, second = train_test_split(range(len(digits)), test_size=0.3, random_state=0, stratify=classes)
+    seen, labels, held_out, held_out_labels = images[first], digits[first], images[second], digits[second]
     mean, std = float(seen.mean()), float(seen.std())
     print(f"training {TEACHER} on {len(seen)} handwritten digits ...", flush=True)
     torch.manual_seed(arguments.seed)

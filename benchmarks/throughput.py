@@ -23,6 +23,7 @@ from dfkd_cli.recipe import load_recipe
 from dfkd_cli.runtime import Runtime, choose_dtype
 from dfkd_cli.setting import Setting
 from dfkd_cli.student import build_student
+from dfkd_cli.synthesis import Synthesizer
 
 SPEC = InputSpec((3, 32, 32), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), num_classes=10)
 Step = Callable[[], object]
@@ -89,15 +90,17 @@ def bare_student_step(run: Distillation) -> Step:
 
 def bare_synthesis_step(run: Distillation) -> Step:
     """Generator, teacher and student forward and backward and Adam steps, as many as one renewal takes."""
-    setting, synthesizer = run.setting, run.method.synthesizer
-    noise, labels = synthesizer.draw(synthesizer.config.batch_size)
+    setting = run.setting
+    synthesizer: Synthesizer = run.method.synthesizer  # pyright: ignore[reportAttributeAccessIssue] - ssd has one
+    noise, _ = synthesizer.draw(synthesizer.config.batch_size)
+    labels = torch.arange(len(noise), device=noise.device) % SPEC.num_classes
     optimizer = torch.optim.Adam(synthesizer.generator.parameters(), 1e-8)
     teacher_forward = setting.runtime.compile(setting.teacher)
 
     def step() -> None:
         for _ in range(synthesizer.config.steps):
             with setting.runtime.autocast():
-                images = setting.runtime.images(synthesizer.forward(noise, labels))
+                images = setting.runtime.images(synthesizer.forward(noise, None))
                 teacher, student = teacher_forward(images), setting.student_forward(images)
             loss = F.cross_entropy(teacher.float(), labels) - losses.kl_div(student, teacher).mean()
             optimizer.zero_grad(set_to_none=True)

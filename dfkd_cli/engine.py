@@ -165,6 +165,8 @@ class _Means:
         self.rounds += 1
 
     def take(self) -> dict[str, float | list[float]]:
-        metrics = {name: (value / self.counts[name]).tolist() for name, value in self.sums.items()}
+        metrics: dict[str, float | list[float]] = {}
+        for name, value in self.sums.items():
+            metrics[name] = (value / self.counts[name]).tolist()
         self.__init__()
         return metrics

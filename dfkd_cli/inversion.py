@@ -46,7 +46,8 @@ class Inversion:
     """The generator's loss for one teacher and student: looks at the images once and returns every wanted term."""
 
     def __init__(self, setting: Setting, weights: InversionWeights, bn_form: BatchNormForm, contested_only: bool):
-        self.setting, self.weights, self.bn_form = setting, weights, bn_form
+        self.setting, self.weights = setting, weights
+        self.bn_form: BatchNormForm = bn_form
         self.disagreement = contested_kl if contested_only else losses.kl_div
         # Where the compiler cannot see into the network, it still makes one pass of the many over the layers' inputs.
         compile, compilable = setting.runtime.compile, setting.teacher.network.compilable
@@ -61,8 +62,9 @@ class Inversion:
             return teacher(images), None, None
         seen = teacher.observe(images)
         bn = self.batchnorm_loss(seen.norm_inputs, statistics, self.bn_form) if matching else None
-        active = self.weights.activation and seen.embedding is not None
-        return seen.logits, bn, losses.activation_size(seen.embedding).mean() if active else None
+        if self.weights.activation == 0.0 or seen.embedding is None:
+            return seen.logits, bn, None
+        return seen.logits, bn, losses.activation_size(seen.embedding).mean()
 
     def __call__(self, images: Tensor, labels: Tensor | None, modulate: Modulation, adversarial: bool) -> Inverted:
         """Terms of a batch [B, C, H, W] in [0, 1]; `modulate` weighs each sample's class prior.

@@ -80,7 +80,8 @@ def save_student(
         name: tensor.detach().cpu().contiguous().clone(memory_format=torch.contiguous_format)
         for name, tensor in module.state_dict().items()
     }
-    content = safetensors.torch.save(weights, metadata={"format": "pt", "dfkd": json.dumps(facts)})
+    # One metadata key only: several are written in random order, and equal students would differ in their sha256.
+    content = safetensors.torch.save(weights, metadata={"dfkd": json.dumps(facts)})
     config = json.dumps(_timm_config(arch, module, spec), indent=2) + "\n"
     write_atomically(folder / STUDENT_FILE, content)
     write_atomically(folder / "config.json", config.encode())
