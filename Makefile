@@ -24,7 +24,7 @@ test: $(READY) ## Run the tests
 check: $(READY) ## Check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(READY) ## Format and fix what can be fixed
 	$(BIN)/ruff format .
