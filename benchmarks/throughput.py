@@ -43,10 +43,17 @@ def main() -> None:
     runtime = Runtime(device, choose_dtype(arguments.precision, device), not arguments.no_compile)
     print(f"{device}, {runtime.dtype}, compiled: {runtime.compiles}, torch {torch.__version__}")
     run = make_run(arguments.teacher, arguments.student, runtime)
-    compare("student", bare_student_step(run), lambda: run._student_step(0.5), run.config.batch_size, arguments.rounds)
+    compare(
+        "student",
+        bare_student_step(run),
+        lambda: run._student_step(0.5),
+        run.config.batch_size,
+        arguments.rounds,
+        device,
+    )
     size = run.method.options.generator.batch_size * run.method.options.generator.steps
     with frozen(run.setting.student):
-        compare("synthesis", bare_synthesis_step(run), lambda: run._refresh(0.5), size, arguments.rounds)
+        compare("synthesis", bare_synthesis_step(run), lambda: run._refresh(0.5), size, arguments.rounds, device)
 
 
 def make_run(teacher_name: str, student_name: str, runtime: Runtime) -> Distillation:
@@ -110,9 +117,8 @@ def bare_synthesis_step(run: Distillation) -> Step:
     return step
 
 
-def compare(name: str, bare: Step, ours: Step, images: int, rounds: int) -> None:
+def compare(name: str, bare: Step, ours: Step, images: int, rounds: int, device: torch.device) -> None:
     """Times both in turns and prints one line with the ratio of their speeds."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for step in (bare, ours, bare, ours):  # compiles
         step()
     times: dict[str, list[float]] = {"bare": [], "dfkd": []}

@@ -215,7 +215,8 @@ def _use(report: Report) -> str:
         "## Use the student\n\n```python\nimport timm\nimport dfkd_cli.models  # for the architectures that timm "
         'itself does not have\n\nmodel = timm.create_model("local-dir:THIS_FOLDER", pretrained=True).eval()\n```\n\n'
         "Its `pretrained_cfg` holds input size, mean and std. On labelled pictures, one folder per class:\n\n"
-        f"```\ndfkd evaluate THIS_FOLDER --data PICTURES --teacher {report.teacher.source}\n```"
+        f"```\ndfkd evaluate THIS_FOLDER --data PICTURES --teacher {report.teacher.source}\n```\n\n"
+        "The teacher may need the flags it was given above, such as `--arch` or `--input-size`; the student needs none."
     )
 
 
