@@ -1,5 +1,8 @@
 """All that a method may know of the world: two networks, how to show them images, and the machine."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -8,6 +11,14 @@ from dfkd_cli.classifier import Classifier
 from dfkd_cli.runtime import Runtime
 
 Terms = dict[str, Tensor]  # named losses (scalars) or measurements (scalars, vectors), on the device
+
+
+class Features(NamedTuple):
+    """What a student can learn from a teacher besides logits, for a batch of B images."""
+
+    logits: Tensor  # [B, K]
+    embedding: Tensor | None  # what the last linear layer receives: [B, D]
+    stages: tuple[Tensor, ...]  # the last feature map of each resolution, large to small: [B, C, H, W]
 
 
 class Setting:
@@ -28,6 +39,10 @@ class Setting:
         self.runtime, self.rng = runtime, rng
         self.teacher_forward = runtime.compile(teacher) if teacher.network.compilable else teacher
         self.student_forward = runtime.compile(student)
+        self.teacher_features = (
+            runtime.compile(_features_of(teacher)) if teacher.network.compilable else _features_of(teacher)
+        )
+        self.student_features = runtime.compile(_features_of(student))
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the teacher, without gradients, and of the student: [B, C, H, W] -> [B, K], [B, K]."""
@@ -36,6 +51,21 @@ class Setting:
                 teacher_logits = self.teacher_forward(images)
             return teacher_logits, self.student_forward(images)
 
+    def observe(self, images: Tensor) -> tuple[Features, Features]:
+        """Features of the teacher, without gradients, and of the student, for images [B, C, H, W]."""
+        with self.runtime.autocast():
+            with torch.no_grad():
+                teacher = self.teacher_features(images)
+            return teacher, self.student_features(images)
+
     def augment(self, images: Tensor) -> Tensor:
         """One random view of each image, laid out for the networks."""
         return self.runtime.images(self.augmentation(images, self.rng))
+
+
+def _features_of(classifier: Classifier) -> Callable[[Tensor], Features]:
+    def features(images: Tensor) -> Features:
+        seen = classifier.observe(images)
+        return Features(seen.logits, seen.embedding, seen.stages)
+
+    return features

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from dfkd_cli.classifier import Classifier
@@ -31,10 +32,18 @@ class Needs:
     """What a method cannot work without."""
 
     batchnorm: bool = False
+    embedding: bool = False  # what a last linear layer receives
+    stages: bool = False  # feature maps
 
     def missing(self, teacher: Classifier) -> list[str]:
         """What of it the teacher does not have, in words."""
-        return ["BatchNorm layers"] if self.batchnorm and not teacher.norm_statistics else []
+        missing = ["BatchNorm layers"] if self.batchnorm and not teacher.norm_statistics else []
+        if self.embedding or self.stages:
+            with torch.no_grad():
+                seen = teacher.observe(torch.rand(2, *teacher.spec.size, device=teacher.mean.device))
+            missing += ["a last linear layer that can be seen"] if self.embedding and seen.embedding is None else []
+            missing += ["feature maps"] if self.stages and not seen.stages else []
+        return missing
 
 
 class Method(ABC):
