@@ -17,6 +17,11 @@ def kl_div(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
 
 
+def logit_distance(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Mean absolute difference of the logits: [B, K], [B, K] -> [B]. It depends on their scale, and on their shift."""
+    return (student_logits.float() - teacher_logits.float()).abs().mean(dim=1)
+
+
 def batch_entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of the batch's mean prediction: [B, K] -> scalar in [0, log K]; high when all classes appear.
 

@@ -58,6 +58,16 @@ class Setting:
                 teacher = self.teacher_features(images)
             return teacher, self.student_features(images)
 
+    @torch.no_grad()
+    def probe(self) -> tuple[Features, Features]:
+        """What can be seen of teacher and student, for two black images; the student is as before."""
+        black = torch.zeros(2, *self.teacher.spec.size, device=self.runtime.device)
+        training = self.student.training
+        self.student.eval()
+        seen = _features_of(self.teacher)(black), _features_of(self.student)(black)
+        self.student.train(training)
+        return seen
+
     def augment(self, images: Tensor) -> Tensor:
         """One random view of each image, laid out for the networks."""
         return self.runtime.images(self.augmentation(images, self.rng))

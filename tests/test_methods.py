@@ -19,15 +19,17 @@ from dfkd_cli.runtime import Runtime
 from dfkd_cli.setting import Setting
 
 SIZE, CLASSES = (1, 8, 8), 3
+TINY_GENERATOR = [
+    "options.generator.batch_size=12",
+    "options.generator.steps=2",
+    "options.generator.width=16",
+    "options.generator.noise_size=8",
+    "options.warmup_rounds=2",
+]
 TINY = {
-    "ssd": [
-        "options.buffer_size=24",
-        "options.generator.batch_size=12",
-        "options.generator.steps=2",
-        "options.generator.width=16",
-        "options.generator.noise_size=8",
-        "options.warmup_rounds=2",
-    ]
+    "ssd": [*TINY_GENERATOR, "options.buffer_size=24"],
+    "curriculum": [*TINY_GENERATOR],
+    "csd": [*TINY_GENERATOR, "options.bank_size=24", "options.projection_width=4"],
 }
 
 
@@ -154,7 +156,7 @@ def test_every_generator_term_moves_the_images(name, norm):
         run._refresh(0.0)
     images = torch.rand(12, *SIZE, requires_grad=True)
     labels = torch.arange(12) % CLASSES
-    made = method.inversion(images, labels, lambda logits, _: torch.ones(len(logits)), adversarial=True)  # pyright: ignore
+    made = method.inversion(images, labels, lambda logits, _: torch.ones(len(logits)), adversarial=1.0)  # pyright: ignore
     expected = {"class_prior", "adversarial", "balance", "activation", "total_variation"} | ({"bn"} if norm else set())
     assert made.terms.keys() == expected
     for term, value in made.terms.items():
