@@ -1,40 +1,49 @@
-"""A student's features brought to the shape of a teacher's, so that both can be compared."""
+"""A student's last feature map brought to the shape of the teacher's, and compared with it."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfkd_cli.errors import RecipeMismatchError
+from dfkd_cli.setting import Setting
 
-class FeatureProjection(nn.Module):
-    """Feature maps of the student [B, C_s, H, W] -> the teacher's shape [B, C_t, H', W'].
 
-    The projector of SimKD (arXiv:2203.14001): three convolutions around a bottleneck or, as in CSD's code, a wider middle.
-    It is trained with the student and thrown away.
+class FeatureAlignment(nn.Module):
+    """How far the student's last feature map, projected, is from the teacher's.
+
+    The projector of SimKD (arXiv:2203.14001, sec. 3.2): 1x1, 3x3 and 1x1 convolutions; CSD's code has it with a wide
+    middle. It is trained with the student and thrown away.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int, middle_channels: int):
+    def __init__(self, setting: Setting, middle_channels: int):
+        """Raises RecipeMismatchError for networks whose feature maps cannot be seen."""
         super().__init__()
+        teacher, student = setting.probe()
+        if not (teacher.stages and student.stages):
+            blind = setting.teacher if not teacher.stages else setting.student
+            raise RecipeMismatchError(f"{blind.origin.source} has no feature maps to align; choose another network")
         self.layers = nn.Sequential(
-            nn.Conv2d(student_channels, middle_channels, 1, bias=False),
+            nn.Conv2d(student.stages[-1].shape[1], middle_channels, 1, bias=False),
             nn.BatchNorm2d(middle_channels),
             nn.ReLU(),
             nn.Conv2d(middle_channels, middle_channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(middle_channels),
             nn.ReLU(),
-            nn.Conv2d(middle_channels, teacher_channels, 1, bias=False),
+            nn.Conv2d(middle_channels, teacher.stages[-1].shape[1], 1, bias=False),
         )
 
-    def forward(self, student_map: Tensor, size: tuple[int, int]) -> Tensor:
-        """The projected map, averaged or repeated to the teacher's height and width first."""
-        if student_map.shape[2:] != size:
-            student_map = F.adaptive_avg_pool2d(student_map, size)
-        return self.layers(student_map)
+    def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
+        """[B, C, H, W], [B, C', H', W'] -> error of each image [B]."""
+        height, width = teacher_map.shape[2:]
+        if student_map.shape[2:] != (height, width):
+            student_map = F.adaptive_avg_pool2d(student_map, (height, width))
+        return relative_error(self.layers(student_map), teacher_map)
 
 
-def feature_error(projected: Tensor, teacher_map: Tensor) -> Tensor:
-    """Squared error in units of the teacher's mean square: [B, C, H, W] x 2 -> [B]; 0 at equality, about 1 for zeros.
+def relative_error(features: Tensor, target: Tensor) -> Tensor:
+    """Squared error in units of the batch's mean squared target: [B, ...] x 2 -> [B]; 0 at equality, 1 for zeros.
 
     Mean squared error is what is published; in these units one weight means the same on every teacher.
     """
-    teacher_map = teacher_map.float()
-    error = (projected.float() - teacher_map).square().flatten(1).mean(dim=1)
-    return error / teacher_map.square().mean().clamp_min(1e-12)
+    target = target.float()
+    error = (features.float() - target).square().flatten(1).mean(dim=1)
+    return error / target.square().mean().clamp_min(1e-12)

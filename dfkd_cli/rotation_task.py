@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfkd_cli.errors import RecipeMismatchError
 from dfkd_cli.recipe_values import require
-from dfkd_cli.setting import Terms
+from dfkd_cli.setting import Setting, Terms
 
 
 @dataclass(frozen=True)
@@ -28,22 +29,20 @@ class RotationConfig:
 
 
 class RotationTask:
-    """A linear head on embeddings [B, D] that names the joint (class, rotation) of each image (arXiv:2307.04542).
+    """A linear head on the student's embedding that names the joint (class, rotation) of images (arXiv:2307.04542).
 
     Square images have four rotations; others two, by 0 and 180 degrees, which keep their shape.
     """
 
-    def __init__(
-        self,
-        size: tuple[int, int, int],
-        embedding_size: int,
-        num_classes: int,
-        config: RotationConfig,
-        device: torch.device,
-    ):
-        self.config = config
-        self.turns = (0, 1, 2, 3) if size[1] == size[2] else (0, 2)
-        self.head = nn.Linear(embedding_size, num_classes * len(self.turns)).to(device).requires_grad_(False)
+    def __init__(self, setting: Setting, config: RotationConfig):
+        """Raises RecipeMismatchError for a student whose embedding cannot be seen."""
+        spec, embedding = setting.teacher.spec, setting.probe()[1].embedding
+        if embedding is None:
+            raise RecipeMismatchError(f"student {setting.student.origin.arch} has no last linear layer to learn beside")
+        self.setting, self.config = setting, config
+        self.turns = (0, 1, 2, 3) if spec.size[1] == spec.size[2] else (0, 2)
+        head = nn.Linear(embedding.shape[1], spec.num_classes * len(self.turns))
+        self.head = head.to(setting.runtime.device).requires_grad_(False)
         self.optimizer = torch.optim.SGD(
             self.head.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
         )
@@ -68,14 +67,20 @@ class RotationTask:
         joint = [parts * part + place for place, (_, part) in enumerate(shown)]
         return torch.cat(turned), torch.cat(joint)
 
-    def cross_entropy(self, embedding: Tensor, joint: Tensor) -> Tensor:
-        """How hard each view is for the head, in nats: [B, D], [B] -> [B]. Gradients reach the embedding."""
-        return F.cross_entropy(self._logits(embedding), joint, reduction="none")
+    def hardness(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy in nats of each view, for a frozen student: [B, C, H, W], [B] -> [V B], with gradients."""
+        views, joint = self.views(images, labels)
+        return F.cross_entropy(self._logits(self._embedding(views)), joint, reduction="none")
 
-    def learn(self, embedding: Tensor, joint: Tensor) -> Terms:
-        """One step of the head alone; whoever made the embedding [B, D] learns nothing from it."""
+    def learn(self, images: Tensor, labels: Tensor) -> Terms:
+        """One step of the head alone: the student's weights and BatchNorm statistics stay as they are."""
+        views, joint = self.views(images, labels)
+        self.setting.student.eval()
+        with torch.no_grad(), self.setting.runtime.autocast():
+            embedding = self._embedding(views)
+        self.setting.student.train()
         self.head.requires_grad_(True)
-        logits = self._logits(embedding.detach())
+        logits = self._logits(embedding)
         loss = F.cross_entropy(logits, joint)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -83,6 +88,9 @@ class RotationTask:
         self.head.requires_grad_(False)
         self.steps += 1
         return {"head/loss": loss, "head/accuracy": (logits.argmax(dim=1) == joint).float().mean()}
+
+    def _embedding(self, images: Tensor) -> Tensor:
+        return self.setting.student_features(self.setting.runtime.images(images)).embedding
 
     def _logits(self, embedding: Tensor) -> Tensor:
         logits = self.head(embedding.float())

@@ -4,16 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd_cli import losses
-from dfkd_cli.errors import RecipeMismatchError
 from dfkd_cli.inversion import Inverted, equally
 from dfkd_cli.methods.base import Batch, Needs
 from dfkd_cli.methods.generative import GenerativeOptions, StoringMethod
-from dfkd_cli.projection import FeatureProjection, feature_error
+from dfkd_cli.projection import FeatureAlignment
 from dfkd_cli.recipe_values import require
 from dfkd_cli.rotation_task import RotationConfig, RotationTask
 from dfkd_cli.setting import Setting, Terms
@@ -51,20 +49,16 @@ class Csd(StoringMethod):
     options_type = CsdOptions
 
     def __init__(self, setting: Setting, options: CsdOptions):
-        spec, device = setting.teacher.spec, setting.runtime.device
-        self.bank = ImageStore(options.bank_size, spec.size, spec.num_classes, device)
+        spec = setting.teacher.spec
+        self.bank = ImageStore(options.bank_size, spec.size, spec.num_classes, setting.runtime.device)
         super().__init__(setting, options, self.bank)
         self.views = replace(setting.augmentation, mix=0.0)  # a blend of two images has no label
-        teacher, student = setting.probe()
-        if student.embedding is None or not student.stages:
-            raise RecipeMismatchError("recipe csd cannot see the features of this student; choose another --student")
-        widths = student.stages[-1].shape[1], teacher.stages[-1].shape[1], options.projection_width
-        self.projection = setting.runtime.place(FeatureProjection(*widths))
-        self.task = RotationTask(spec.size, student.embedding.shape[1], spec.num_classes, options.head, device)
+        self.alignment = setting.runtime.place(FeatureAlignment(setting, options.projection_width))
+        self.task = RotationTask(setting, options.head)
 
     def extra_modules(self) -> Iterable[nn.Module]:
-        """The projection of the student's features."""
-        return (self.projection,)
+        """What projects the student's features."""
+        return (self.alignment,)
 
     def refresh(self, progress: float) -> Terms:
         """One round of inversion; its last images join the bank as they are, without augmentation."""
@@ -87,13 +81,9 @@ class Csd(StoringMethod):
         """Minus the head's cross-entropy up to the cap; nothing before the head has learned anything."""
         if self.options.reward == 0.0 or self.task.steps == 0:
             return {}
-        views, joint = self.task.views(made.images, made.labels)
-        hardness = self.task.cross_entropy(self._embedding(views), joint)
+        hardness = self.task.hardness(made.images, made.labels)
         cap = self.options.reward_cap * self.task.chance
         return {"reward": -self.options.reward * hardness.clamp(max=cap).mean()}
-
-    def _embedding(self, images: Tensor) -> Tensor:
-        return self.setting.student_features(self.setting.runtime.images(images)).embedding
 
     def sample(self) -> Batch:
         """Augmented images from the bank with their labels, each equally likely."""
@@ -113,21 +103,12 @@ class Csd(StoringMethod):
             terms["label"] = o.label * (trusted * label if o.mask_labels else label).mean()
         if o.feature:
             with self.setting.runtime.autocast():
-                projected = self.projection(student.stages[-1], teacher.stages[-1].shape[2:])
-            terms["feature"] = o.feature * feature_error(projected, teacher.stages[-1]).mean()
+                terms["feature"] = o.feature * self.alignment(student.stages[-1], teacher.stages[-1]).mean()
         logged = {"agreement": losses.agreement(student.logits, teacher.logits).mean(), "bank/trusted": trusted.mean()}
-        return terms, logged | (self._teach_head(batch.images, batch.labels) if o.reward else {})
-
-    def _teach_head(self, images: Tensor, labels: Tensor) -> Terms:
-        views, joint = self.task.views(images, labels)
-        self.setting.student.eval()  # turned images must not enter its BatchNorm statistics
-        with torch.no_grad(), self.setting.runtime.autocast():
-            embedding = self._embedding(views)
-        self.setting.student.train()
-        return self.task.learn(embedding, joint)
+        return terms, logged | (self.task.learn(batch.images, batch.labels) if o.reward else {})
 
     def state_dict(self) -> dict[str, Any]:
-        """Generator, rounds, bank and head; the loop keeps the projection."""
+        """Generator, rounds, bank and head; the loop keeps the alignment."""
         return super().state_dict() | {"head": self.task.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
