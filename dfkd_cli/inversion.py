@@ -54,12 +54,14 @@ class Inversion:
         bn_form: BatchNormForm,
         contested_only: bool,
         adversarial_temperature: float = 1.0,
+        on_class_only: bool = False,
     ):
         self.setting, self.weights = setting, weights
         self.bn_form: BatchNormForm = bn_form
         self.disagreement = partial(
             contested_kl if contested_only else losses.kl_div, temperature=adversarial_temperature
         )
+        self.on_class_only = on_class_only
         # Where the compiler cannot see into the network, it still makes one pass of the many over the layers' inputs.
         compile, compilable = setting.runtime.compile, setting.teacher.network.compilable
         self.look = compile(self._look) if compilable else self._look
@@ -92,13 +94,17 @@ class Inversion:
         values: dict[str, Tensor | None] = {
             "bn": bn,
             "class_prior": (modulate(teacher, asked) * prior).mean(),
-            "adversarial": None if student is None else -self.disagreement(student, teacher).mean(),
+            "adversarial": None if student is None else -self._disagreement(student, teacher, asked).mean(),
             "balance": -losses.batch_entropy(teacher),
             "activation": None if activation is None else -activation,
             "total_variation": losses.total_variation(images).mean(),
         }
         terms = {name: weights[name] * value for name, value in values.items() if value is not None and weights[name]}
         return Inverted(images, asked, teacher, student, terms)
+
+    def _disagreement(self, student: Tensor, teacher: Tensor, asked: Tensor) -> Tensor:
+        disagreement = self.disagreement(student, teacher)
+        return disagreement * (teacher.argmax(dim=1) == asked) if self.on_class_only else disagreement
 
 
 def contested_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:

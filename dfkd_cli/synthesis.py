@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dfkd_cli.class_modulation import Conditioning
 from dfkd_cli.generator import Generator
 from dfkd_cli.inversion import Inverted
 from dfkd_cli.recipe_values import require
@@ -27,6 +28,7 @@ class GeneratorConfig:
     noise_size: int
     width: int  # channels of the last block; the first has twice as many
     conditional: bool  # whether the generator is told which class to draw
+    conditioning: Conditioning = "concat"  # and how
 
     def __post_init__(self) -> None:
         require(self, 1, "steps", "noise_size", "width")
@@ -46,7 +48,8 @@ class Synthesizer:
 
     def _new_generator(self) -> Generator:
         config = self.config
-        return Generator(self.setting.teacher.spec, config.noise_size, config.width, config.conditional)
+        spec = self.setting.teacher.spec
+        return Generator(spec, config.noise_size, config.width, config.conditional, config.conditioning)
 
     def _adam(self, trained: Iterable[Tensor]) -> torch.optim.Adam:
         return torch.optim.Adam(trained, self.config.lr, betas=(0.5, 0.999))

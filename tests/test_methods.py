@@ -30,6 +30,7 @@ TINY = {
     "ssd": [*TINY_GENERATOR, "options.buffer_size=24"],
     "curriculum": [*TINY_GENERATOR],
     "csd": [*TINY_GENERATOR, "options.bank_size=24", "options.projection_width=4"],
+    "cgdd": [*TINY_GENERATOR, "options.store_size=24"],
 }
 
 

@@ -3,11 +3,12 @@
 from dfkd_cli.classifier import Classifier
 from dfkd_cli.errors import RecipeMismatchError
 from dfkd_cli.methods.base import Batch, Counts, Method, Needs
+from dfkd_cli.methods.cgdd import Cgdd
 from dfkd_cli.methods.csd import Csd
 from dfkd_cli.methods.curriculum import Curriculum
 from dfkd_cli.methods.ssd import Ssd
 
-METHODS: dict[str, type[Method]] = {"ssd": Ssd, "curriculum": Curriculum, "csd": Csd}
+METHODS: dict[str, type[Method]] = {"ssd": Ssd, "curriculum": Curriculum, "csd": Csd, "cgdd": Cgdd}
 
 __all__ = ["METHODS", "Batch", "Counts", "Method", "Needs", "check_needs"]
 

@@ -33,14 +33,22 @@ class GenerativeOptions:
 class GenerativeMethod(Method):
     """A method whose images come from a generator trained against the teacher."""
 
-    def __init__(self, setting: Setting, options: GenerativeOptions, adversarial_temperature: float = 1.0):
+    def __init__(
+        self,
+        setting: Setting,
+        options: GenerativeOptions,
+        adversarial_temperature: float = 1.0,
+        on_class_only: bool = False,
+    ):
         super().__init__(setting, options)
         weights = options.weights
         if not setting.teacher.norm_statistics:
             weights = options.weights_without_batchnorm
             self.notes.append("The teacher has no BatchNorm layers: the bn term is dropped, the others are reweighted.")
         self.synthesizer = Synthesizer(setting, options.generator)
-        self.inversion = Inversion(setting, weights, options.bn_form, options.contested_only, adversarial_temperature)
+        self.inversion = Inversion(
+            setting, weights, options.bn_form, options.contested_only, adversarial_temperature, on_class_only
+        )
         self.rounds = 0
 
     def ready(self, progress: float) -> bool:
@@ -74,8 +82,10 @@ class GenerativeMethod(Method):
 class StoringMethod(GenerativeMethod):
     """A generative method whose student learns from a store of generated images."""
 
-    def __init__(self, setting: Setting, options: GenerativeOptions, store: ImageStore):
-        super().__init__(setting, options)
+    def __init__(
+        self, setting: Setting, options: GenerativeOptions, store: ImageStore, on_class_only: bool = False
+    ):
+        super().__init__(setting, options, on_class_only=on_class_only)
         self.store = store
 
     def shown_images(self, count: int) -> Tensor:
