@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-Conditioning = Literal["concat", "product", "batchnorm"]
+Conditioning = Literal["concat", "product", "batchnorm", "product_batchnorm"]
 
 
 class ClassModulation(nn.Module):

@@ -22,7 +22,7 @@ class Generator(nn.Module):
 
     A conditional one hears of the class by `conditioning`: "concat" puts an embedding of it beside the noise; "product"
     multiplies the two, as arXiv:2003.03603 does, so that nothing is drawn without noise; "batchnorm" gives every
-    BatchNorm a gain and a shift per class.
+    BatchNorm a gain and a shift per class; "product_batchnorm" does both.
     """
 
     centre: Tensor
@@ -37,13 +37,13 @@ class Generator(nn.Module):
         doublings = max(1, round(math.log2(max(height, width_px) / 8)))
         widths = [max(SMALLEST_WIDTH, 2 * width // 2 ** max(level - 1, 0)) for level in range(doublings + 1)]
         self.base = (widths[0], math.ceil(height / 2**doublings), math.ceil(width_px / 2**doublings))
-        self.conditioning = conditioning if conditional else None
-        embeds, concatenates = self.conditioning in ("concat", "product"), self.conditioning == "concat"
+        self.concatenates = conditional and conditioning == "concat"
+        embeds = conditional and conditioning != "batchnorm"
         self.label_embedding = nn.Embedding(spec.num_classes, noise_size) if embeds else None
-        self.project = nn.Linear(noise_size * (2 if concatenates else 1), math.prod(self.base))
+        self.project = nn.Linear(noise_size * (2 if self.concatenates else 1), math.prod(self.base))
         self.project_norm = nn.BatchNorm2d(widths[0])
         self.blocks = nn.ModuleList(_UpBlock(before, after) for before, after in pairwise(widths))
-        modulated = widths if self.conditioning == "batchnorm" else []
+        modulated = widths if conditional and "batchnorm" in conditioning else []
         self.modulations = nn.ModuleList(ClassModulation(size, spec.num_classes) for size in modulated)
         self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
         self.image_norm = nn.BatchNorm2d(channels, affine=False)
@@ -65,7 +65,7 @@ class Generator(nn.Module):
         if self.label_embedding is None:
             return noise
         embedding = self.label_embedding(labels)
-        return torch.cat([noise, embedding], dim=1) if self.conditioning == "concat" else noise * embedding
+        return torch.cat([noise, embedding], dim=1) if self.concatenates else noise * embedding
 
     def _modulated(self, level: int, features: Tensor, labels: Tensor | None) -> Tensor:
         return self.modulations[level](features, labels) if self.modulations else features
