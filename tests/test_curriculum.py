@@ -42,6 +42,7 @@ def test_the_loss_is_the_divergence_times_its_weight(level, divergence):
         "options.temperature=4",
         "options.lambda_start=0.01",
         "options.lambda_end=0.05",
+        "options.relative_difficulty=false",
     )
     run._refresh(0.0)
     method.setting.student.eval()  # the same answer twice
@@ -70,3 +71,26 @@ def test_sampling_leaves_the_generator_alone():
     before = {name: value.clone() for name, value in method.synthesizer.generator.state_dict().items()}
     method.sample()
     assert all(torch.equal(value, before[name]) for name, value in method.synthesizer.generator.state_dict().items())
+
+
+@pytest.mark.parametrize("divergence", ["l1", "kl"])
+def test_relative_difficulty_does_not_depend_on_the_size_of_the_logits(divergence):
+    method, run = make("curriculum", f"options.divergence={divergence}", "options.temperature=100")
+    run._refresh(0.0)
+    batch = method.sample()
+    teacher, student = torch.randn(2, 8, 3)
+    logged = []
+    for scale in (1.0, 5.0):
+        method.setting.predict = lambda images, scale=scale: (scale * teacher, (scale * student).requires_grad_())
+        logged.append(method.student_loss(batch, 0.3)[1])
+    torch.testing.assert_close(
+        logged[0]["curriculum/difficulty"], logged[1]["curriculum/difficulty"], rtol=0.05, atol=0
+    )
+    torch.testing.assert_close(logged[0]["curriculum/weight"], logged[1]["curriculum/weight"], rtol=0.05, atol=0)
+
+
+def test_a_student_that_knows_nothing_has_difficulty_one():
+    method, run = make("curriculum")
+    run._refresh(0.0)
+    method.setting.predict = lambda images: (torch.ones(8, 3).cumsum(1), torch.zeros(8, 3, requires_grad=True))
+    assert method.student_loss(method.sample(), 0.3)[1]["curriculum/difficulty"].item() == pytest.approx(1.0)
