@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from dfkd_cli.classifier import Classifier, InputSpec, Origin
 from dfkd_cli.clock import StepClock
 from dfkd_cli.engine import Distillation
 from dfkd_cli.errors import DfkdError
-from dfkd_cli.methods import METHODS, Method
+from dfkd_cli.methods import METHODS
 from dfkd_cli.networks.eager import EagerNetwork
 from dfkd_cli.recipe import Recipe, load_recipe
 from dfkd_cli.runtime import Runtime
@@ -34,12 +35,12 @@ TINY = {
 }
 
 
-def tiny_classifier(seed: int, width: int, norm: bool = True) -> Classifier:
+def tiny_classifier(seed: int, width: int, norm: bool = True, size: tuple[int, int, int] = SIZE) -> Classifier:
     torch.manual_seed(seed)
     layers = [nn.Conv2d(1, width, 3), nn.BatchNorm2d(width) if norm else nn.Identity(), nn.ReLU()]
     module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, CLASSES))
-    spec = InputSpec(SIZE, mean=(0.4,), std=(0.3,), num_classes=CLASSES)
-    return Classifier(EagerNetwork(module, input_size=SIZE), spec, Origin("test", "test", None, None))
+    spec = InputSpec(size, mean=(0.4,), std=(0.3,), num_classes=CLASSES)
+    return Classifier(EagerNetwork(module, input_size=size), spec, Origin("test", "test", None, None))
 
 
 def tiny_recipe(name: str, *more: str) -> Recipe:
@@ -47,9 +48,10 @@ def tiny_recipe(name: str, *more: str) -> Recipe:
     return load_recipe(name, [*small, *TINY[name], *more])
 
 
-def make(name: str, *more: str, norm: bool = True, seed: int = 0) -> tuple[Method, Distillation]:
+def make(name: str, *more: str, norm: bool = True, seed: int = 0, size=SIZE) -> tuple[Any, Distillation]:
     recipe = tiny_recipe(name, *more)
-    teacher, student = tiny_classifier(1, 8, norm).eval().requires_grad_(False), tiny_classifier(2, 4)
+    teacher = tiny_classifier(1, 8, norm, size).eval().requires_grad_(False)
+    student = tiny_classifier(2, 4, size=size)
     setting = Setting(
         teacher,
         student,
@@ -158,7 +160,7 @@ def test_every_generator_term_moves_the_images(name, norm):
         run._refresh(0.0)
     images = torch.rand(12, *SIZE, requires_grad=True)
     labels = torch.arange(12) % CLASSES
-    made = method.inversion(images, labels, lambda logits, _: torch.ones(len(logits)), adversarial=1.0)  # pyright: ignore
+    made = method.inversion(images, labels, lambda logits, _: torch.ones(len(logits)), adversarial=1.0)
     expected = {"class_prior", "adversarial", "balance", "activation", "total_variation"} | ({"bn"} if norm else set())
     assert made.terms.keys() == expected
     for term, value in made.terms.items():
@@ -173,9 +175,9 @@ def test_every_generator_term_moves_the_images(name, norm):
 def test_a_component_of_ssd_can_be_switched_off(switch, metric):
     method, run = make("ssd", switch)
     list(run.run())
-    buffer = method.buffer  # pyright: ignore[reportAttributeAccessIssue]
+    buffer = method.buffer
     if metric == "uniform":
-        chances = buffer.probabilities(method.alpha)  # pyright: ignore[reportAttributeAccessIssue]
+        chances = buffer.probabilities(method.alpha)
         torch.testing.assert_close(chances, torch.full_like(chances, 1 / len(buffer)))
     else:
         assert torch.equal(buffer.weights, torch.ones_like(buffer.weights))

@@ -28,7 +28,8 @@ class CurriculumOptions(GenerativeOptions):
     ramp_end: float  # progress at which it is whole
     pacing: Pacing
     pacing_level: Literal["sample", "batch"]
-    lambda_start: float  # loss up to which a sample counts, at the start
+    relative_difficulty: bool  # measure it in what a student that knows nothing would have; off: as the loss itself
+    lambda_start: float  # difficulty up to which a sample counts, at the start
     lambda_end: float
     divergence: Literal["l1", "kl"]
     temperature: float  # of the kl divergence
@@ -80,10 +81,13 @@ class Curriculum(GenerativeMethod):
         loss = self.divergence(student, teacher)
         if o.pacing_level == "batch":
             loss = loss.mean()
-        weight = self_paced_weight(loss, threshold, o.pacing)
+        # How large logits are, and with them the loss, differs between teachers; without this lambda would not fit all.
+        unit = self.divergence(torch.zeros_like(teacher), teacher).mean() if o.relative_difficulty else 1.0
+        difficulty = loss.detach() / unit
+        weight = self_paced_weight(difficulty, threshold, o.pacing)
         return {"kd": (weight * loss).mean()}, {
             "agreement": losses.agreement(student, teacher).mean(),
-            "curriculum/difficulty": loss.detach().mean(),
+            "curriculum/difficulty": difficulty.mean(),
             "curriculum/weight": weight.mean(),
             "curriculum/lambda": loss.new_full((), threshold),
         }
