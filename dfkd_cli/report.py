@@ -16,6 +16,7 @@ from dfkd_cli.output_folder import write_atomically
 # The values of `Report.agreement_on`.
 ON_EVALUATION_DATA = "evaluation data"
 ON_SYNTHETIC_IMAGES = "fresh synthetic images (not a measure of accuracy)"
+ON_POOL_IMAGES = "pictures of the pool (not a measure of accuracy)"
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,14 @@ class StudentReport:
 
 @dataclass(frozen=True)
 class ImagesReport:
-    """Synthetic images: how many were made, and how many of them the student was trained on at the end."""
+    """Synthetic images: how many were made, and how many of them the student was trained on at the end.
+
+    With a pool: how many of its pictures were seen, and how many of them the student was trained on.
+    """
 
     generated: int
     kept: int
+    pool: str | None = None  # the folder of unlabelled pictures; None where all images are synthetic
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,12 @@ def _meaning(report: Report) -> str:
 
 
 def _pictures(report: Report) -> str:
+    if report.images.pool is not None:
+        return (
+            f"## What the student learned from\n\n{report.images.generated:,} unlabelled pictures of "
+            f"`{report.images.pool}` were seen; the teacher chose {report.images.kept:,} (`selected.csv`). Some of "
+            "them, with the class it sees in each.\n\n![chosen pictures](samples.png)"
+        )
     return (
         "## What the student learned from\n\n"
         f"{report.images.generated:,} synthetic images were made; {report.images.kept:,} were kept at the end. Some of "
