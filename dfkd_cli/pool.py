@@ -2,8 +2,9 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -42,28 +43,34 @@ def picture_files(pool: Path) -> Iterator[str]:
     Folders take turns: what was read when the time is up is then a sample of all, not the first classes of a sorted
     tree. Within a folder the order is that of the file system. Links are followed, each folder is entered once.
     """
-    root = str(pool)
-    above = os.path.join(root, "")
-    waiting, listed, known = deque([root]), deque(), {os.path.realpath(root)}
-    while waiting or listed:
-        while waiting and len(listed) < OPEN_FOLDERS:
-            listed.append(_list(waiting.popleft()))
-        folder = listed.popleft()
-        entries = list(islice(folder, FILES_PER_TURN))
-        if entries:
-            listed.append(folder)
-        for entry in entries:
-            if is_picture(entry.name) and entry.is_file():
-                yield entry.path.removeprefix(above)
-            elif not entry.name.startswith(".") and entry.is_dir() and os.path.realpath(entry.path) not in known:
-                known.add(os.path.realpath(entry.path))
-                waiting.append(entry.path)
+    above, waiting, known = os.path.join(pool, ""), deque([str(pool)]), {os.path.realpath(pool)}
+    for entry in _in_turns(waiting):
+        if is_picture(entry.name) and entry.is_file():
+            yield entry.path.removeprefix(above)
+        elif not entry.name.startswith(".") and entry.is_dir() and os.path.realpath(entry.path) not in known:
+            known.add(os.path.realpath(entry.path))
+            waiting.append(entry.path)
 
 
-def read_pool(pool: Path, size: tuple[int, int, int], chunk: int) -> Iterator[Chunk]:
+def _in_turns(waiting: deque[str]) -> Iterator[os.DirEntry]:
+    """Entries of the waiting folders, to which more may be added meanwhile: some of one, some of the next."""
+    with ExitStack() as listings:
+        listed = deque()
+        while waiting or listed:
+            while waiting and len(listed) < OPEN_FOLDERS:
+                listed.append(listings.enter_context(_list(waiting.popleft())))
+            folder = listed.popleft()
+            entries = list(islice(folder, FILES_PER_TURN))
+            if entries:
+                listed.append(folder)
+            yield from entries
+
+
+def read_pool(pool: Path, size: tuple[int, int, int], chunk: int) -> Generator[Chunk]:
     """All pictures of the pool as uint8 images of `size` (C, H, W), `chunk` files at a time, each decoded once.
 
-    Threads, because Pillow decodes outside the interpreter's lock: no second copy of the process and its pictures.
+    Closing the generator ends the pass. Threads, because Pillow decodes outside the interpreter's lock: no second copy
+    of the process and its pictures.
     """
     workers = ThreadPoolExecutor(DECODING_THREADS)
     files = picture_files(pool)
@@ -104,7 +111,7 @@ def _joined(parts: list[tuple[list[str], np.ndarray, int]]) -> Tensor:
     return torch.from_numpy(np.concatenate([part[1] for part in parts])).permute(0, 3, 1, 2).contiguous()
 
 
-def _list(folder: str) -> Iterator[os.DirEntry]:
+def _list(folder: str) -> AbstractContextManager[Iterator[os.DirEntry]]:
     try:
         return os.scandir(folder)
     except OSError as error:

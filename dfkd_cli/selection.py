@@ -1,7 +1,6 @@
 """Chooses the images to learn from out of a pool in one pass over it: read, scored by the teacher, the best kept."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,7 @@ from dfkd_cli import pool_scores
 from dfkd_cli.candidates import Candidates, rank
 from dfkd_cli.errors import RecipeMismatchError, UsageError
 from dfkd_cli.pictures import MODES
-from dfkd_cli.pool import Chunk, read_pool
+from dfkd_cli.pool import read_pool
 from dfkd_cli.projection import embedding_size
 from dfkd_cli.recipe_values import require
 from dfkd_cli.selected import Selected
@@ -53,7 +52,7 @@ class Selection:
         self.keep = min(config.keep, self.candidates.keep - self.fresh)
         device = setting.runtime.device
         self.rng = torch.Generator(device).manual_seed(setting.rng.initial_seed())  # the pass can begin anew
-        self.chunks: Iterator[Chunk] = read_pool(pool, setting.teacher.spec.size, setting.batch_size)
+        self.chunks = read_pool(pool, setting.teacher.spec.size, setting.batch_size)
         self.seen, self.unreadable = 0, 0
 
     def _make_candidates(self) -> Candidates:
@@ -105,6 +104,7 @@ class Selection:
         return seen.logits[:count].argmax(dim=1), scores[:count], embedding
 
     def _choose(self, complete: bool) -> Selected:
+        self.chunks.close()
         if self.seen == 0:
             raise UsageError(f"--pool {self.pool}: none of its {self.unreadable:,} pictures can be read")
         store = self.candidates

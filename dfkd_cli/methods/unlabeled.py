@@ -42,6 +42,8 @@ class Unlabeled(Method):
         if setting.pool is None:
             raise UsageError("recipe unlabeled learns from a folder of pictures; name it with --pool DIR")
         self.selection = Selection(setting, options.selection, setting.pool)
+        if self.selection.keep < options.selection.keep:
+            self.notes.append(f"At most {self.selection.keep:,} images are kept: cache_mb has no room for more.")
         self.selected: Selected | None = None
         self.embedding_loss = EmbeddingLoss(setting, options.embedding)
         if self.embedding_loss.projection is None:
