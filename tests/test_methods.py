@@ -207,7 +207,7 @@ def test_unlabeled_learns_from_predictions_alone_where_the_embedding_cannot_be_s
     """As with a teacher that does not end in a linear layer."""
     observe = EagerNetwork.observe
     monkeypatch.setattr(EagerNetwork, "observe", lambda self, inputs: observe(self, inputs)._replace(embedding=None))
-    method, run = make("unlabeled")
+    _, run = make("unlabeled")
     metrics = list(run.run())[-1].metrics
     assert "kd" in metrics
     assert "explicit" not in metrics
