@@ -176,13 +176,18 @@ def _meaning(report: Report) -> str:
             f"- **Agreement {_share(report.agreement)}**: so often student and teacher name the same class, right or "
             f"wrong. Measured on {report.agreement_on}."
         )
-    lines.append(
-        f"- The teacher has {report.teacher.batchnorm_layers} BatchNorm layers. Their running statistics are the only "
-        "trace of the real pictures that the synthetic ones can be held against."
-        if report.teacher.batchnorm_layers
-        else "- The teacher has no BatchNorm layers, so nothing in it tells what its real pictures looked like."
-    )
+    if report.images.pool is None:
+        lines.append(_trace(report.teacher.batchnorm_layers))
     return "\n".join(lines + [f"- {note}" for note in report.notes])
+
+
+def _trace(batchnorm_layers: int) -> str:
+    if batchnorm_layers == 0:
+        return "- The teacher has no BatchNorm layers, so nothing in it tells what its real pictures looked like."
+    return (
+        f"- The teacher has {batchnorm_layers} BatchNorm layers. Their running statistics are the only "
+        "trace of the real pictures that the synthetic ones can be held against."
+    )
 
 
 def _pictures(report: Report) -> str:

@@ -36,7 +36,7 @@ class Selected:
         return self.read(self.chosen[places.long()])
 
     def unseen(self, count: int) -> Tensor:
-        """`count` of the next best images; of the chosen ones when too few are left over."""
+        """`count` of the next best images; of the chosen ones when there are none or too few."""
         source = self.next_best if len(self.next_best) >= count else self.chosen
         return self.read(source[torch.arange(count, device=source.device) % len(source)])
 
@@ -52,9 +52,9 @@ class Selected:
         """One sentence on what became of the pool."""
         read = "read to its end" if self.complete else "read only in part, as the time for it was up"
         text = f"The pool was {read}: {self.seen:,} images seen, {len(self.chosen):,} chosen"
-        text += f", {self.unreadable:,} files unreadable and skipped" if self.unreadable else ""
+        text += f", {self.unreadable:,} unreadable skipped" if self.unreadable else ""
         if len(self.next_best) == 0:
-            text += "; none is left that the student has not learned from"
+            text += "; too few are left over to measure the agreement on images not learned from"
         return f"{text}."
 
     def state_dict(self) -> dict:

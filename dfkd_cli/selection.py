@@ -111,7 +111,8 @@ class Selection:
         best = store.best() if self.config.score != "prototype" else self._best_by_prototypes()
         # In an order that does not depend on the file system's.
         chosen = sorted(best[: self.keep].tolist(), key=store.files.__getitem__)
-        next_best = best[self.keep : self.keep + self.fresh]
+        left = best[self.keep : self.keep + self.fresh]
+        next_best = left if len(left) == self.fresh else left[:0]  # too few would measure nothing
         return Selected(
             images=store.images,
             chosen=torch.tensor(chosen, device=store.images.device),

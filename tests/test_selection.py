@@ -114,7 +114,7 @@ def test_a_small_pool_is_chosen_whole_and_nothing_fresh_is_left(pool):
     selected = choose(pool, keep=1000)
     assert len(selected.chosen) == 50
     assert len(selected.next_best) == 0
-    assert "none is left" in selected.describe()
+    assert "too few are left over" in selected.describe()
     assert len(selected.unseen(60)) == 60
 
 
@@ -133,7 +133,7 @@ def test_unreadable_pictures_are_counted_and_a_pool_of_them_is_refused(pool, tmp
     (tmp_path / "pool" / "broken.png").write_bytes(b"broken")
     selected = choose(tmp_path / "pool")
     assert (selected.seen, selected.unreadable) == (50, 1)
-    assert "1 files unreadable" in selected.describe()
+    assert "1 unreadable skipped" in selected.describe()
     for path in (tmp_path / "pool").rglob("*.png"):
         path.write_bytes(b"broken")
     with pytest.raises(UsageError, match="none of its 51 pictures"):

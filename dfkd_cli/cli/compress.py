@@ -60,7 +60,7 @@ def compress(
     output: options.Output = None,
     trust_pickle: options.TrustPickle = False,
 ) -> None:
-    """Train a small student of TEACHER on images made from TEACHER itself."""
+    """Train a small student of TEACHER on images made from TEACHER itself, or on unlabelled pictures (--pool)."""
     changes = list(overrides or [])
     if budget is not None:
         changes.append(f"train.budget={parse_budget(budget)}")
