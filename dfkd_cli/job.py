@@ -25,6 +25,7 @@ class Job:
     device: str
     precision: Precision
     eval_data: str | None
+    pool: Path | None  # folder of unlabelled pictures, for recipes that learn from one
     command: str
 
 
@@ -37,3 +38,4 @@ class Parts:
     student: Classifier
     data: LabelledImages | None
     runtime: Runtime
+    pool: Path | None

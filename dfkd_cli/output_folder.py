@@ -18,6 +18,7 @@ WRITTEN = (
     "report.json",
     "report.md",
     "samples.png",
+    "selected.csv",
 )
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 

@@ -14,7 +14,7 @@ from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.evaluation import evaluate
 from dfkd_cli.job import Job, Parts
 from dfkd_cli.loading import load_classifier
-from dfkd_cli.methods import METHODS, check_needs
+from dfkd_cli.methods import METHODS, check_needs, check_pool_for
 from dfkd_cli.networks import input_gradient_reaches
 from dfkd_cli.outcome import save
 from dfkd_cli.output_folder import OutputFolder
@@ -61,11 +61,12 @@ def compress(job: Job, listener: Listener) -> Report:
 def load(job: Job) -> Parts:
     """Reads and checks everything a job names, cheapest first, without training anything."""
     recipe = load_recipe(job.recipe, list(job.overrides))
+    check_pool_for(recipe.method, job.pool)
     device = resolve_device(job.device)
     runtime = Runtime(device, choose_dtype(job.precision, device), _worth_compiling(recipe.train))
     teacher = load_classifier(job.teacher, job.load)
     check_needs(recipe.method, teacher)
-    if not input_gradient_reaches(teacher.network, teacher.spec.size):
+    if not METHODS[recipe.method].needs.pool and not input_gradient_reaches(teacher.network, teacher.spec.size):
         raise TeacherError(
             f"{job.teacher} lets no gradient through to its images, as archives optimised for inference do; "
             "use the file from before that step"
@@ -74,7 +75,7 @@ def load(job: Job) -> Parts:
     torch.manual_seed(job.seed)
     student = build_student(job.student, teacher.spec)
     teacher = runtime.place(teacher).eval().requires_grad_(False)
-    return Parts(recipe, teacher, runtime.place(student), data, runtime)
+    return Parts(recipe, teacher, runtime.place(student), data, runtime, job.pool)
 
 
 def train(parts: Parts, clock: Clock, seed: int, listener: Listener, metrics: TextIO) -> Distillation:
@@ -88,6 +89,7 @@ def train(parts: Parts, clock: Clock, seed: int, listener: Listener, metrics: Te
         augmentation=parts.recipe.augmentation,
         runtime=parts.runtime,
         rng=rng,
+        pool=parts.pool,
     )
     method = METHODS[parts.recipe.method](setting, parts.recipe.options)
     run = Distillation(method, setting, parts.recipe.train, clock)

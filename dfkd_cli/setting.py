@@ -1,6 +1,7 @@
 """All that a method may know of the world: two networks, how to show them images, and the machine."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -33,10 +34,12 @@ class Setting:
         augmentation: Augmentation,
         runtime: Runtime,
         rng: torch.Generator,
+        pool: Path | None = None,
     ):
         self.teacher, self.student = teacher, student
         self.batch_size, self.augmentation = batch_size, augmentation
         self.runtime, self.rng = runtime, rng
+        self.pool = pool  # the user's folder of unlabelled pictures, for methods that need one
         self.teacher_forward = runtime.compile(teacher) if teacher.network.compilable else teacher
         self.student_forward = runtime.compile(student)
         self.teacher_features = (

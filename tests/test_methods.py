@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from dfkd_cli.augmentation import Augmentation
@@ -32,7 +33,21 @@ TINY = {
     "curriculum": [*TINY_GENERATOR],
     "csd": [*TINY_GENERATOR, "options.bank_size=24", "options.projection_width=4"],
     "cgdd": [*TINY_GENERATOR, "options.store_size=24"],
+    "unlabeled": ["options.selection.keep=16", "options.embedding.relation_images=4", "options.kept_classes=2"],
 }
+GENERATIVE = [name for name, method in METHODS.items() if not method.needs.pool]
+POOL = Path()  # the fixture below fills it
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pool(tmp_path_factory) -> Path:
+    """60 pictures of noise, for the methods that choose their images."""
+    global POOL
+    POOL = tmp_path_factory.mktemp("pool")
+    pixels = torch.randint(256, (60, *SIZE[1:]), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture.numpy()).save(POOL / f"{number:02}.png")
+    return POOL
 
 
 def tiny_classifier(seed: int, width: int, norm: bool = True, size: tuple[int, int, int] = SIZE) -> Classifier:
@@ -59,6 +74,7 @@ def make(name: str, *more: str, norm: bool = True, seed: int = 0, size=SIZE) -> 
         augmentation=Augmentation(flip=True, shift=0.125, mix=0.0),
         runtime=Runtime(torch.device("cpu")),
         rng=torch.Generator().manual_seed(seed),
+        pool=POOL if METHODS[name].needs.pool else None,
     )
     torch.manual_seed(seed)
     method = METHODS[name](setting, recipe.options)
@@ -137,7 +153,7 @@ class TestEveryMethod:
         while not method.ready(0.0):
             run._refresh(0.0)
         method.setting.student.train()
-        terms, _ = method.student_loss(method.sample(), 0.0)
+        terms, _ = method.student_loss(method.sample(), 0.5)  # where no term is still being faded in
         for term, value in terms.items():
             parameters = list(method.setting.student.parameters())  # a term on features passes the classifier by
             grads = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
@@ -152,7 +168,7 @@ ALL_WEIGHTS = [
 
 
 @pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "no batchnorm"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", GENERATIVE)
 def test_every_generator_term_moves_the_images(name, norm):
     """A term whose gradient is zero is a term that is not there: a wrong network, a stray detach."""
     method, run = make(name, *ALL_WEIGHTS, norm=norm)
@@ -181,6 +197,38 @@ def test_a_component_of_ssd_can_be_switched_off(switch, metric):
         torch.testing.assert_close(chances, torch.full_like(chances, 1 / len(buffer)))
     else:
         assert torch.equal(buffer.weights, torch.ones_like(buffer.weights))
+
+
+@pytest.mark.parametrize("off", ["explicit", "distance", "angle"])
+def test_a_term_of_unlabeled_without_a_weight_is_left_out(off):
+    method, run = make("unlabeled", f"options.embedding.{off}=0")
+    while not method.ready(0.0):
+        run._refresh(0.0)
+    terms, _ = method.student_loss(method.sample(), 0.5)
+    assert terms.keys() == {"kd", "explicit", "distance", "angle"} - {off}
+
+
+def test_unlabeled_learns_from_predictions_alone_where_the_embedding_cannot_be_seen(monkeypatch):
+    """As with a teacher that does not end in a linear layer."""
+    observe = EagerNetwork.observe
+    monkeypatch.setattr(EagerNetwork, "observe", lambda self, inputs: observe(self, inputs)._replace(embedding=None))
+    _, run = make("unlabeled")
+    metrics = list(run.run())[-1].metrics
+    assert "kd" in metrics
+    assert "explicit" not in metrics
+    assert any("embedding cannot be seen" in note for note in run.notes())
+
+
+def test_a_selection_that_was_interrupted_is_made_anew():
+    method, run = make("unlabeled", "options.selection.score=random")
+    run._refresh(0.0)
+    state = copy.deepcopy(run.state_dict())
+    list(run.run())
+    other, resumed = make("unlabeled", "options.selection.score=random")
+    resumed.load_state_dict(state)
+    list(resumed.run())
+    assert method.files() == other.files()
+    assert equal(weights(method.setting.student), weights(other.setting.student))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_one_line():

@@ -42,6 +42,10 @@ def compress(
         str | None,
         typer.Option("--eval", metavar="DIR", help="Labelled images to measure the result on; used for nothing else."),
     ] = None,
+    pool: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Unlabelled pictures to learn from, for recipe unlabeled."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in --out.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
     device: options.Device = "auto",
@@ -56,7 +60,7 @@ def compress(
     output: options.Output = None,
     trust_pickle: options.TrustPickle = False,
 ) -> None:
-    """Train a small student of TEACHER on images made from TEACHER itself."""
+    """Train a small student of TEACHER on images made from TEACHER itself, or on unlabelled pictures (--pool)."""
     changes = list(overrides or [])
     if budget is not None:
         changes.append(f"train.budget={parse_budget(budget)}")
@@ -78,6 +82,7 @@ def compress(
         device=device,
         precision=precision,
         eval_data=eval_data,
+        pool=pool,
         command=shlex.join(["dfkd", *sys.argv[1:]]),
     )
     with make_progress() as progress:
@@ -103,7 +108,8 @@ def _summary(report: Report, out: Path) -> str:
         lines.append(f"relative accuracy {report.relative_accuracy:.4f}")
     lines += [
         f"agreement {report.agreement:.4f} on {report.agreement_on}",
-        f"images   {report.images.generated:,} generated, {report.images.kept:,} kept",
+        f"images   {report.images.generated:,} {'seen' if report.images.pool else 'generated'}, "
+        f"{report.images.kept:,} kept",
         f"time     {report.time.total_s:.0f} s, {report.time.synthesis_s:.0f} s of it for images",
         f"written  {out / 'student.safetensors'}, {out / 'report.md'}, {out / 'samples.png'}",
     ]

@@ -21,7 +21,7 @@ class Batch(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How many synthetic images a run has made, and how many it still holds."""
+    """How many synthetic images a run has made, or pictures of a pool it has seen, and how many it still holds."""
 
     generated: int
     kept: int
@@ -34,6 +34,7 @@ class Needs:
     batchnorm: bool = False
     embedding: bool = False  # what a last linear layer receives
     stages: bool = False  # feature maps
+    pool: bool = False  # a folder of pictures, which the user names; what has one makes no images
 
     def missing(self, teacher: Classifier) -> list[str]:
         """What of it the teacher does not have, in words."""
@@ -88,6 +89,10 @@ class Method(ABC):
     def extra_modules(self) -> Iterable[nn.Module]:
         """Networks trained in the same step as the student and thrown away with the run."""
         return ()
+
+    def files(self) -> dict[str, str]:
+        """Further text files for the output folder, by their name in `output_folder.WRITTEN`."""
+        return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd_cli import losses
+from dfkd_cli.alignment import FeatureAlignment
 from dfkd_cli.inversion import Inverted, equally
 from dfkd_cli.methods.base import Batch, Needs
 from dfkd_cli.methods.generative import GenerativeOptions, StoringMethod
-from dfkd_cli.projection import FeatureAlignment
 from dfkd_cli.recipe_values import require
 from dfkd_cli.rotation_task import RotationConfig, RotationTask
 from dfkd_cli.setting import Setting, Terms
