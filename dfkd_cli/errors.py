@@ -35,3 +35,21 @@ class OutOfMemoryError(DfkdError):
     """The device's memory does not hold this run."""
 
     exit_code = 6
+
+
+class DivergedError(DfkdError):
+    """A training whose loss or weights are no longer finite: going on from here cannot help."""
+
+
+class InterruptedRunError(DfkdError):
+    """A run that the user stopped and can go on with."""
+
+    exit_code = 130
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python raised this because no memory was left, on any device."""
+    # By name, because importing torch only to compare classes would cost more than most failing commands. The CPU
+    # allocator has no class of its own.
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds & {"OutOfMemoryError", "MemoryError"}) or "can't allocate memory" in str(error)
