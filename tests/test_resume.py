@@ -1,5 +1,6 @@
 """A run that is killed goes on where it was and ends with the same student, whatever the method and the moment."""
 
+import errno
 import json
 import os
 import random
@@ -238,6 +239,25 @@ def test_two_damaged_checkpoints_are_an_error_and_not_a_new_run(ssd, monkeypatch
     assert dfkd(monkeypatch, *arguments("ssd", teacher, "--resume", out)) == 1
     assert "every checkpoint" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_goes_on(ssd, monkeypatch, teacher, capsys):
+    whole, out = ssd
+    before = saved_step(out)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", full)
+        assert dfkd(patch, *arguments("ssd", teacher, "--resume", out, "--checkpoint-every", 2)) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("error:")] == said[-1:]
+    assert "is full; go on with --resume" in said[-1]
+    assert not out.exists()
+    assert saved_step(out) == before
+    assert dfkd(monkeypatch, *arguments("ssd", teacher, "--resume", out)) == 0
+    assert student(out) == whole
 
 
 @pytest.mark.parametrize("finished", [False, True])
