@@ -132,7 +132,8 @@ class Distillation:
 
     def notes(self) -> list[str]:
         """What the user should know of this run, one sentence each."""
-        return [*self.method.notes, *self.setting.runtime.notes, *self.remarks, *self.accumulation.note()]
+        notes = (*self.method.notes, *self.setting.runtime.notes, *self.remarks, *self.accumulation.note())
+        return list(dict.fromkeys(notes))  # what was restored may say again what was said before
 
     def peak_bytes(self) -> int:
         """The most memory this run has held at once, earlier processes of it included."""

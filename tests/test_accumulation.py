@@ -41,6 +41,7 @@ def batch_of(count: int) -> Batch:
 
 def loss_of(network: nn.Module):
     def loss(batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        assert batch.labels is not None
         logits = network(batch.images)
         value = nn.functional.cross_entropy(logits, batch.labels)
         return {"ce": value, "twice": 2 * value}, {"mean": logits.mean(dim=0)}
@@ -94,9 +95,9 @@ def test_other_errors_are_not_taken_for_a_full_memory(network):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_goes_on_in_parts_says_so_and_resumes_in_parts(name):
+def test_every_method_goes_on_in_parts_says_so_and_resumes_in_parts(monkeypatch, name):
     method, run = make(name)
-    method.student_loss = Memory(method.student_loss, 4, MemoryError())
+    monkeypatch.setattr(method, "student_loss", Memory(method.student_loss, 4, MemoryError()))
     events = run.run()
     next(event for event in events if event.step >= 2)
     state = copy.deepcopy(run.state_dict())
@@ -111,12 +112,12 @@ def test_every_method_goes_on_in_parts_says_so_and_resumes_in_parts(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_memory_that_images_do_not_fit_into_is_an_error_that_says_so(name):
+def test_memory_that_images_do_not_fit_into_is_an_error_that_says_so(monkeypatch, name):
     method, run = make(name)
 
-    def refresh(_: float):
+    def refresh(progress: float):
         raise MemoryError
 
-    method.refresh = refresh
+    monkeypatch.setattr(method, "refresh", refresh)
     with pytest.raises(OutOfMemoryError, match="making images"):
         run._refresh(0.0)
