@@ -1,5 +1,7 @@
 """What a user can do wrong or run into: one line to read and one exit code each. Bugs are not listed here."""
 
+import errno
+
 
 class DfkdError(Exception):
     """A run that failed for a reason the user can act on. The message says what is wrong, what was seen, what to do."""
@@ -31,7 +33,27 @@ class GateMissedError(DfkdError):
     exit_code = 5
 
 
+class DivergedError(DfkdError):
+    """A training whose loss or weights are no longer finite: going on from here cannot help."""
+
+
 class OutOfMemoryError(DfkdError):
     """The device's memory does not hold this run."""
 
     exit_code = 6
+
+
+class InterruptedRunError(DfkdError):
+    """A run that the user stopped and can go on with."""
+
+    exit_code = 130
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, Python or the system raised this because no memory was left, on any device."""
+    # By name, because importing torch only to compare classes would cost more than most failing commands. The CPU
+    # allocator has no class of its own.
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return bool(kinds & {"OutOfMemoryError", "MemoryError"}) or "can't allocate memory" in str(error)

@@ -20,7 +20,6 @@ from dfkd_cli.report import (
     StudentReport,
     TeacherReport,
     TimeReport,
-    peak_memory_bytes,
     write_report,
 )
 from dfkd_cli.samples import save_grid
@@ -96,7 +95,7 @@ def _report(
             synthesis_s=seconds.get("synthesis", 0.0),
             distillation_s=seconds.get("distillation", 0.0),
         ),
-        memory=MemoryReport(peak_bytes=peak_memory_bytes(parts.runtime.device)),
+        memory=MemoryReport(peak_bytes=run.peak_bytes()),
         recipe=RecipeReport(name=parts.recipe.method, sha256=parts.recipe.sha256()),
         steps=run.step,
         seed=job.seed,

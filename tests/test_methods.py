@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from noise_pool import make_noise_pool
 from torch import nn
 
 from dfkd_cli.augmentation import Augmentation
@@ -43,10 +43,7 @@ POOL = Path()  # the fixture below fills it
 def pool(tmp_path_factory) -> Path:
     """60 pictures of noise, for the methods that choose their images."""
     global POOL
-    POOL = tmp_path_factory.mktemp("pool")
-    pixels = torch.randint(256, (60, *SIZE[1:]), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    for number, picture in enumerate(pixels):
-        Image.fromarray(picture.numpy()).save(POOL / f"{number:02}.png")
+    POOL = make_noise_pool(tmp_path_factory.mktemp("pool"))
     return POOL
 
 

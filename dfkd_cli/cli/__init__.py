@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 from dfkd_cli import __version__
 from dfkd_cli.cli.compress import compress
 from dfkd_cli.cli.evaluate import evaluate
-from dfkd_cli.errors import DfkdError, OutOfMemoryError
+from dfkd_cli.errors import DfkdError, OutOfMemoryError, is_out_of_memory
 
 # A Markdown list: one code per line in `dfkd --help`.
 EXIT_CODES = """Exit codes:
@@ -37,7 +37,7 @@ class ErrorReportingGroup(TyperGroup):
         except KeyboardInterrupt:
             code = _complain("interrupted", 130)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             reason = str(error).splitlines()[0] if str(error) else "no memory left"
             code = _complain(
@@ -82,10 +82,3 @@ def main() -> None:
 def _complain(message: str, code: int) -> int:
     print(f"error: {message}", file=sys.stderr)
     return code
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # By name, because importing torch only to compare classes would cost more than most failing commands. The CPU
-    # allocator has no class of its own.
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    return bool(kinds & {"OutOfMemoryError", "MemoryError"}) or "can't allocate memory" in str(error)

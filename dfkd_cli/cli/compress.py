@@ -28,7 +28,9 @@ def compress(
         ),
     ],
     student: Annotated[str, typer.Option(help="Architecture to train, any name timm knows, or cifar_resnet20, ...")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the student, its report and pictures.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the student, its report and pictures.")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="Name of a recipe, or a YAML file.")] = "ssd",
     budget: Annotated[
         str | None,
@@ -47,6 +49,13 @@ def compress(
         typer.Option(metavar="DIR", help="Unlabelled pictures to learn from, for recipe unlabeled."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in --out.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Go on with the run that was to write DIR; otherwise the same arguments."),
+    ] = None,
+    checkpoint_every: Annotated[
+        str, typer.Option(metavar="TIME|STEPS", help="How often to save what --resume needs, e.g. 10m or 500.")
+    ] = "5m",
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
     device: options.Device = "auto",
     precision: Annotated[
@@ -64,8 +73,10 @@ def compress(
     changes = list(overrides or [])
     if budget is not None:
         changes.append(f"train.budget={parse_budget(budget)}")
+    folder = output_folder(out, resume)
     load = options.load_options(arch, num_classes, input_size, mean, std, output, trust_pickle)
 
+    from dfkd_cli.checkpoint import Interval
     from dfkd_cli.cli.progress import make_progress
     from dfkd_cli.job import Job
     from dfkd_cli.run import compress
@@ -76,25 +87,52 @@ def compress(
         student=student,
         recipe=recipe,
         overrides=tuple(changes),
-        out=out,
+        out=folder,
         overwrite=overwrite,
         seed=seed,
         device=device,
         precision=precision,
         eval_data=eval_data,
         pool=pool,
+        resume=resume is not None,
+        checkpoint_every=Interval(*parse_interval(checkpoint_every)),
         command=shlex.join(["dfkd", *sys.argv[1:]]),
     )
     with make_progress() as progress:
         report = compress(job, progress)
-    print(_summary(report, out))
+    print(_summary(report, folder))
 
 
 def parse_budget(text: str) -> float:
     """Seconds of a time such as 90s, 30m or 1.5h. Raises UsageError for anything else."""
+    seconds = _seconds(text)
+    if seconds is None:
+        raise UsageError(f"--budget {text}: write a time such as 90s, 30m or 2h")
+    return seconds
+
+
+def parse_interval(text: str) -> tuple[float | None, int | None]:
+    """Seconds of a time such as 10m, or a number of steps; the other is None. Raises UsageError for anything else."""
+    seconds = _seconds(text)
+    if seconds is None and not (text.isdecimal() and int(text) > 0):
+        raise UsageError(f"--checkpoint-every {text}: write a time such as 10m, or a number of steps such as 500")
+    return (seconds, None) if seconds is not None else (None, int(text))
+
+
+def output_folder(out: Path | None, resume: Path | None) -> Path:
+    """The folder of `--out` or `--resume`. Raises UsageError when both are missing or say different things."""
+    if resume is not None and out is not None and resume != out:
+        raise UsageError(f"--resume {resume} and --out {out} are different folders; --resume alone is enough")
+    folder = resume or out
+    if folder is None:
+        raise UsageError("say with --out DIR where the student goes, or with --resume DIR which run to go on with")
+    return folder
+
+
+def _seconds(text: str) -> float | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip().lower())
     if match is None or float(match[1]) == 0.0:
-        raise UsageError(f"--budget {text}: write a time such as 90s, 30m or 2h")
+        return None
     return float(match[1]) * _SECONDS[match[2]]
 
 
