@@ -1,10 +1,20 @@
 """What a user can do wrong or run into: one line to read and one exit code each. Bugs are not listed here."""
 
+import errno
+
 
 class DfkdError(Exception):
     """A run that failed for a reason the user can act on. The message says what is wrong, what was seen, what to do."""
 
     exit_code = 1
+
+    def __init__(self, message: str, facts: object = None):
+        super().__init__(message)
+        self.facts = facts  # a dataclass of what was found out all the same, for the command's JSON document
+
+    def lines(self) -> list[str]:
+        """What is printed: one line per mistake."""
+        return [" ".join(str(self).split())]
 
 
 class UsageError(DfkdError):
@@ -35,3 +45,19 @@ class OutOfMemoryError(DfkdError):
     """The device's memory does not hold this run."""
 
     exit_code = 6
+
+
+class InterruptedRunError(DfkdError):
+    """A run that the user stopped and can go on with."""
+
+    exit_code = 130
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, Python or the system raised this because no memory was left, on any device."""
+    # By name, because importing torch only to compare classes would cost more than most failing commands. The CPU
+    # allocator has no class of its own.
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return bool(kinds & {"OutOfMemoryError", "MemoryError"}) or "can't allocate memory" in str(error)

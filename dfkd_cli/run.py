@@ -77,8 +77,8 @@ def load(job: Job) -> Parts:
     return Parts(recipe, teacher, runtime.place(student), data, runtime)
 
 
-def train(parts: Parts, clock: Clock, seed: int, listener: Listener, metrics: TextIO) -> Distillation:
-    """Runs the recipe's method to its end; every event goes to the listener and, as one line of JSON, to `metrics`."""
+def begin(parts: Parts, clock: Clock, seed: int) -> Distillation:
+    """The recipe's method, ready for its first step."""
     rng = torch.Generator(parts.runtime.device)
     rng.manual_seed(seed)
     setting = Setting(
@@ -90,7 +90,12 @@ def train(parts: Parts, clock: Clock, seed: int, listener: Listener, metrics: Te
         rng=rng,
     )
     method = METHODS[parts.recipe.method](setting, parts.recipe.options)
-    run = Distillation(method, setting, parts.recipe.train, clock)
+    return Distillation(method, setting, parts.recipe.train, clock)
+
+
+def train(parts: Parts, clock: Clock, seed: int, listener: Listener, metrics: TextIO) -> Distillation:
+    """Runs the recipe's method to its end; every event goes to the listener and, as one line of JSON, to `metrics`."""
+    run = begin(parts, clock, seed)
     begun = time.monotonic()
     for event in run.run():
         listener.event(event)

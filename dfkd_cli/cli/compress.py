@@ -2,95 +2,36 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkd_cli.cli import options
-from dfkd_cli.errors import UsageError
+from dfkd_cli.cli.arguments import JobArguments, taking
 
 if TYPE_CHECKING:
     from dfkd_cli.report import Report
 
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
-
+@taking(JobArguments)
 def compress(
-    teacher: Annotated[
-        str,
-        typer.Argument(
-            metavar="TEACHER",
-            help="A checkpoint, TorchScript or .pt2 file, a folder with config.json, or timm:NAME, hf-hub:NAME.",
-        ),
-    ],
-    student: Annotated[str, typer.Option(help="Architecture to train, any name timm knows, or cifar_resnet20, ...")],
+    arguments: JobArguments,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the student, its report and pictures.")],
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, or a YAML file.")] = "ssd",
-    budget: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Time for the whole run, e.g. 90s, 30m, 2h. Default: the recipe's steps."),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value, e.g. --set train.lr=0.05."),
-    ] = None,
-    eval_data: Annotated[
-        str | None,
-        typer.Option("--eval", metavar="DIR", help="Labelled images to measure the result on; used for nothing else."),
-    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in --out.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
-    device: options.Device = "auto",
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this machine is faster with it.")
-    ] = "auto",
-    arch: options.Arch = None,
-    num_classes: options.NumClasses = None,
-    input_size: options.InputSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    output: options.Output = None,
-    trust_pickle: options.TrustPickle = False,
-) -> None:
+) -> object:
     """Train a small student of TEACHER on images made from TEACHER itself."""
-    changes = list(overrides or [])
-    if budget is not None:
-        changes.append(f"train.budget={parse_budget(budget)}")
-    load = options.load_options(arch, num_classes, input_size, mean, std, output, trust_pickle)
+    with arguments.make_progress() as progress:
+        job = replace(arguments.job(out), overwrite=overwrite)
 
-    from dfkd_cli.cli.progress import make_progress
-    from dfkd_cli.job import Job
-    from dfkd_cli.run import compress
+        from dfkd_cli import run
 
-    job = Job(
-        teacher=teacher,
-        load=load,
-        student=student,
-        recipe=recipe,
-        overrides=tuple(changes),
-        out=out,
-        overwrite=overwrite,
-        seed=seed,
-        device=device,
-        precision=precision,
-        eval_data=eval_data,
-        command=shlex.join(["dfkd", *sys.argv[1:]]),
-    )
-    with make_progress() as progress:
-        report = compress(job, progress)
-    print(_summary(report, out))
-
-
-def parse_budget(text: str) -> float:
-    """Seconds of a time such as 90s, 30m or 1.5h. Raises UsageError for anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip().lower())
-    if match is None or float(match[1]) == 0.0:
-        raise UsageError(f"--budget {text}: write a time such as 90s, 30m or 2h")
-    return float(match[1]) * _SECONDS[match[2]]
+        report = run.compress(job, progress)
+    if arguments.as_json:
+        return report
+    if not arguments.quiet:
+        print(_summary(report, out))
+    return None
 
 
 def _summary(report: Report, out: Path) -> str:
