@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -63,10 +64,11 @@ class Forecast:
     notes: tuple[str, ...]
 
 
-def forecast(job: Job) -> Forecast:
+def forecast(job: Job, note: Callable[[str], None]) -> Forecast:
     """Loads what the job names, tries some steps and reckons. Raises what a run would raise before it trains."""
     started = time.monotonic()
     parts = load(job)
+    note("measuring a few steps" + (", compiled ones, which takes a minute" if parts.runtime.compiles else ""))
     loading_s = time.monotonic() - started
     teacher, student = _size(parts.teacher, job.teacher), _size(parts.student, None)
     evaluation_s = _seconds_to_evaluate(parts)

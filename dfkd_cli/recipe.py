@@ -56,9 +56,16 @@ def _build(values: dict[str, Any], problems: list[Problem]) -> Recipe:
     if method not in METHODS:
         told = f"unknown method '{method}'{did_you_mean(method, METHODS)}" if method else "missing key 'method'"
         problems.append(Problem("method", f"{told}; known: {', '.join(METHODS)}"))
-    train = build(TrainConfig, values.get("train", {}), "train", problems)
-    augmentation = build(Augmentation, values.get("augmentation", {}), "augmentation", problems)
+    train = _section(TrainConfig, "train", values, problems)
+    augmentation = _section(Augmentation, "augmentation", values, problems)
     options = None
     for meant in get_close_matches(method, METHODS, n=1):  # a misspelt method has options to check all the same
-        options = build(METHODS[meant].options_type, values.get("options", {}), "options", problems)
+        options = _section(METHODS[meant].options_type, "options", values, problems)
     return Recipe(method, train, augmentation, options)
+
+
+def _section(kind: type, name: str, values: dict[str, Any], problems: list[Problem]) -> Any:
+    if name not in values:
+        problems.append(Problem(name, f"missing section '{name}'"))
+        return None
+    return build(kind, values[name], name, problems)

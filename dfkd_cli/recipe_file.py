@@ -123,7 +123,7 @@ class RecipeFile:
                 self._note_lines(value, f"{dotted}.", seen)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the one in C, where it was built, is ten times faster
     """YAML 1.2's numbers and truth values: 1e-3 is a number, and `on` is a word."""
 
 

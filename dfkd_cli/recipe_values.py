@@ -36,18 +36,20 @@ def build(kind: type, values: Any, where: str, problems: list[Problem]) -> Any:
         return None
     hints = get_type_hints(kind)
     known = {field.name: field for field in fields(kind)}
+    misspelt: set[str] = set()
     for key in values.keys() - known.keys():
         dotted = _join(where, key)
         problems.append(Problem(dotted, f"unknown key '{dotted}'{did_you_mean(str(key), known)}"))
+        misspelt.update(get_close_matches(str(key), known, n=1))
     built: dict[str, Any] = {}
     standins: set[str] = set()
     for name, field in known.items():
         before = len(problems)
         if name in values:
             built[name] = convert(hints[name], values[name], _join(where, name), problems)
-        elif field.default is MISSING and field.default_factory is MISSING:
+        elif field.default is MISSING and field.default_factory is MISSING and name not in misspelt:
             problems.append(Problem(_join(where, name), f"missing key '{_join(where, name)}'"))
-        if len(problems) > before:
+        if len(problems) > before or (name in misspelt and name not in values):
             standins.add(name)
             built[name] = built[name] if is_dataclass(built.get(name)) else _standin(hints[name])
     return _instance(kind, built, standins, where, problems)

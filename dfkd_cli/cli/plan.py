@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,14 +25,15 @@ def plan(
     A few steps are measured, which takes about half a minute and longer where the run would be compiled. Nothing is
     written.
     """
-    job = arguments.job(out or Path("out"))
+    with arguments.make_progress() as progress:
+        job = arguments.job(out or Path("out"))
 
-    from dfkd_cli.forecast import forecast
-    from dfkd_cli.output_folder import OutputFolder
+        from dfkd_cli.forecast import forecast
+        from dfkd_cli.output_folder import OutputFolder
 
-    if out is not None:
-        OutputFolder(out, overwrite)
-    foreseen = forecast(job)
+        if out is not None:
+            OutputFolder(out, overwrite)
+        foreseen = forecast(job, progress.note)
     if arguments.as_json:
         return foreseen
     _print(foreseen)
@@ -50,16 +52,12 @@ def _print(foreseen: Forecast) -> None:
     for name, network in (("teacher", foreseen.teacher), ("student", foreseen.student)):
         sizes.add_row(f"{name} {network.arch or ''}", *_row(network))
     Console(highlight=False, markup=False).print(sizes)
-    seconds = foreseen.seconds
     print(
         f"\nsteps    {foreseen.steps:,} of {1000 * foreseen.step_s:.0f} ms, with new images every "
         f"{foreseen.values['train']['refresh_every']} steps in {1000 * foreseen.refresh_s:.0f} ms"
     )
-    print(
-        f"time     {duration(seconds.total)}: loading {duration(seconds.loading)}, first images "
-        f"{duration(seconds.filling)}, images {duration(seconds.synthesis)}, student {duration(seconds.distillation)}, "
-        f"evaluation {duration(seconds.evaluation)}, saving {duration(seconds.saving)}"
-    )
+    total, *parts = asdict(foreseen.seconds).items()
+    print(f"time     {duration(total[1])}: {', '.join(f'{name} {duration(value)}' for name, value in parts)}")
     print(f"memory   {foreseen.peak_bytes / 1e6:,.0f} MB on {foreseen.device}, computing in {foreseen.precision}")
     for note in foreseen.notes:
         print(f"note     {note}")

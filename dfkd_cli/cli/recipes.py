@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,9 @@ from dfkd_cli.cli import options
 from dfkd_cli.cli.application import Command, CommandGroup
 from dfkd_cli.cli.arguments import Overrides
 from dfkd_cli.cli.completion import complete_recipe
-from dfkd_cli.recipe_list import RecipeEntry, RecipeList, copy_recipe, list_recipes, show_recipe
+
+if TYPE_CHECKING:
+    from dfkd_cli.recipe_list import RecipeEntry, RecipeList
 
 recipes = typer.Typer(cls=CommandGroup, invoke_without_command=True)
 Name = Annotated[
@@ -24,6 +26,9 @@ def list_all(ctx: typer.Context, as_json: options.Json = False) -> object:
     """List the recipes: what each needs and costs, when to use it, and what was measured with it."""
     if ctx.invoked_subcommand is not None:
         return None
+
+    from dfkd_cli.recipe_list import list_recipes
+
     listed = list_recipes()
     if as_json:
         return listed
@@ -41,6 +46,8 @@ def show(
     as_json: options.Json = False,
 ) -> object:
     """Print a recipe as it is written, or with --resolved or --set as a run would use it."""
+    from dfkd_cli.recipe_list import show_recipe
+
     if resolved or overrides:
         from dfkd_cli.recipe import load_recipe
 
@@ -61,6 +68,8 @@ def copy(
     as_json: options.Json = False,
 ) -> object:
     """Copy a recipe into a file of your own, comments included, for `--recipe FILE`."""
+    from dfkd_cli.recipe_list import copy_recipe
+
     copied = copy_recipe(name, to)
     if as_json:
         return copied
