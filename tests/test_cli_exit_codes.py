@@ -86,14 +86,14 @@ def test_5_is_a_missed_gate(teacher, tmp_path):
 
 def test_130_is_an_interrupted_run(teacher, tmp_path):
     arguments = compress(teacher, tmp_path / "out", "--set", "train.steps=1000000", "--set", "train.compile=off")
-    process = subprocess.Popen([INSTALLED, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "training" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    said = process.stderr.read()
-    assert process.wait() == 130
+    with subprocess.Popen([INSTALLED, *map(str, arguments)], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "training" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
     assert "error: interrupted" in said
     assert "Traceback" not in said
 

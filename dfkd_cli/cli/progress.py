@@ -52,9 +52,9 @@ class PlainProgress:
             print(f"{event.progress:4.0%}  {line}", file=sys.stderr, flush=True)
 
     def line(self, event: Event) -> str:
-        """What the event says, and how long the rest will take."""
+        """How long the rest will take, and what the event says."""
         left = time_left(time.monotonic() - self.started, event.progress)
-        return f"{describe(event, self.speed.images_per_s(event), self.verbose)}, {left} left"
+        return f"{left} left, {describe(event, self.speed.images_per_s(event), self.verbose)}"
 
 
 class NoProgress(PlainProgress):
@@ -70,12 +70,15 @@ class LiveProgress(PlainProgress):
     def __enter__(self) -> Self:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+        from rich.table import Column
 
+        # On a narrow terminal the end of the text gives way, not the bar or the percentage.
         self.bar = Progress(
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=16, table_column=Column(min_width=16)),
+            TaskProgressColumn(table_column=Column(min_width=4, no_wrap=True)),
+            TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
             console=Console(stderr=True, highlight=False),
+            expand=True,
         )
         self.task = self.bar.add_task("loading", total=1.0)
         self.bar.start()
