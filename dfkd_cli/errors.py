@@ -8,6 +8,14 @@ class DfkdError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str, facts: object = None):
+        super().__init__(message)
+        self.facts = facts  # a dataclass of what was found out all the same, for the command's JSON document
+
+    def lines(self) -> list[str]:
+        """What is printed: one line per mistake."""
+        return [" ".join(str(self).split())]
+
 
 class UsageError(DfkdError):
     """A flag, a recipe key, a data folder or an output folder that cannot be used."""

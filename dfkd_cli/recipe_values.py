@@ -1,84 +1,131 @@
 """Plain values from YAML made frozen dataclasses: strict, and with every mistake reported at once."""
 
+import math
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 WRITTEN = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_STANDINS = {int: 1, float: 1.0, bool: False, str: ""}
 
 
-def build(kind: type, values: Any, where: str, problems: list[str]) -> Any:
-    """An instance of the dataclass `kind` from a mapping; None when something is wrong.
+class Problem(NamedTuple):
+    """One mistake: the dotted key it is about, and a sentence that names it."""
 
-    Each mistake appends one sentence to `problems`, with the dotted name of the key it is about.
+    key: str
+    text: str
+
+
+class BelowBoundError(ValueError):
+    """A value of a dataclass that is smaller than it may be."""
+
+    def __init__(self, name: str, value: float, at_least: float):
+        super().__init__(f"{name} is {value}; it must be at least {at_least:g}")
+        self.name, self.at_least = name, at_least
+
+
+def build(kind: type, values: Any, where: str, problems: list[Problem]) -> Any:
+    """An instance of the dataclass `kind` from a mapping.
+
+    Each mistake is appended to `problems`. The instance then holds stand-ins and is good for finding more mistakes
+    only; it is None where not even that can be made.
     """
     if not isinstance(values, dict):
-        problems.append(f"{where or 'the recipe'} must be a section with keys, not {values!r}")
+        problems.append(Problem(where, f"{where or 'the recipe'} must be a section with keys, not {values!r}"))
         return None
     hints = get_type_hints(kind)
     known = {field.name: field for field in fields(kind)}
+    misspelt: set[str] = set()
     for key in values.keys() - known.keys():
-        problems.append(f"unknown key '{_join(where, key)}'{did_you_mean(str(key), known)}")
-    before = len(problems)
-    built = {}
+        dotted = _join(where, key)
+        problems.append(Problem(dotted, f"unknown key '{dotted}'{did_you_mean(str(key), known)}"))
+        misspelt.update(get_close_matches(str(key), known, n=1))
+    built: dict[str, Any] = {}
+    standins: set[str] = set()
     for name, field in known.items():
+        before = len(problems)
         if name in values:
             built[name] = convert(hints[name], values[name], _join(where, name), problems)
-        elif field.default is MISSING and field.default_factory is MISSING:
-            problems.append(f"missing key '{_join(where, name)}'")
-    if len(problems) > before:
-        return None
-    try:
-        return kind(**built)
-    except ValueError as error:  # a range that the dataclass checks itself
-        problems.append(f"{where}: {error}" if where else str(error))
-        return None
+        elif field.default is MISSING and field.default_factory is MISSING and name not in misspelt:
+            problems.append(Problem(_join(where, name), f"missing key '{_join(where, name)}'"))
+        if len(problems) > before or (name in misspelt and name not in values):
+            standins.add(name)
+            built[name] = built[name] if is_dataclass(built.get(name)) else _standin(hints[name])
+    return _instance(kind, built, standins, where, problems)
 
 
-def convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
+def _instance(kind: type, values: dict[str, Any], standins: set[str], where: str, problems: list[Problem]) -> Any:
+    """The dataclass with these values; one after the other, those below their bound are reported and raised to it."""
+    while True:
+        try:
+            return kind(**values)
+        except BelowBoundError as error:
+            if error.name not in standins:
+                problems.append(Problem(_join(where, error.name), f"{where}: {error}" if where else str(error)))
+            standins.add(error.name)
+            values = values | {error.name: error.at_least}
+        except ValueError as error:
+            if not standins:  # with stand-ins, a check of several values says nothing about the user's
+                problems.append(Problem(where, f"{where}: {error}" if where else str(error)))
+            return None
+
+
+def _standin(hint: Any) -> Any:
+    """Some value of this type, in place of one that is missing or wrong."""
+    if is_dataclass(hint) and isinstance(hint, type):
+        return build(hint, {}, "", [])
+    if get_origin(hint) is Literal:
+        return get_args(hint)[0]
+    return _STANDINS.get(hint)
+
+
+def convert(hint: Any, value: Any, where: str, problems: list[Problem]) -> Any:
     """The value as the annotated type; a mistake appends to `problems`."""
     if hint in WRITTEN:
         return _scalar(hint, value, where, problems)
     if is_dataclass(hint) and isinstance(hint, type):
         return build(hint, value, where, problems)
-    origin = get_origin(hint)
+    origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
-        if value not in get_args(hint):
-            choices = ", ".join(str(choice) for choice in get_args(hint))
-            problems.append(f"'{where}' is {value!r}; choose one of: {choices}")
+        if value not in arguments:
+            choices = ", ".join(map(str, arguments))
+            text = f"'{where}' is {value!r}{did_you_mean(str(value), arguments)}; choose one of: {choices}"
+            problems.append(Problem(where, text))
         return value
     if origin in (Union, UnionType):
-        options = [option for option in get_args(hint) if option is not type(None)]
+        options = [option for option in arguments if option is not type(None)]
         return None if value is None else convert(options[0], value, where, problems)
+    if origin is tuple and arguments[1:] == (...,):
+        if isinstance(value, list):
+            return tuple(convert(arguments[0], entry, where, problems) for entry in value)
+        problems.append(Problem(where, f"'{where}' is {value!r}; it must be a list"))
+        return value
     raise TypeError(f"{where}: recipes cannot hold {hint}")
 
 
-def _scalar(kind: type, value: Any, where: str, problems: list[str]) -> Any:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is float and (number or isinstance(value, str)):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-3 as text
-        except ValueError:
-            pass
-    elif kind is int and number and value == int(value):
+def _scalar(kind: type, value: Any, where: str, problems: list[Problem]) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is float and number:
+        return float(value)
+    if kind is int and number and value == int(value):
         return int(value)
-    elif isinstance(value, kind) and kind in (bool, str):
+    if kind in (bool, str) and isinstance(value, kind):
         return value
-    problems.append(f"'{where}' is {value!r}; it must be {WRITTEN[kind]}")
+    problems.append(Problem(where, f"'{where}' is {value!r}; it must be {WRITTEN[kind]}"))
     return value
 
 
 def require(values: object, at_least: float, *names: str) -> None:
-    """Raises ValueError, for `build` to report, when one of these fields is below the bound."""
+    """Raises BelowBoundError, for `build` to report, when one of these fields is below the bound."""
     for name in names:
         if getattr(values, name) < at_least:
-            raise ValueError(f"{name} is {getattr(values, name)}; it must be at least {at_least:g}")
+            raise BelowBoundError(name, getattr(values, name), at_least)
 
 
 def did_you_mean(name: str, known: Any) -> str:
     """ "; did you mean 'x'?" for the closest known name, or nothing."""
-    close = get_close_matches(name, list(known), n=1)
+    close = get_close_matches(name, list(map(str, known)), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

@@ -118,6 +118,14 @@ class TestEveryMethod:
         assert all(parameter.grad is None for parameter in method.setting.student.parameters())
         assert method.setting.student.training
 
+    def test_tells_how_often_it_refreshes_before_the_first_step(self, name, norm):
+        method, run = make(name, norm=norm)
+        told, rounds = method.filling_rounds(), 0
+        while not method.ready(0.0):
+            run._refresh(0.0)
+            rounds += 1
+        assert rounds == told
+
     def test_shows_images_in_the_unit_range(self, name, norm):
         method, run = make(name, norm=norm)
         list(run.run())

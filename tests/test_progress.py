@@ -2,7 +2,7 @@
 
 import pytest
 
-from dfkd_cli.cli.compress import parse_budget
+from dfkd_cli.cli.arguments import parse_budget
 from dfkd_cli.cli.progress import PlainProgress, describe, time_left
 from dfkd_cli.engine import Event
 from dfkd_cli.errors import UsageError

@@ -1,18 +1,29 @@
 """The command line: parses, calls one plain function, prints. Nothing here imports torch before a command runs."""
 
-import sys
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from dfkd_cli import __version__
+from dfkd_cli.cli.application import Application, Command
+from dfkd_cli.cli.check import check
 from dfkd_cli.cli.compress import compress
 from dfkd_cli.cli.evaluate import evaluate
-from dfkd_cli.errors import DfkdError, OutOfMemoryError, is_out_of_memory
+from dfkd_cli.cli.inspect import inspect
+from dfkd_cli.cli.models import models
+from dfkd_cli.cli.plan import plan
+from dfkd_cli.cli.recipes import recipes
+from dfkd_cli.cli.schema import schema
 
-# A Markdown list: one code per line in `dfkd --help`.
-EXIT_CODES = """Exit codes:
+# Markdown lists: one item per line in `dfkd --help`.
+EPILOG = """Start here:
+
+- dfkd inspect TEACHER: what is in this file, and which recipes fit it
+- dfkd recipes, dfkd models: what there is to choose from
+- dfkd plan TEACHER --student NAME: how long it will take
+- dfkd compress TEACHER --student NAME --out out/
+
+Exit codes:
 
 - 0: done
 - 1: the run failed
@@ -22,41 +33,30 @@ EXIT_CODES = """Exit codes:
 - 5: a quality gate was missed
 - 6: out of memory
 - 130: interrupted
+
+Every option is also an environment variable, DFKD_COMMAND_OPTION: DFKD_COMPRESS_RECIPE=ssd is
+dfkd compress --recipe ssd.
 """
 
-
-class ErrorReportingGroup(TyperGroup):
-    """Makes a user's mistake one line on stderr and an exit code; a bug keeps its traceback."""
-
-    def invoke(self, ctx: typer.Context) -> object:
-        """Run the command; raises typer.Exit with the documented code after an error the user can act on."""
-        try:
-            return super().invoke(ctx)
-        except DfkdError as error:
-            code = _complain(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            code = _complain("interrupted", 130)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = str(error).splitlines()[0] if str(error) else "no memory left"
-            code = _complain(
-                f"out of memory: {reason}; use smaller batches or a smaller network", OutOfMemoryError.exit_code
-            )
-        raise typer.Exit(code)
-
-
 app = typer.Typer(
-    cls=ErrorReportingGroup,
+    cls=Application,
     help="Compress a trained vision classifier into a smaller one without its training data.",
-    epilog=EXIT_CODES,
-    no_args_is_help=True,
+    epilog=EPILOG,
+    invoke_without_command=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     suggest_commands=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.command()(compress)
-app.command()(evaluate)
+CHOOSE, RUN, JUDGE = "Choose and look before", "Compress", "Judge and use the result"
+app.command(cls=Command, rich_help_panel=CHOOSE)(inspect)
+app.add_typer(recipes, name="recipes", rich_help_panel=CHOOSE)
+app.command(cls=Command, rich_help_panel=CHOOSE)(models)
+app.command(cls=Command, rich_help_panel=CHOOSE)(check)
+app.command(cls=Command, rich_help_panel=CHOOSE)(plan)
+app.command(cls=Command, rich_help_panel=RUN)(compress)
+app.command(cls=Command, rich_help_panel=JUDGE)(evaluate)
+app.command(cls=Command, rich_help_panel=JUDGE)(schema)
 
 
 def _print_version(asked: bool) -> None:
@@ -67,18 +67,16 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help(), end="")
+        raise typer.Exit(2)
 
 
 def main() -> None:
     """The `dfkd` command."""
     app()
-
-
-def _complain(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return code

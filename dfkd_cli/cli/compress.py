@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkd_cli.cli import options
+from dfkd_cli.cli.arguments import JobArguments, parse_time, taking
 from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from dfkd_cli.report import Report
 
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
-
+@taking(JobArguments)
 def compress(
-    teacher: Annotated[
-        str,
-        typer.Argument(
-            metavar="TEACHER",
-            help="A checkpoint, TorchScript or .pt2 file, a folder with config.json, or timm:NAME, hf-hub:NAME.",
-        ),
-    ],
-    student: Annotated[str, typer.Option(help="Architecture to train, any name timm knows, or cifar_resnet20, ...")],
+    arguments: JobArguments,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the student, its report and pictures.")
-    ] = None,
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, or a YAML file.")] = "ssd",
-    budget: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Time for the whole run, e.g. 90s, 30m, 2h. Default: the recipe's steps."),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value, e.g. --set train.lr=0.05."),
-    ] = None,
-    eval_data: Annotated[
-        str | None,
-        typer.Option("--eval", metavar="DIR", help="Labelled images to measure the result on; used for nothing else."),
-    ] = None,
-    pool: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Unlabelled pictures to learn from, for recipe unlabeled."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in --out.")] = False,
     resume: Annotated[
@@ -56,64 +29,28 @@ def compress(
     checkpoint_every: Annotated[
         str, typer.Option(metavar="TIME|STEPS", help="How often to save what --resume needs, e.g. 10m or 500.")
     ] = "5m",
-    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
-    device: options.Device = "auto",
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this machine is faster with it.")
-    ] = "auto",
-    arch: options.Arch = None,
-    num_classes: options.NumClasses = None,
-    input_size: options.InputSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    output: options.Output = None,
-    trust_pickle: options.TrustPickle = False,
-) -> None:
+) -> object:
     """Train a small student of TEACHER on images made from TEACHER itself, or on unlabelled pictures (--pool)."""
-    changes = list(overrides or [])
-    if budget is not None:
-        changes.append(f"train.budget={parse_budget(budget)}")
     folder = output_folder(out, resume)
-    load = options.load_options(arch, num_classes, input_size, mean, std, output, trust_pickle)
+    every = parse_interval(checkpoint_every)
+    with arguments.make_progress() as progress:
+        job = arguments.job(folder)
 
-    from dfkd_cli.checkpoint import Interval
-    from dfkd_cli.cli.progress import make_progress
-    from dfkd_cli.job import Job
-    from dfkd_cli.run import compress
+        from dfkd_cli import run
+        from dfkd_cli.checkpoint import Interval
 
-    job = Job(
-        teacher=teacher,
-        load=load,
-        student=student,
-        recipe=recipe,
-        overrides=tuple(changes),
-        out=folder,
-        overwrite=overwrite,
-        seed=seed,
-        device=device,
-        precision=precision,
-        eval_data=eval_data,
-        pool=pool,
-        resume=resume is not None,
-        checkpoint_every=Interval(*parse_interval(checkpoint_every)),
-        command=shlex.join(["dfkd", *sys.argv[1:]]),
-    )
-    with make_progress() as progress:
-        report = compress(job, progress)
-    print(_summary(report, folder))
-
-
-def parse_budget(text: str) -> float:
-    """Seconds of a time such as 90s, 30m or 1.5h. Raises UsageError for anything else."""
-    seconds = _seconds(text)
-    if seconds is None:
-        raise UsageError(f"--budget {text}: write a time such as 90s, 30m or 2h")
-    return seconds
+        changes = {"overwrite": overwrite, "resume": resume is not None, "checkpoint_every": Interval(*every)}
+        report = run.compress(replace(job, **changes), progress)
+    if arguments.as_json:
+        return report
+    if not arguments.quiet:
+        print(_summary(report, folder))
+    return None
 
 
 def parse_interval(text: str) -> tuple[float | None, int | None]:
     """Seconds of a time such as 10m, or a number of steps; the other is None. Raises UsageError for anything else."""
-    seconds = _seconds(text)
+    seconds = parse_time(text)
     if seconds is None and not (text.isdecimal() and int(text) > 0):
         raise UsageError(f"--checkpoint-every {text}: write a time such as 10m, or a number of steps such as 500")
     return (seconds, None) if seconds is not None else (None, int(text))
@@ -127,13 +64,6 @@ def output_folder(out: Path | None, resume: Path | None) -> Path:
     if folder is None:
         raise UsageError("say with --out DIR where the student goes, or with --resume DIR which run to go on with")
     return folder
-
-
-def _seconds(text: str) -> float | None:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip().lower())
-    if match is None or float(match[1]) == 0.0:
-        return None
-    return float(match[1]) * _SECONDS[match[2]]
 
 
 def _summary(report: Report, out: Path) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dfkd_cli.cli import options
+from dfkd_cli.cli.arguments import NetworkArguments, taking
 from dfkd_cli.errors import GateMissedError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ _TOLERANCE = 1e-9  # 0.93 - 0.91 is a little more than 0.02 in floating point
 _GATES = "Gates: exit code 5 when missed"
 
 
+@taking(NetworkArguments)
 def evaluate(
+    arguments: NetworkArguments,
     student: Annotated[
         str, typer.Argument(metavar="STUDENT", help="Folder or file of a student, or any network that dfkd compresses.")
     ],
@@ -32,7 +35,7 @@ def evaluate(
         ),
     ],
     teacher: Annotated[str | None, typer.Option(help="Compare with this network, in any form.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, accuracies as fractions.")] = False,
+    as_json: options.Json = False,
     min_accuracy: Annotated[
         float | None, typer.Option(min=0, max=1, help="Least accuracy, a fraction.", rich_help_panel=_GATES)
     ] = None,
@@ -43,19 +46,11 @@ def evaluate(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward.")] = 256,
-    device: options.Device = "auto",
-    arch: options.Arch = None,
     teacher_arch: Annotated[
         str | None,
         typer.Option(help="Architecture of TEACHER, where --arch is STUDENT's.", rich_help_panel=options.PANEL),
     ] = None,
-    num_classes: options.NumClasses = None,
-    input_size: options.InputSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    output: options.Output = None,
-    trust_pickle: options.TrustPickle = False,
-) -> None:
+) -> object:
     """Measure accuracy on labelled images, and with --teacher relative accuracy and agreement.
 
     A network that dfkd wrote says everything about itself. The options from --arch on are for the other one, or for
@@ -65,32 +60,23 @@ def evaluate(
         raise UsageError("--max-drop compares with a teacher; give --teacher too")
     if teacher_arch is not None and teacher is None:
         raise UsageError("--teacher-arch describes a teacher; give --teacher too")
-    flags = options.load_options(arch, num_classes, input_size, mean, std, output, trust_pickle)
+    flags = arguments.load_options()
 
-    import dataclasses
+    from dfkd_cli.measurement import measure
 
-    from dfkd_cli import evaluation
-    from dfkd_cli.datasets import open_dataset
-    from dfkd_cli.device import resolve_device
-    from dfkd_cli.loading import load_classifier
-
-    where = resolve_device(device)
     student_flags, teacher_flags = _who_gets(flags, teacher_arch, student, teacher)
-    network = load_classifier(student, student_flags)
-    pictures = open_dataset(data, network.spec)
-    reference = None if teacher is None else load_classifier(teacher, teacher_flags)
-    for note in (*network.origin.notes, *(reference.origin.notes if reference else ())):
-        print(f"note: {note}", file=sys.stderr)
-    result = evaluation.evaluate(network, pictures, where, teacher=reference, batch_size=batch_size)
-    facts = dataclasses.asdict(result) | {
-        "parameters": network.parameter_count(),
-        "file_bytes": _file_bytes(student),
-    }
-    if as_json:
-        print(json.dumps(facts))
-    else:
-        _print_table(facts)
-    _check_gates(result, min_accuracy, max_drop)
+    reference = None if teacher is None else (teacher, teacher_flags)
+    measured = measure((student, student_flags), data, reference, arguments.device, batch_size, _note)
+    missed = _missed_gate(measured, min_accuracy, max_drop)
+    if not as_json:
+        _print_table(asdict(measured))
+    if missed:
+        raise GateMissedError(missed, measured)
+    return measured if as_json else None
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
 
 
 def _who_gets(
@@ -106,17 +92,6 @@ def _who_gets(
         return flags, teacher_flags
     nothing = type(flags)()
     return (nothing, teacher_flags) if is_student(student) else (flags, nothing)
-
-
-def _file_bytes(source: str) -> int | None:
-    """Size of the weights' file; None for a name whose weights come from elsewhere."""
-    from pathlib import Path
-
-    from dfkd_cli.loading.hub_folder import find_weights
-
-    path = Path(source.removeprefix("local-dir:"))
-    path = find_weights(path) if path.is_dir() else path
-    return path.stat().st_size if path.is_file() else None
 
 
 def _print_table(facts: dict[str, Any]) -> None:
@@ -145,13 +120,15 @@ def _percent(share: float | None) -> str | None:
     return None if share is None else f"{100 * share:.2f} %"
 
 
-def _check_gates(result: Evaluation, min_accuracy: float | None, max_drop: float | None) -> None:
+def _missed_gate(result: Evaluation, min_accuracy: float | None, max_drop: float | None) -> str | None:
+    """What is below the bar, or None."""
     if min_accuracy is not None and result.accuracy < min_accuracy - _TOLERANCE:
-        raise GateMissedError(f"accuracy {result.accuracy:.4f} is below --min-accuracy {min_accuracy:g}")
+        return f"accuracy {result.accuracy:.4f} is below --min-accuracy {min_accuracy:g}"
     if max_drop is not None and result.teacher_accuracy is not None:
         drop = result.teacher_accuracy - result.accuracy
         if drop > max_drop + _TOLERANCE:
-            raise GateMissedError(
+            return (
                 f"accuracy {result.accuracy:.4f} is {drop:.4f} below the teacher's {result.teacher_accuracy:.4f}, "
                 f"more than --max-drop {max_drop:g}"
             )
+    return None

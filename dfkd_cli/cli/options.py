@@ -49,6 +49,7 @@ TrustPickle = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout (see `dfkd schema`).")]
 Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")]
 
 

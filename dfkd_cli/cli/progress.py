@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
     from dfkd_cli.engine import Event
 
+Kind = Literal["auto", "bar", "text", "none"]
+SHOWN = ("loss", "agreement", "synthesis/bn", "synthesis/hit_rate")  # of an event's metrics
 LINE_EVERY_S = 10.0  # plain lines are for logs, where fewer are better
 
 
-def make_progress() -> PlainProgress:
-    """The live bar when stderr is a terminal, else plain lines."""
-    return LiveProgress() if sys.stderr.isatty() else PlainProgress()
+def make_progress(kind: Kind = "auto", notes: bool = True, verbose: bool = False) -> PlainProgress:
+    """What shows a run: `auto` is the live bar when stderr is a terminal, else plain lines."""
+    if kind == "auto":
+        kind = "bar" if sys.stderr.isatty() else "text"
+    return {"bar": LiveProgress, "text": PlainProgress, "none": NoProgress}[kind](notes, verbose)
 
 
 class PlainProgress:
-    """One line every few seconds and at the end of a phase."""
+    """One line every few seconds and at the end of a phase; with `verbose` one for every event, with all terms."""
 
-    def __init__(self) -> None:
+    def __init__(self, notes: bool = True, verbose: bool = False) -> None:
+        self.notes, self.verbose = notes, verbose
         self.started = time.monotonic()
         self.printed = float("-inf")
         self.phase = ""
@@ -34,16 +39,29 @@ class PlainProgress:
 
     def note(self, text: str) -> None:
         """Prints the sentence."""
-        print(f"note: {text}", file=sys.stderr)
+        if self.notes:
+            print(f"note: {text}", file=sys.stderr)
 
     def event(self, event: Event) -> None:
         """Prints a line when the last one is long enough ago."""
-        rate = self.speed.images_per_s(event)
+        line = self.line(event)
         now = time.monotonic()
-        if now - self.printed >= LINE_EVERY_S or event.progress >= 1.0 or event.phase != self.phase:
+        due = now - self.printed >= LINE_EVERY_S or event.progress >= 1.0 or event.phase != self.phase
+        if due or self.verbose:
             self.printed, self.phase = now, event.phase
-            left = time_left(now - self.started, event.progress)
-            print(f"{event.progress:4.0%}  {describe(event, rate)}, {left} left", file=sys.stderr, flush=True)
+            print(f"{event.progress:4.0%}  {line}", file=sys.stderr, flush=True)
+
+    def line(self, event: Event) -> str:
+        """How long the rest will take, and what the event says."""
+        left = time_left(time.monotonic() - self.started, event.progress)
+        return f"{left} left, {describe(event, self.speed.images_per_s(event), self.verbose)}"
+
+
+class NoProgress(PlainProgress):
+    """Notes only."""
+
+    def event(self, event: Event) -> None:
+        """Nothing."""
 
 
 class LiveProgress(PlainProgress):
@@ -52,12 +70,15 @@ class LiveProgress(PlainProgress):
     def __enter__(self) -> Self:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+        from rich.table import Column
 
+        # On a narrow terminal the end of the text gives way, not the bar or the percentage.
         self.bar = Progress(
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=16, table_column=Column(min_width=16)),
+            TaskProgressColumn(table_column=Column(min_width=4, no_wrap=True)),
+            TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
             console=Console(stderr=True, highlight=False),
+            expand=True,
         )
         self.task = self.bar.add_task("loading", total=1.0)
         self.bar.start()
@@ -68,13 +89,12 @@ class LiveProgress(PlainProgress):
 
     def note(self, text: str) -> None:
         """Prints the sentence above the bar."""
-        self.bar.console.print(f"note: {text}", markup=False, soft_wrap=True)
+        if self.notes:
+            self.bar.console.print(f"note: {text}", markup=False, soft_wrap=True)
 
     def event(self, event: Event) -> None:
         """Moves the bar."""
-        rate = self.speed.images_per_s(event)
-        left = time_left(time.monotonic() - self.started, event.progress)
-        self.bar.update(self.task, completed=event.progress, description=f"{describe(event, rate)}, {left} left")
+        self.bar.update(self.task, completed=event.progress, description=self.line(event))
 
 
 class _Speed:
@@ -90,12 +110,12 @@ class _Speed:
         return rate
 
 
-def describe(event: Event, images_per_s: float) -> str:
+def describe(event: Event, images_per_s: float, all_terms: bool = False) -> str:
     """One line of what matters: phase, loss terms, agreement and speed."""
     shown = [f"{event.phase}, step {event.step:,}"]
-    for name in ("loss", "agreement", "synthesis/bn", "synthesis/hit_rate"):
+    for name in event.metrics if all_terms else SHOWN:
         value = event.metrics.get(name)
-        if isinstance(value, float):
+        if isinstance(value, float) and not name.startswith("images/"):
             shown.append(f"{name.removeprefix('synthesis/').replace('_', ' ')} {value:.3f}")
     shown.append(f"{event.metrics['images/kept']:,.0f} of {event.metrics['images/generated']:,.0f} images kept")
     if event.phase == "training":

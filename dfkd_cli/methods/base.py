@@ -62,6 +62,10 @@ class Method(ABC):
     def ready(self, progress: float) -> bool:
         """Whether there are images to learn from; until then the loop only refreshes."""
 
+    def filling_rounds(self) -> int:
+        """How many refreshes a run of a fixed number of steps makes before its first student step."""
+        return 1
+
     @abstractmethod
     def refresh(self, progress: float) -> Terms:
         """Renews the source of images; the student is frozen meanwhile. Returns what to log."""

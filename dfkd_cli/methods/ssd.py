@@ -1,5 +1,6 @@
 """SSD-KD: few synthetic images, balanced in class and difficulty, drawn by what is left to learn (arXiv:2406.07876)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,11 @@ class Ssd(StoringMethod):
         """Once the buffer is full and the generator warm, or the time for both is used up."""
         filled = len(self.buffer) == self.buffer.capacity
         return super().ready(progress) and (filled or progress >= self.options.warmup_share)
+
+    def filling_rounds(self) -> int:
+        """Until the buffer is full and the generator warm."""
+        batches = math.ceil(self.buffer.capacity / self.options.generator.batch_size)
+        return max(batches, self.options.warmup_rounds)
 
     def refresh(self, progress: float) -> Terms:
         """Trains the generator and puts its last batch into the buffer."""

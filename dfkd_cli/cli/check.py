@@ -1,0 +1,28 @@
+"""`dfkd check`: everything that is wrong with a recipe, before it costs anything."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dfkd_cli.cli import options
+from dfkd_cli.cli.arguments import Overrides
+from dfkd_cli.cli.completion import complete_recipe
+
+
+def check(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe's name.", autocompletion=complete_recipe)
+    ],
+    overrides: Overrides = None,
+    as_json: options.Json = False,
+) -> object:
+    """Check a recipe: every mistake with its line and the nearest right name. compress does the same before a run."""
+    from dfkd_cli.recipe_check import check_recipe
+
+    checked = check_recipe(recipe, list(overrides or []))
+    if as_json:
+        return checked
+    print(f"{recipe}: no mistakes; a recipe of the method {checked.method}, sha256 {checked.sha256}")
+    return None

@@ -1,0 +1,31 @@
+"""`dfkd models`: the networks a student can be."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dfkd_cli.cli import options
+
+
+def models(
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="[PATTERN]", help="Part of a name, or a pattern such as 'resnet*'.")
+    ] = None,
+    as_json: options.Json = False,
+) -> object:
+    """List the students that can be built: the benchmark networks of the field, then timm's with PATTERN."""
+    from dfkd_cli.student_list import list_students
+
+    students = list_students(pattern)
+    if as_json:
+        return students
+    for network in students.benchmark:
+        size = "x".join(map(str, network.input_size))
+        print(f"{network.name:24} {network.parameters:>12,} parameters at {size} and 10 classes")
+    for name in students.timm if pattern else ():
+        print(name)
+    if not pattern:
+        print(f"and {len(students.timm):,} architectures of timm: dfkd models 'mobilenet*'")
+    return None

@@ -1,0 +1,51 @@
+"""`dfkd schema`: what a program may expect of a command's --json."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from dfkd_cli.errors import UsageError
+from dfkd_cli.recipe_values import did_you_mean
+
+# Command -> module and dataclass of its document. By name, since most of the modules import torch.
+DOCUMENTS = {
+    "check": ("dfkd_cli.recipe_check", "Checked"),
+    "compress": ("dfkd_cli.report", "Report"),
+    "evaluate": ("dfkd_cli.measurement", "Measured"),
+    "inspect": ("dfkd_cli.inspection", "Inspection"),
+    "models": ("dfkd_cli.student_list", "Students"),
+    "plan": ("dfkd_cli.forecast", "Forecast"),
+    "recipes": ("dfkd_cli.recipe_list", "RecipeList"),
+    "recipes copy": ("dfkd_cli.recipe_list", "CopiedRecipe"),
+    "recipes show": ("dfkd_cli.recipe_list", "ShownRecipe"),
+}
+
+
+def schema(
+    command: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="COMMAND",
+            help="Any command with --json, e.g. evaluate or recipes show.",
+            autocompletion=lambda incomplete: [name for name in DOCUMENTS if name.startswith(incomplete)],
+        ),
+    ],
+) -> None:
+    """Print the JSON Schema of what COMMAND prints with --json."""
+    print(json.dumps(find_schema(" ".join(command)), indent=2))
+
+
+def find_schema(command: str) -> dict[str, Any]:
+    """The schema of a command's document. Raises UsageError for an unknown command."""
+    if command not in DOCUMENTS:
+        known = ", ".join(DOCUMENTS)
+        raise UsageError(f"no schema for '{command}'{did_you_mean(command, DOCUMENTS)}; known: {known}")
+
+    from dfkd_cli.json_schema import document_schema
+
+    module, kind = DOCUMENTS[command]
+    return document_schema(command, getattr(import_module(module), kind))

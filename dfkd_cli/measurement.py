@@ -1,0 +1,34 @@
+"""`dfkd evaluate` without its flags: one network, and where there is one its teacher, on labelled images."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from dfkd_cli import evaluation
+from dfkd_cli.cost import file_bytes
+from dfkd_cli.datasets import open_dataset
+from dfkd_cli.device import resolve_device
+from dfkd_cli.loading import LoadOptions, load_classifier
+
+Source = tuple[str, LoadOptions]  # what the user typed, and the flags for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(evaluation.Evaluation):
+    """What `dfkd evaluate --json` prints."""
+
+    parameters: int
+    file_bytes: int | None  # of the weights; None when they do not come from one file
+
+
+def measure(
+    student: Source, data: str, teacher: Source | None, device: str, batch_size: int, note: Callable[[str], None]
+) -> Measured:
+    """Loads both networks, tells `note` what the user should know of them, and measures."""
+    where = resolve_device(device)
+    network = load_classifier(*student)
+    pictures = open_dataset(data, network.spec)
+    reference = None if teacher is None else load_classifier(*teacher)
+    for text in (*network.origin.notes, *(reference.origin.notes if reference else ())):
+        note(text)
+    result = evaluation.evaluate(network, pictures, where, teacher=reference, batch_size=batch_size)
+    return Measured(**asdict(result), parameters=network.parameter_count(), file_bytes=file_bytes(student[0]))

@@ -1,0 +1,136 @@
+"""How fast a run will go: the real loop, for a few rounds, with a clock that stands still."""
+
+import time
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+
+from dfkd_cli.clock import Clock
+from dfkd_cli.job import Parts
+from dfkd_cli.methods import Method
+from dfkd_cli.report import peak_memory_bytes
+from dfkd_cli.run import begin
+
+HALFWAY = 0.5  # of the training: what a method turns on at some moment is on by then
+REFRESH_EVERY = 2  # student steps between renewals while measuring, so that there are renewals to measure
+WARMING = 4  # laps that compilers and caches have for themselves: two of every kind
+ENOUGH_S, FEWEST, MOST = 6.0, 4, 40  # of measured laps
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the parts of a run take: seconds of wall clock, bytes of peak memory."""
+
+    start_s: float  # once: building, compiling and whatever else only the first steps cost
+    filling_rounds: int  # renewals before the first student step of a run without a budget
+    filling_s: float  # one of them
+    filling_share: float  # of a budget, at most, that they take together
+    refresh_s: float  # one renewal between student steps
+    step_s: float  # one student step
+    peak_bytes: int
+    laps: int  # that were measured
+
+
+class _StandingClock(Clock):
+    """Progress that somebody else sets."""
+
+    value = 0.0
+
+    def progress(self, step: int) -> float:
+        return self.value
+
+    def state_dict(self) -> dict[str, float]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Lap:
+    """Seconds of one round of the loop and of its two parts."""
+
+    filling: bool
+    total: float
+    refresh: float  # 0 in a round without a renewal
+    step: float
+
+
+class _Testbed:
+    """A run of the recipe that is stopped after every round."""
+
+    def __init__(self, parts: Parts, seed: int):
+        train = replace(parts.recipe.train, report_every=1, refresh_every=REFRESH_EVERY)
+        self.clock = _StandingClock()
+        self.run = begin(replace(parts, recipe=replace(parts.recipe, train=train)), self.clock, seed)
+        self.events = self.run.run()
+
+    def laps(self) -> tuple[list[_Lap], list[_Lap]]:
+        """Rounds to warm up, and then enough rounds to measure; fewer when the filling ends before."""
+        warming, measured, started = [], [], time.monotonic()
+        filling = self.clock.value == 0.0
+        while len(measured) < MOST and (len(measured) < FEWEST or time.monotonic() - started < ENOUGH_S):
+            lap = self._lap()
+            (warming if len(warming) < WARMING else measured).append(lap)
+            if filling and not lap.filling:
+                break
+        return warming, measured
+
+    def _lap(self) -> _Lap:
+        before, started = self.run.stopwatch.totals(), time.monotonic()
+        event = next(self.events)
+        total, after = time.monotonic() - started, self.run.stopwatch.totals()
+        refresh, step = (after.get(part, 0.0) - before.get(part, 0.0) for part in ("synthesis", "distillation"))
+        return _Lap(event.phase == "filling", total, refresh, step)
+
+
+def measure_pace(parts: Parts, seed: int) -> Pace:
+    """Trains `parts.student` for some rounds of its recipe; what it has learned then is worth nothing."""
+    started = time.monotonic()
+    bed = _Testbed(parts, seed)
+    method, built_s = bed.run.method, time.monotonic() - started
+    filling = bed.laps()
+    share = _filling_share(method)
+    bed.clock.value = HALFWAY
+    # Images enough to time a student step are there, and this method belongs to nobody else.
+    method.ready = lambda progress: True
+    training = bed.laps()
+    filling_s = _median([lap.refresh for lap in filling[1] or filling[0] if lap.filling])
+    refresh_s = _median([lap.refresh for lap in training[1] if lap.refresh])
+    step_s = _median([lap.step for lap in training[1]])
+    laps = [lap for part in (*filling, *training) for lap in part]
+    usual = sum(filling_s if lap.filling else step_s + (refresh_s if lap.refresh else 0.0) for lap in laps)
+    return Pace(
+        start_s=built_s + max(0.0, sum(lap.total for lap in laps) - usual),
+        filling_rounds=method.filling_rounds(),
+        filling_s=filling_s,
+        filling_share=share,
+        refresh_s=refresh_s,
+        step_s=step_s,
+        peak_bytes=peak_memory_bytes(parts.runtime.device) + _untouched_bytes(method, parts.runtime.device),
+        laps=len(laps),
+    )
+
+
+def _median(seconds: list[float]) -> float:
+    return median(seconds) if seconds else 0.0
+
+
+def _filling_share(method: Method) -> float:
+    """From which share of the training on the method is ready, however little it has."""
+    return next((percent / 100 for percent in range(101) if method.ready(percent / 100)), 1.0)
+
+
+def _untouched_bytes(method: Method, device: torch.device) -> int:
+    """Memory that the method has reserved for images which it has not made yet: a CPU gives it out only when used."""
+    kept = method.counts().kept
+    stores = [] if device.type == "cuda" else [tensor for tensor in _tensors(method.state_dict()) if tensor.ndim == 4]
+    return sum(store[kept:].nbytes for store in stores if len(store) > kept)
+
+
+def _tensors(state: object) -> list[torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        return [state]
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]

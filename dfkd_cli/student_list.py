@@ -1,0 +1,54 @@
+"""Which architectures `--student` takes."""
+
+import fnmatch
+from dataclasses import dataclass
+from functools import partial
+
+import timm
+import torch
+
+from dfkd_cli.errors import UsageError
+from dfkd_cli.loading.suggest import similar_names
+from dfkd_cli.models import BENCHMARK_ARCHS
+
+
+@dataclass(frozen=True)
+class BenchmarkNetwork:
+    """One of the networks that dfkd itself defines."""
+
+    name: str
+    input_size: tuple[int, int, int]  # channels, height, width in its paper
+    parameters: int  # at that size and 10 classes
+
+
+@dataclass(frozen=True)
+class Students:
+    """What `dfkd models --json` prints."""
+
+    benchmark: tuple[BenchmarkNetwork, ...]
+    timm: tuple[str, ...]
+
+
+def list_students(pattern: str | None) -> Students:
+    """Everything that matches: a shell pattern, or part of a name. Raises UsageError when nothing does."""
+    matches = partial(fnmatch.fnmatch, pat=_as_pattern(pattern))
+    own = [name for name in BENCHMARK_ARCHS if matches(name)]
+    others = [name for name in timm.list_models() if matches(name) and name not in BENCHMARK_ARCHS]
+    if not own and not others:
+        close = similar_names(pattern or "")
+        hint = f"did you mean {', '.join(close)}?" if close else "try part of a name, such as resnet"
+        raise UsageError(f"no architecture matches '{pattern}'; {hint}")
+    return Students(tuple(_benchmark_network(name) for name in own), tuple(others))
+
+
+def _as_pattern(pattern: str | None) -> str:
+    if not pattern:
+        return "*"
+    return pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+
+
+def _benchmark_network(name: str) -> BenchmarkNetwork:
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    size = network.pretrained_cfg["input_size"]
+    return BenchmarkNetwork(name, size, sum(parameter.numel() for parameter in network.parameters()))

@@ -1,0 +1,138 @@
+"""Every documented exit code, provoked through the installed command; and how quickly the quick ones come."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import INSTALLED, LOOK, TINY_RUN, installed, save_teacher
+from PIL import Image
+
+import dfkd_cli.cli
+from dfkd_cli.methods import METHODS
+from dfkd_cli.recipe_list import list_recipes
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+QUICK_S = 0.3
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    return save_teacher(tmp_path_factory.mktemp("teacher") / "teacher.pt")
+
+
+def compress(teacher: Path, out: Path, *more: object) -> list[object]:
+    return ["compress", teacher, *LOOK, "--student", "cifar_resnet8", "--out", out, *TINY_RUN, *more]
+
+
+def test_0_is_success():
+    assert installed("check", "ssd").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (("--set", "train.lr=1e30", "--set", "train.steps=8"), 1, "not finite"),
+        (("--studnt", "lenet5"), 2, "did you mean --student?"),
+        (("--set", "options.generator.batch_size=1000000000000"), 6, "out of memory"),
+    ],
+)
+def test_a_run_that_fails_says_why_and_leaves_nothing(teacher, tmp_path, more, code, message):
+    done = installed(*compress(teacher, tmp_path / "out", *more))
+    assert done.returncode == code, done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert message in error
+    assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_3_is_a_teacher_that_cannot_be_read(tmp_path):
+    (tmp_path / "teacher.pt").write_text("<!DOCTYPE html><title>404</title>")
+    done = installed("inspect", tmp_path / "teacher.pt")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "HTML page" in done.stderr
+
+
+def test_4_is_a_recipe_that_does_not_fit(tmp_path):
+    """A linear network has nothing but logits, which is too little for any recipe with needs."""
+    import torch
+    from torch import nn
+
+    program = torch.export.export(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval(), (torch.rand(4, 1, 8, 8),))
+    torch.export.save(program, tmp_path / "teacher.pt2")
+    needy = [entry for entry in list_recipes().recipes if set(entry.needs) & {"batchnorm", "stages"}]
+    if not needy:
+        pytest.skip(f"none of the recipes needs anything: {', '.join(METHODS)}")
+    names = ("--mean", "0.4", "--std", "0.3", "--student", "cifar_resnet8", "--out", tmp_path / "out")
+    done = installed("compress", tmp_path / "teacher.pt2", *names, "--recipe", needy[0].name)
+    assert done.returncode == 4, done.stderr
+    assert "recipes that fit" in done.stderr
+
+
+def test_5_is_a_missed_gate(teacher, tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8), 100).save(tmp_path / name / "1.png")
+    done = installed("evaluate", teacher, *LOOK, "--data", tmp_path, "--min-accuracy", 0.9, "--json")
+    assert done.returncode == 5, done.stderr
+    document = json.loads(done.stdout)
+    assert document["accuracy"] == pytest.approx(1 / 3)  # one picture per class, all the same
+    assert document["error"] == {"message": "accuracy 0.3333 is below --min-accuracy 0.9", "exit_code": 5}
+
+
+def test_130_is_an_interrupted_run(teacher, tmp_path):
+    arguments = compress(teacher, tmp_path / "out", "--set", "train.steps=1000000", "--set", "train.compile=off")
+    with subprocess.Popen([INSTALLED, *map(str, arguments)], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "training" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert "error: interrupted" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 5, 6, 130])
+def test_every_code_is_documented(code):
+    assert f"- {code}: " in dfkd_cli.cli.EPILOG
+    assert f"\n| {code} | " in README
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--help"], 0), (["recipes"], 0), (["recipes", "--json"], 0), (["compress", "--studnt"], 2), (["compres"], 2)],
+)
+def test_help_recipes_and_wrong_usage_are_instant(arguments, code):
+    """In time of the processor, which other work on the machine does not change much."""
+    program = (
+        "import sys\nfrom dfkd_cli.cli import main\n"
+        "try: main()\nfinally: print([name for name in ('torch', 'timm', 'numpy') if name in sys.modules])"
+    )
+    seconds = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert done.returncode == code
+        assert done.stdout.endswith("[]\n")
+    assert min(seconds) <= QUICK_S
+
+
+def test_bare_dfkd_shows_the_help():
+    done = installed()
+    assert done.returncode == 2
+    assert "Choose and look before" in done.stdout
+
+
+def test_completion_offers_recipes_and_students():
+    for words, answer in ((["compress", "t.pt", "--recipe", "s"], "ssd"), (["plan", "--student", "len"], "lenet5")):
+        line = " ".join(["dfkd", *words])
+        told = {"_DFKD_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words))}
+        assert answer in installed(environment=os.environ | told).stdout.split()

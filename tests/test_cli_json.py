@@ -1,0 +1,174 @@
+"""`--json`: one document on stdout, as its schema says, whatever happens; and options from the environment."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import INSTALLED, LOOK, TINY_RUN, dfkd, installed, save_teacher
+from jsonschema import Draft202012Validator
+from PIL import Image
+
+from dfkd_cli.cli.schema import DOCUMENTS, find_schema
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """A folder with a teacher, pictures and a recipe."""
+    root = tmp_path_factory.mktemp("json")
+    save_teacher(root / "teacher.pt")
+    for name in ("a", "b", "c"):
+        (root / "data" / name).mkdir(parents=True)
+        Image.new("L", (8, 8), 100).save(root / "data" / name / "1.png")
+    return root
+
+
+def commands(root: Path) -> dict[str, list[object]]:
+    run = [root / "teacher.pt", *LOOK, "--student", "cifar_resnet8", *TINY_RUN, "--progress", "text"]
+    return {
+        "check": ["check", "ssd"],
+        "compress": ["compress", *run, "--out", root / "out", "--overwrite"],
+        "evaluate": ["evaluate", root / "teacher.pt", *LOOK, "--data", root / "data", "--teacher", root / "teacher.pt"],
+        "inspect": ["inspect", root / "teacher.pt", *LOOK],
+        "models": ["models"],
+        "plan": ["plan", *run],
+        "recipes": ["recipes"],
+        "recipes copy": ["recipes", "copy", "ssd", root / "copied.yaml"],
+        "recipes show": ["recipes", "show", "ssd"],
+    }
+
+
+# What makes each command fail, in place of its arguments after the command's own words.
+MISTAKES: dict[str, list[object]] = {
+    "check": ["nowhere.yaml"],
+    "compress": ["nowhere.pt", "--student", "lenet5", "--out", "out"],
+    "evaluate": ["nowhere.pt"],
+    "inspect": ["nowhere.pt"],
+    "models": ["nowhere"],
+    "plan": ["nowhere.pt", "--student", "lenet5", "--budget", "soon"],
+    "recipes": ["--wrong"],
+    "recipes copy": ["ssd", "/nowhere/my.yaml"],
+    "recipes show": ["nowhere"],
+}
+
+
+def validated(command: str, text: str) -> dict[str, Any]:
+    """The one document in `text`, as the command's schema has it."""
+    document = json.loads(text)
+    schema = find_schema(command)
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(document)
+    return document
+
+
+def test_every_command_has_a_case():
+    assert set(DOCUMENTS) == set(MISTAKES) == set(commands(Path()))
+
+
+@pytest.mark.parametrize("command", DOCUMENTS)
+def test_success_is_one_valid_document(files, command):
+    result = dfkd(*commands(files)[command], "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "error" not in validated(command, result.stdout)
+
+
+@pytest.mark.parametrize("command", DOCUMENTS)
+def test_failure_is_one_valid_document_too(files, command):
+    result = dfkd(*command.split(), *MISTAKES[command], "--json")
+    document = validated(command, result.stdout)
+    assert document["error"]["exit_code"] == result.exit_code == 2
+    assert result.stderr == f"error: {document['error']['message']}\n"
+
+
+@pytest.mark.parametrize("command", DOCUMENTS)
+def test_schema_is_printed_and_refuses_what_is_not_the_document(command):
+    schema = json.loads(dfkd("schema", *command.split()).stdout)
+    assert schema == find_schema(command)
+    assert not Draft202012Validator(schema).is_valid({})
+    assert not Draft202012Validator(schema).is_valid({"error": {"message": "no code"}})
+
+
+def test_schema_of_an_unknown_command_suggests_one():
+    result = dfkd("schema", "evalute")
+    assert result.exit_code == 2
+    assert "did you mean 'evaluate'" in result.stderr
+
+
+def test_a_missed_gate_keeps_what_was_measured(files):
+    result = dfkd(*commands(files)["evaluate"], "--min-accuracy", 0.99, "--json")
+    document = validated("evaluate", result.stdout)
+    assert document["accuracy"] < 0.99
+    assert document["error"]["exit_code"] == result.exit_code == 5
+
+
+def test_a_bug_is_a_document_and_a_traceback(files, monkeypatch):
+    monkeypatch.setattr("dfkd_cli.student_list.list_students", lambda *_: 1 // 0)
+    result = dfkd("models", "--json")
+    assert "ZeroDivisionError" in validated("models", result.stdout)["error"]["message"]
+    assert "Traceback" in result.stderr
+    assert result.exit_code == 1
+
+
+def test_a_real_process_keeps_stdout_for_the_document(files):
+    done = installed(*commands(files)["compress"], "--json")
+    assert done.returncode == 0, done.stderr
+    assert validated("compress", done.stdout) == json.loads((files / "out" / "report.json").read_text())
+    assert "note: teacher" in done.stderr
+
+
+def test_options_come_from_the_environment_and_flags_win(files, monkeypatch):
+    monkeypatch.setenv("DFKD_RECIPES_SHOW_SET", "train.lr=1e-3 train.steps=7")
+    monkeypatch.setenv("DFKD_RECIPES_SHOW_JSON", "1")
+    shown = validated("recipes show", dfkd("recipes", "show", "ssd").stdout)
+    assert (shown["values"]["train"]["lr"], shown["values"]["train"]["steps"]) == (0.001, 7)
+    again = validated("recipes show", dfkd("recipes", "show", "ssd", "--set", "train.steps=8").stdout)
+    assert again["values"]["train"]["steps"] == 8
+    monkeypatch.setenv("DFKD_EVALUATE_DATA", str(files / "data"))
+    monkeypatch.setenv("DFKD_EVALUATE_MEAN", "0.4")
+    result = dfkd("evaluate", files / "teacher.pt", *LOOK[:2], *LOOK[4:])
+    assert result.exit_code == 0, result.stderr
+    monkeypatch.setenv("DFKD_EVALUATE_BATCH_SIZE", "none")
+    assert dfkd("evaluate", files / "teacher.pt", *LOOK).exit_code == 2
+
+
+def test_quiet_prints_nothing_and_verbose_every_term(files):
+    run = commands(files)["compress"]
+    quiet = dfkd(*run, "-q")
+    assert (quiet.stdout, quiet.stderr) == ("", "")
+    verbose = dfkd(*run, "-v").stderr
+    assert "kd " in verbose
+    assert len(verbose.splitlines()) > len(dfkd(*run).stderr.splitlines())
+    silent = dfkd(*run, "--progress", "none")
+    assert "note: " in silent.stderr
+    assert "training" not in silent.stderr
+    assert dfkd(*run, "-q", "-v").exit_code == 2
+
+
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_a_terminal_gets_a_bar_and_no_color_is_honoured(files, environment, coloured):
+    terminal, its_end = pty.openpty()
+    inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    process = subprocess.Popen(
+        [INSTALLED, *map(str, commands(files)["compress"]), "--progress", "auto"],
+        stdout=subprocess.DEVNULL,
+        stderr=its_end,
+        env=inherited | {"TERM": "xterm-256color"} | environment,
+    )
+    os.close(its_end)
+    shown = b""
+    while chunk := _read(terminal):
+        shown += chunk
+    assert process.wait() == 0, shown
+    assert "100%" in shown.decode()
+    assert bool(re.search(rb"\x1b\[[0-9;]*3[0-9]", shown)) == coloured
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # the other end is closed
+        return b""

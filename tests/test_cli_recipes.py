@@ -1,0 +1,158 @@
+"""`dfkd recipes`, `dfkd models` and `dfkd check`: what can be chosen, and what is wrong with a choice."""
+
+import json
+from dataclasses import fields
+
+import pytest
+from command_line import TINY_RUN, dfkd
+
+from dfkd_cli.cli.completion import STUDENTS, complete_recipe, complete_student
+from dfkd_cli.methods import METHODS, Needs
+from dfkd_cli.models import BENCHMARK_ARCHS
+from dfkd_cli.recipe import load_recipe
+from dfkd_cli.recipe_file import shipped_recipes
+from dfkd_cli.recipe_list import list_recipes
+from dfkd_cli.student_list import list_students
+
+SIX_MISTAKES = """\
+method: sdd
+train:
+  stepz: 100
+  budget: null
+  compile: offf
+  batch_size: 1
+  lr: 1e-3
+  momentum: 0.9
+  weight_decay: 5e-4
+  warmup: 0.05
+  refresh_every: 4
+  report_every: many
+augmentation:
+  flip: yes
+  shift: 0.125
+  mix: 0.3
+"""
+
+
+def test_every_recipe_is_listed_with_what_people_choose_by():
+    result = dfkd("recipes")
+    assert result.exit_code == 0
+    for entry in list_recipes().recipes:
+        assert entry.name in result.stdout
+        assert all((entry.summary, entry.use_when, entry.cost, entry.measured))
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_what_a_recipe_says_it_needs_is_what_its_method_needs(name):
+    (entry,) = [entry for entry in list_recipes().recipes if entry.name == name]
+    needs = METHODS[entry.method].needs
+    assert set(entry.needs) == {field.name for field in fields(Needs) if getattr(needs, field.name)}
+
+
+def test_show_prints_the_file_and_with_resolved_every_value():
+    assert dfkd("recipes", "show", "ssd").stdout == shipped_recipes()["ssd"]
+    resolved = dfkd("recipes", "show", "ssd", "--set", "train.lr=1e-3", "--resolved").stdout
+    assert resolved == load_recipe("ssd", ["train.lr=0.001"]).to_yaml()
+
+
+def test_what_a_recipe_says_about_itself_does_not_change_its_hash(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(load_recipe("ssd", []).to_yaml())
+    assert load_recipe(str(path), []).sha256() == load_recipe("ssd", []).sha256()
+
+
+def test_copy_writes_a_recipe_that_checks_and_never_over_a_file(tmp_path):
+    path = tmp_path / "my.yaml"
+    assert dfkd("recipes", "copy", "ssd", path).exit_code == 0
+    assert load_recipe(str(path), []) == load_recipe("ssd", [])
+    path.write_text("mine")
+    result = dfkd("recipes", "copy", "ssd", path)
+    assert result.exit_code == 2
+    assert "exists" in result.stderr
+    assert path.read_text() == "mine"
+    assert dfkd("recipes", "copy", "ssd", tmp_path / "nowhere" / "my.yaml").exit_code == 2
+
+
+def test_all_six_mistakes_are_told_with_line_and_suggestion(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text(SIX_MISTAKES + load_recipe("ssd", []).to_yaml().partition("mix: 0.3\n")[2])
+    result = dfkd("check", path)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    said = result.stderr.splitlines()
+    expected = [
+        (1, "unknown method 'sdd'; did you mean 'ssd'?; known: " + ", ".join(METHODS)),
+        (3, "unknown key 'train.stepz'; did you mean 'steps'?"),
+        (5, "'train.compile' is 'offf'; did you mean 'off'?; choose one of: auto, on, off"),
+        (6, "train: batch_size is 1; it must be at least 2"),
+        (12, "'train.report_every' is 'many'; it must be a whole number"),
+        (14, "'augmentation.flip' is 'yes'; it must be true or false"),
+    ]
+    assert said == [f"error: {path}:{line}: {text}" for line, text in expected]
+
+
+def test_compress_makes_the_same_check(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text(SIX_MISTAKES)
+    checked = dfkd("check", path, "--json")
+    started = dfkd("compress", "teacher.pt", "--student", "lenet5", "--out", tmp_path / "out", "--recipe", path)
+    assert started.exit_code == checked.exit_code == 2
+    assert started.stderr == checked.stderr
+    keys = {mistake["key"] for mistake in json.loads(checked.stdout)["mistakes"]}
+    assert {"method", "train.stepz", "train.compile", "options"} < keys
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method: ssd\ntrain:\n  lr: 1\n  lr: 2\n", ":4: 'train.lr' is written twice, in lines 3 and 4"),
+        ("method: [ssd]\n", ":1: unknown method '['ssd']'"),
+        ("train: {}\n", ":1: missing key 'method'"),
+        ("method: ssd\ntrain: 3\n", ":2: train must be a section with keys, not 3"),
+        ("method: ssd\n\ttrain: 3\n", ":2: not YAML"),
+        ("a: &a\n  b: *a\n", ":1: unknown key 'a'"),
+        ("method: ssd\nextra: 1\n", ":2: unknown key 'extra'"),
+        ("method: ssd\n", ":1: missing section 'options'"),
+        ("about:\n  needs: all\n", ":2: 'about.needs' is 'all'; it must be a list"),
+    ],
+)
+def test_other_mistakes_have_their_line_too(tmp_path, text, message):
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    result = dfkd("check", path)
+    assert result.exit_code == 2
+    assert f"error: {path}{message}" in result.stderr
+
+
+def test_a_mistake_in_an_override_names_the_override():
+    result = dfkd("check", "ssd", "--set", "train.lrr=1", "--set", "options.generator.width=0")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "error: --set options.generator.width=0: options.generator: width is 0; it must be at least 1",
+        "error: --set train.lrr=1: unknown key 'train.lrr'; did you mean 'lr'?",
+    ]
+
+
+def test_a_good_recipe_checks():
+    result = dfkd("check", "ssd", *TINY_RUN)
+    assert result.exit_code == 0
+    assert "no mistakes" in result.stdout
+
+
+def test_models_lists_the_own_networks_first_and_timms_by_pattern():
+    everything = dfkd("models").stdout.splitlines()
+    assert [line.split()[0] for line in everything[:-1]] == list(BENCHMARK_ARCHS)
+    assert "75,290" in everything[0]
+    assert dfkd("models", "*net18_half").stdout.split()[0] == "cifar_resnet18_half"
+    assert "resnet18d" in dfkd("models", "resnet18").stdout.splitlines()
+    nothing = dfkd("models", "mobilnetv2_100")
+    assert nothing.exit_code == 2
+    assert "did you mean mobilenetv2_100" in nothing.stderr
+
+
+def test_the_shell_completes_names_that_exist():
+    assert complete_recipe("s") == [name for name in shipped_recipes() if name.startswith("s")]
+    assert complete_student("cifar_resnet18") == ["cifar_resnet18", "cifar_resnet18_half"]
+    known = list_students(None)
+    assert set(BENCHMARK_ARCHS) <= set(STUDENTS) <= {*BENCHMARK_ARCHS, *known.timm}

@@ -1,0 +1,100 @@
+"""`dfkd plan`: the reckoning, and a plan held against the run that it foresees."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command_line import LOOK, dfkd, save_teacher
+
+from dfkd_cli.forecast import SAVING_S, reckon
+from dfkd_cli.pace import Pace
+from dfkd_cli.recipe import load_recipe
+from dfkd_cli.run import SAVING_SECONDS
+
+PACE = Pace(
+    start_s=5.0,
+    filling_rounds=10,
+    filling_s=2.0,
+    filling_share=0.2,
+    refresh_s=4.0,
+    step_s=0.5,
+    peak_bytes=10**9,
+    laps=12,
+)
+# Long enough that a run is more than its start; the clocks of plan and run count the processor's time, which other
+# work on the machine does not change much.
+RUN = ("train.steps=300", "train.compile=off", "options.warmup_rounds=30", "options.buffer_size=2000")
+WITH_PROCESSOR_TIME = (
+    "import time; time.monotonic = time.perf_counter = time.process_time; from dfkd_cli.cli import main; main()"
+)
+
+
+def config(**changes):
+    return replace(load_recipe("ssd", []).train, **changes)
+
+
+def test_a_run_of_steps_takes_the_sum_of_its_parts():
+    steps, rounds, seconds = reckon(config(steps=101, refresh_every=4), PACE, loading_s=3.0, evaluation_s=7.0)
+    assert (steps, rounds) == (101, 10)
+    assert (seconds.loading, seconds.evaluation, seconds.saving) == (8.0, 7.0, SAVING_S)
+    assert seconds.filling == 20.0
+    assert seconds.synthesis == 25 * 4.0  # 26 renewals, of which the last filling is the first
+    assert seconds.distillation == 50.5
+    assert seconds.total == 8.0 + 20.0 + 100.0 + 50.5 + 7.0 + SAVING_S
+
+
+def test_a_budget_is_kept_and_tells_how_many_steps_fit():
+    steps, rounds, seconds = reckon(config(budget=1000.0, refresh_every=4), PACE, loading_s=3.0, evaluation_s=7.0)
+    assert seconds.total == 1000.0
+    left = 1000.0 - 3.0 - 5.0 - 7.0 - SAVING_SECONDS - 20.0
+    assert (steps, rounds) == (int(left / (0.5 + 4.0 / 4)), 10)
+
+
+def test_a_short_budget_cuts_the_filling_and_a_tiny_one_leaves_no_steps():
+    _, rounds, seconds = reckon(config(budget=68.0), PACE, loading_s=0.0, evaluation_s=0.0)
+    assert (rounds, seconds.filling) == (6, 12.0)  # a fifth of the 60 s that are left
+    steps, rounds, _ = reckon(config(budget=5.0), PACE, loading_s=0.0, evaluation_s=0.0)
+    assert (steps, rounds) == (0, 0)
+
+
+def test_a_plan_foresees_time_and_memory_of_its_run(tmp_path):
+    """On a processor, within the 30 % that users are promised."""
+    settings = [part for value in RUN for part in ("--set", value)]
+    teacher = save_teacher(tmp_path / "teacher.pt")
+    told = [str(teacher), *LOOK, "--student", "cifar_resnet8", *settings, "--precision", "fp32", "--json"]
+    plan, report = (run_document(words, told) for words in (["plan"], ["compress", "--out", str(tmp_path / "out")]))
+    assert plan["steps"] == report["steps"] == 300
+    assert plan["student"]["parameters"] == report["student"]["parameters"]
+    assert plan["recipe_sha256"] == report["recipe"]["sha256"]
+    assert plan["seconds"]["total"] == pytest.approx(report["time"]["total_s"], rel=0.3)
+    assert plan["peak_bytes"] == pytest.approx(report["memory"]["peak_bytes"], rel=0.3)
+
+
+def run_document(words: list[str], arguments: list[str]) -> dict:
+    command = [sys.executable, "-c", WITH_PROCESSOR_TIME, words[0], *arguments, *words[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_plan_writes_nothing_and_is_for_people_too(tmp_path, monkeypatch):
+    teacher = save_teacher(tmp_path / "teacher.pt")
+    monkeypatch.chdir(tmp_path)
+    result = dfkd("plan", teacher, *LOOK, "--student", "cifar_resnet8", "--budget", "60s", "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["teacher.pt"]
+    for phrase in ("method: ssd", "teacher", "student cifar_resnet8", "steps", "60 s", "memory"):
+        assert phrase in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [(["--set", "train.lrr=1"], 2), (["--student", "cifar_resnet9"], 2), (["--out", "."], 2), (["--eval", "no"], 2)],
+)
+def test_a_plan_fails_as_its_run_would(tmp_path, monkeypatch, more, code):
+    monkeypatch.chdir(tmp_path)
+    teacher = save_teacher(Path("teacher.pt"))
+    assert dfkd("plan", teacher, *LOOK, "--student", "cifar_resnet8", *more).exit_code == code
