@@ -50,5 +50,6 @@ def _as_pattern(pattern: str | None) -> str:
 def _benchmark_network(name: str) -> BenchmarkNetwork:
     with torch.device("meta"):
         network = timm.create_model(name)
-    size = network.pretrained_cfg["input_size"]
-    return BenchmarkNetwork(name, size, sum(parameter.numel() for parameter in network.parameters()))
+    channels, height, width = vars(network)["pretrained_cfg"]["input_size"]
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return BenchmarkNetwork(name, (channels, height, width), parameters)

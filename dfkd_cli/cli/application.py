@@ -53,9 +53,10 @@ class Application(TyperGroup):
         """The whole process; raises SystemExit with the documented code."""
         arguments = list(sys.argv[1:] if args is None else args)
         stdout, as_json = sys.stdout, _wants_json(arguments)
+        settings["standalone_mode"] = False  # so that results and errors come back here
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             try:
-                result = super().main(arguments, prog_name, **(settings | {"standalone_mode": False}))
+                result = super().main(arguments, prog_name, **settings)
                 document, code = (None, result) if isinstance(result, int) else (result, 0)
             except Exception as error:  # whatever it is, a program that asked for JSON gets JSON
                 failure = _failure(error)
@@ -125,4 +126,4 @@ def _usage_message(error: Any) -> str:
 
 
 def _plain(document: Any) -> dict[str, Any]:
-    return asdict(document) if is_dataclass(document) and not isinstance(document, type) else document
+    return asdict(document) if is_dataclass(document) else document  # pyright: ignore[reportArgumentType]

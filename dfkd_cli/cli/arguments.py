@@ -37,7 +37,8 @@ def taking(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        shared = [_parameter(field, get_type_hints(kind, include_extras=True)[field.name]) for field in fields(kind)]
+        hints = get_type_hints(kind, include_extras=True)
+        shared = [_parameter(field, hints[field.name]) for field in fields(kind)]
         own = [
             parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for parameter in list(inspect.signature(command, eval_str=True).parameters.values())[1:]

@@ -55,7 +55,9 @@ class Findings:
         """Raises one UsageError that names the flag of every value among `names` that nothing has told."""
         missing = [FLAGS[name] for name in names if name not in self.values]
         if missing:
-            raise UsageError(f"the file does not say everything about its input; add {' '.join(missing)}")
+            known = ", ".join(f"{name} {_short(self.values[name])} from {where}" for name, where in self.found.items())
+            told = f" (only {known})" if known else ""
+            raise UsageError(f"the file does not say everything about its input{told}; add {' '.join(missing)}")
 
     def spec(self) -> InputSpec:
         """The complete specification; raises UsageError for missing values and for lengths that do not fit."""
