@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -75,7 +74,7 @@ class Cgdd(StoringMethod):
         return (1.0 - asked).pow(self.options.gamma) * (asked < self.options.sure_enough)
 
     def _hit_rates(self, made: Inverted) -> Tensor:
-        """Share of the images of each class asked for in which the teacher sees it: [K]; 0 for classes not asked for."""
+        """Share of the images of each class asked for that show it to the teacher: [K]; 0 for classes not asked for."""
         hits = (made.teacher_logits.argmax(dim=1) == made.labels).float()
         asked = F.one_hot(made.labels, made.teacher_logits.shape[1]).float()
         return hits @ asked / asked.sum(dim=0).clamp_min(1.0)

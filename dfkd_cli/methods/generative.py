@@ -82,9 +82,7 @@ class GenerativeMethod(Method):
 class StoringMethod(GenerativeMethod):
     """A generative method whose student learns from a store of generated images."""
 
-    def __init__(
-        self, setting: Setting, options: GenerativeOptions, store: ImageStore, on_class_only: bool = False
-    ):
+    def __init__(self, setting: Setting, options: GenerativeOptions, store: ImageStore, on_class_only: bool = False):
         super().__init__(setting, options, on_class_only=on_class_only)
         self.store = store
 
