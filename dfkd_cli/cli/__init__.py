@@ -7,8 +7,10 @@ import typer
 from typer.core import TyperGroup
 
 from dfkd_cli import __version__
+from dfkd_cli.cli.benchmark import benchmark
 from dfkd_cli.cli.compress import compress
 from dfkd_cli.cli.evaluate import evaluate
+from dfkd_cli.cli.export import export
 from dfkd_cli.errors import DfkdError, OutOfMemoryError
 
 # A Markdown list: one code per line in `dfkd --help`.
@@ -57,6 +59,8 @@ app = typer.Typer(
 )
 app.command()(compress)
 app.command()(evaluate)
+app.command()(export)
+app.command()(benchmark)
 
 
 def _print_version(asked: bool) -> None:

@@ -73,6 +73,7 @@ def evaluate(
     from dfkd_cli.datasets import open_dataset
     from dfkd_cli.device import resolve_device
     from dfkd_cli.loading import load_classifier
+    from dfkd_cli.weights_file import weights_file
 
     where = resolve_device(device)
     student_flags, teacher_flags = _who_gets(flags, teacher_arch, student, teacher)
@@ -82,9 +83,10 @@ def evaluate(
     for note in (*network.origin.notes, *(reference.origin.notes if reference else ())):
         print(f"note: {note}", file=sys.stderr)
     result = evaluation.evaluate(network, pictures, where, teacher=reference, batch_size=batch_size)
+    weights = weights_file(student)
     facts = dataclasses.asdict(result) | {
         "parameters": network.parameter_count(),
-        "file_bytes": _file_bytes(student),
+        "file_bytes": None if weights is None else weights.stat().st_size,
     }
     if as_json:
         print(json.dumps(facts))
@@ -106,17 +108,6 @@ def _who_gets(
         return flags, teacher_flags
     nothing = type(flags)()
     return (nothing, teacher_flags) if is_student(student) else (flags, nothing)
-
-
-def _file_bytes(source: str) -> int | None:
-    """Size of the weights' file; None for a name whose weights come from elsewhere."""
-    from pathlib import Path
-
-    from dfkd_cli.loading.hub_folder import find_weights
-
-    path = Path(source.removeprefix("local-dir:"))
-    path = find_weights(path) if path.is_dir() else path
-    return path.stat().st_size if path.is_file() else None
 
 
 def _print_table(facts: dict[str, Any]) -> None:
