@@ -91,7 +91,8 @@ def _cells(group: list[Row]) -> list[str]:
     row = group[0]
     name = row["name"] or ", ".join(row["overrides"])
     where = row["machine"]
-    processor = where["gpu"] if where["device"] != "cpu" else f"{where['cores']} cores, {where['cpu']}"
+    cores = f"{where['cores']} core{'s' if where['cores'] > 1 else ''}"
+    processor = where["gpu"] if where["device"] != "cpu" else f"{cores}, {where['cpu']}"
     return [
         f"`{row['recipe']}`" + (f" {name}" if name else ""),
         f"{row['teacher']} -> {row['student']}",
