@@ -24,6 +24,7 @@ from dfkd_cli.report import (
 )
 from dfkd_cli.samples import save_grid
 from dfkd_cli.student import STUDENT_FILE, save_student
+from dfkd_cli.weights_file import file_bytes
 
 SHOWN_IMAGES = 100  # in samples.png
 SYNTHETIC_BATCHES = 4  # of fresh images, for the agreement without evaluation data
@@ -80,7 +81,7 @@ def _report(
             parameters=parts.teacher.parameter_count(),
             batchnorm_layers=len(parts.teacher.norm_statistics),
             sha256=origin.sha256,
-            file_bytes=_file_bytes(Path(job.teacher)),
+            file_bytes=file_bytes(job.teacher),
         ),
         student=StudentReport(
             arch=parts.student.origin.arch or job.student,
@@ -104,7 +105,3 @@ def _report(
         command=job.command,
         notes=(*origin.notes, *run.notes()),
     )
-
-
-def _file_bytes(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -39,6 +40,28 @@ def save_grid(images: Tensor, classes: Tensor, path: Path, columns: int | None =
     content = io.BytesIO()
     grid.save(content, "PNG")
     write_atomically(path, content.getvalue())
+
+
+def read_grid(path: Path, size: tuple[int, int, int]) -> Tensor:
+    """The images [N, C, H, W] of a picture that `save_grid` made of images of `size`, as exact as it shows them.
+
+    Raises OSError when there is no picture and ValueError when it has another layout or lacks channels.
+    """
+    channels, height, width = size
+    if channels not in (1, 3):
+        raise ValueError(f"a picture does not show {channels} channels")
+    with Image.open(path) as file:
+        grid = np.asarray(file.convert("RGB"))
+    shown_width, shown_height = _picture(torch.zeros(size)).size
+    step_x, step_y = shown_width + _GAP, shown_height + _CAPTION + _GAP
+    rows, columns = (grid.shape[0] - _GAP) // step_y, (grid.shape[1] - _GAP) // step_x
+    if not rows or not columns or grid.shape[:2] != (rows * step_y + _GAP, columns * step_x + _GAP):
+        raise ValueError(f"{path} is no grid of images of {channels}x{height}x{width}")
+    cells = grid[_GAP:, _GAP:].reshape(rows, step_y, columns, step_x, 3)[:, :shown_height, :, :shown_width]
+    pictures = torch.from_numpy(cells.copy()).permute(0, 2, 4, 1, 3).flatten(0, 1)[:, :channels]
+    used = (pictures != _BACKGROUND[0]).flatten(1).any(dim=1)  # the last row may have empty places
+    mode = "nearest" if shown_height >= height else "bilinear"
+    return F.interpolate(pictures[used].float() / 255.0, (height, width), mode=mode)
 
 
 def _picture(image: Tensor) -> Image.Image:
