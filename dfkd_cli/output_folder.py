@@ -17,6 +17,8 @@ WRITTEN = (
     "metrics.jsonl",
     "report.json",
     "report.md",
+    "report.html",
+    "README.md",
     "samples.png",
 )
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)

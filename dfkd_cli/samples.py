@@ -24,7 +24,7 @@ def save_grid(images: Tensor, classes: Tensor, path: Path, columns: int | None =
     """
     order = classes.argsort(stable=True)
     numbers = classes[order].tolist()
-    pictures = [_picture(image) for image in images[order].detach().float().cpu()]
+    pictures = [_scaled(as_picture(image)) for image in images[order].detach().float().cpu()]
     columns = columns or max(1, math.ceil(math.sqrt(len(pictures))))
     width, height = pictures[0].size
     rows = math.ceil(len(pictures) / columns)
@@ -41,10 +41,14 @@ def save_grid(images: Tensor, classes: Tensor, path: Path, columns: int | None =
     write_atomically(path, content.getvalue())
 
 
-def _picture(image: Tensor) -> Image.Image:
+def as_picture(image: Tensor) -> Image.Image:
+    """An image [C, H, W] on the CPU, in [0, 1], as an RGB picture of the same size, whatever its channels."""
     image = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _scaled(picture: Image.Image) -> Image.Image:
     side = max(picture.size)
     if side < _SMALLEST:
         times = math.ceil(_SMALLEST / side)
