@@ -142,6 +142,7 @@ def _timm_config(arch: str, module: nn.Module, spec: InputSpec) -> dict[str, Any
             "interpolation": "bilinear",
             "crop_pct": 1.0,
             "crop_mode": "center",
+            "hf_hub_filename": STUDENT_FILE,  # else timm looks for model.safetensors once this is on the hub
         },
     }
 
