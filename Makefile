@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check format bench-throughput clean
+.PHONY: help demo test check format bench-throughput bench-pool clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -32,6 +32,9 @@ format: $(READY) ## Format and fix what can be fixed
 
 bench-throughput: $(READY) ## Compare student and synthesis step with bare PyTorch loops, in one run
 	$(BIN)/python -m benchmarks.throughput
+
+bench-pool: $(READY) ## Compare reading a pool with bare decoding: make bench-pool PICTURES=DIR
+	$(BIN)/python -m benchmarks.pool $(PICTURES)
 
 clean: ## Remove the environment and what runs have written
 	rm -rf $(VENV) out build dist *.egg-info

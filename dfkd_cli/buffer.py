@@ -5,40 +5,28 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dfkd_cli.store import ImageStore
+
 Eviction = Literal["oldest", "easiest", "mastered"]
 PRIORITY_FLOOR = 1e-6  # keeps an image that the student has mastered drawable (arXiv:1511.05952, sec. 3.3)
 
 
-class ReplayBuffer:
-    """At most `capacity` images as uint8 on one device, each with what is known of it. Nothing here waits for the host.
+class ReplayBuffer(ImageStore):
+    """A store that also knows of each image what is left to learn from it.
 
-    Fields, one entry per stored image: `images` uint8 [N, C, H, W]; `classes` int64, the teacher's prediction;
-    `confidence` in [0, 1], the teacher's largest probability; `discrepancy` >= 0, the delta of priority sampling;
-    `weights` > 0, the importance weight of the last draw; `births` int64, when it came in.
+    Further fields: `confidence` in [0, 1], the teacher's largest probability; `discrepancy` >= 0, the delta of priority
+    sampling; `weights` > 0, the importance weight of the last draw; `births` int64, when it came in. `classes` are the
+    teacher's predictions.
     """
 
-    FIELDS = ("images", "classes", "confidence", "discrepancy", "weights", "births")
+    FIELDS = (*ImageStore.FIELDS, "confidence", "discrepancy", "weights", "births")
 
     def __init__(self, capacity: int, size: tuple[int, int, int], num_classes: int, device: torch.device):
-        self.capacity = capacity
-        self.num_classes = num_classes
-        self.count = 0
-        self.added = 0
-        self.images = torch.zeros(capacity, *size, dtype=torch.uint8, device=device)
-        self.classes = torch.zeros(capacity, dtype=torch.int64, device=device)
+        super().__init__(capacity, size, num_classes, device)
         self.confidence = torch.zeros(capacity, device=device)
         self.discrepancy = torch.zeros(capacity, device=device)
         self.weights = torch.ones(capacity, device=device)
         self.births = torch.zeros(capacity, dtype=torch.int64, device=device)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def class_shares(self) -> Tensor:
-        """Share of the stored images in each class, [K], summing to 1; zeros while empty."""
-        counts = torch.zeros(self.num_classes, dtype=torch.int64, device=self.classes.device)
-        filled = self.classes[: self.count]
-        return counts.index_add_(0, filled, torch.ones_like(filled)) / max(self.count, 1)
 
     def modulation(
         self, classes: Tensor, confidence: Tensor, gamma: float, diversity: bool, difficulty: bool
@@ -59,21 +47,16 @@ class ReplayBuffer:
         """
         images, classes = images[-self.capacity :], classes[-self.capacity :]
         confidence, discrepancy = confidence[-self.capacity :], discrepancy[-self.capacity :]
-        batch = len(images)
-        slots = self._slots(batch, eviction)
-        self.images[slots] = (images * 255.0).round().to(torch.uint8)
-        self.classes[slots] = classes
+        slots = self._slots(len(images), eviction)
         self.confidence[slots] = confidence.float()
         self.discrepancy[slots] = _drawable(discrepancy)
         self.weights[slots] = 1.0
         self.births[slots] = self.added
-        self.count = min(self.capacity, self.count + batch)
-        self.added += batch
+        self.write(slots, images, classes)
 
     def _slots(self, batch: int, eviction: Eviction) -> Tensor:
-        device = self.classes.device
         if self.count < self.capacity or eviction == "oldest":
-            return (torch.arange(batch, device=device) + self.added) % self.capacity
+            return self.oldest(batch)
         if eviction == "mastered":
             worth = self.discrepancy
         else:
@@ -92,10 +75,6 @@ class ReplayBuffer:
         """Indices [batch_size] of stored images, with replacement, by their probabilities."""
         return torch.multinomial(self.probabilities(alpha), batch_size, replacement=True, generator=rng)
 
-    def read(self, index: Tensor) -> Tensor:
-        """The images at these places as floats in [0, 1]."""
-        return self.images[index].float() / 255.0
-
     def update(self, index: Tensor, kl: Tensor, alpha: float, beta: float) -> None:
         """Renews delta = previous weight * KL and weight = (N P)^-beta of the images just learned from.
 
@@ -103,17 +82,6 @@ class ReplayBuffer:
         """
         self.discrepancy[index] = _drawable(self.weights[index] * kl)
         self.weights[index] = (self.count * self.probabilities(alpha)[index]).pow(-beta)
-
-    def state_dict(self) -> dict[str, Tensor | int]:
-        """Everything needed to continue bit by bit."""
-        state: dict[str, Tensor | int] = {name: getattr(self, name) for name in self.FIELDS}
-        return state | {"count": self.count, "added": self.added}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Takes over what `state_dict` returned, for a buffer of the same capacity and image size."""
-        for name in self.FIELDS:
-            getattr(self, name).copy_(state[name])
-        self.count, self.added = state["count"], state["added"]
 
 
 def _drawable(discrepancy: Tensor) -> Tensor:

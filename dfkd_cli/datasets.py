@@ -15,8 +15,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from dfkd_cli.classifier import InputSpec
 from dfkd_cli.errors import UsageError
+from dfkd_cli.pictures import DECODING_THREADS, MODES, as_array, is_picture, open_picture
 
-_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _SPLIT_NAMES = {"test", "train", "val", "valid", "validation"}
 # name -> (torchvision's class, what it wants to find below ROOT)
 _PACKED = {
@@ -48,9 +48,9 @@ class LabelledImages:
         channels, height, width = size or self.size
 
         def read(indices: range) -> list[np.ndarray]:
-            return [_prepared(self.open_picture(index), channels, height, width) for index in indices]
+            return [as_array(self.open_picture(index), channels, height, width) for index in indices]
 
-        threads = min(8, os.cpu_count() or 1)
+        threads = DECODING_THREADS
         with ThreadPoolExecutor(threads) as pool:
             # Pillow decodes outside the interpreter's lock, so threads are enough; the batch after the one that the
             # network works on is decoded meanwhile. One task per slice: a task per small picture costs more than it.
@@ -79,7 +79,7 @@ def open_dataset(where: str, spec: InputSpec) -> LabelledImages:
 
     Raises UsageError: nothing there, no pictures, or another number of classes than the network's.
     """
-    if spec.size[0] not in _MODES:
+    if spec.size[0] not in MODES:
         raise UsageError(f"pictures have 1 to 4 channels, the network takes {spec.size[0]}: no evaluation here")
     name, colon, root = where.partition(":")
     # A Windows drive and a folder with a colon in its name are folders.
@@ -130,7 +130,7 @@ def _open_folder(where: str, spec: InputSpec) -> LabelledImages:
     if empty:
         raise UsageError(f"--data {where}: no pictures in the class folder {empty[0]} ({len(empty)} without any)")
     names = tuple(folder.name for folder in folders)
-    return LabelledImages(where, names, tuple(labels), spec.size, lambda index: _open_file(files[index]))
+    return LabelledImages(where, names, tuple(labels), spec.size, lambda index: open_picture(files[index]))
 
 
 def _pictures_below(folder: Path) -> list[Path]:
@@ -138,43 +138,8 @@ def _pictures_below(folder: Path) -> list[Path]:
         Path(parent) / name
         for parent, _, names in os.walk(folder, followlinks=True)
         for name in names
-        if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+        if is_picture(name)
     )
-
-
-def _open_file(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except MemoryError:
-        raise
-    # Pillow's decoders raise whatever their parsing trips over: OSError, SyntaxError, ValueError, struct.error, ...
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"cannot read the picture {path}: {reason}") from error
-
-
-def _prepared(image: Image.Image, channels: int, height: int, width: int) -> np.ndarray:
-    """The picture as uint8 [H, W, C]."""
-    image = _in_mode(image, _MODES[channels])
-    if image.size != (width, height):
-        scale = max(width / image.width, height / image.height)
-        enough = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-        image = image.resize(enough, Image.Resampling.BILINEAR)
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        image = image.crop((left, top, left + width, top + height))
-    return np.array(image).reshape(height, width, channels)
-
-
-def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == mode:
-        return image
-    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip at 255
-        image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert(mode)
 
 
 def _class_count_message(data: LabelledImages, num_classes: int) -> str:

@@ -1,7 +1,7 @@
 """The one training loop. It knows no method, prints nothing and writes no file: it yields what happened."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -9,10 +9,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
+from dfkd_cli.accumulation import Accumulation
 from dfkd_cli.clock import Clock
-from dfkd_cli.errors import DfkdError
-from dfkd_cli.methods.base import Batch, Method, Setting, Terms
+from dfkd_cli.errors import DfkdError, DivergedError, OutOfMemoryError, is_out_of_memory
+from dfkd_cli.loading.failures import first_line
+from dfkd_cli.means import Means
+from dfkd_cli.methods.base import Method, Setting, Terms
+from dfkd_cli.random_streams import random_streams, set_random_streams
 from dfkd_cli.recipe_values import require
+from dfkd_cli.report import peak_memory_bytes
 from dfkd_cli.schedules import cosine, ramp
 from dfkd_cli.stopwatch import Stopwatch
 
@@ -58,19 +63,26 @@ class Distillation:
         self.optimizer = torch.optim.SGD(
             self.trained.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=True
         )
+        self.accumulation = Accumulation(self.optimizer)
         self.step = 0
         self.refreshed_at = -1
+        self.rate_scale = 1.0  # of the learning rate
+        self.remarks: list[str] = []  # what happened to this run, for `notes`
+        self.earlier_peak_bytes = 0  # of memory, in the processes that this one goes on from
 
-    def run(self) -> Iterator[Event]:
-        """Yields an event every `report_every` steps and one at the end."""
-        pending = _Means()
+    def run(self, due: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        """Yields an event every `report_every` steps, after a step when `due` says so, and one at the end.
+
+        Raises DivergedError when at an event the losses or the weights are not finite.
+        """
+        pending = Means()
         while (progress := self.clock.progress(self.step)) < 1.0:
             filling = not self.method.ready(progress)
             if filling or (self.step % self.config.refresh_every == 0 and self.step != self.refreshed_at):
                 pending.add(self._refresh(progress))
             if not filling:
                 pending.add(self._student_step(progress))
-            if pending.rounds >= self.config.report_every:
+            if pending.rounds >= self.config.report_every or due():
                 yield self._event("filling" if filling else "training", pending)
         if self.step == 0:
             raise DfkdError("the budget ended before the first training step; give --budget more time")
@@ -79,36 +91,53 @@ class Distillation:
     def _refresh(self, progress: float) -> Terms:
         self.refreshed_at = self.step
         with self.stopwatch.measure("synthesis"), frozen(self.setting.student):
-            return self.method.refresh(progress)
+            try:
+                return self.method.refresh(progress)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise OutOfMemoryError(
+                    f"out of memory while making images: {first_line(error)}; make fewer of them at once with the "
+                    "batch sizes among the recipe's options"
+                ) from error
 
     def _student_step(self, progress: float) -> Terms:
-        rate = cosine(progress, self.config.lr) * ramp(progress, self.config.warmup)
+        rate = self.rate_scale * cosine(progress, self.config.lr) * ramp(progress, self.config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self.stopwatch.measure("distillation"):
-            batch: Batch = self.method.sample()
+            batch = self.method.sample()
             self.trained.train()
-            terms, logged = self.method.student_loss(batch, progress)
-            loss = torch.stack(list(terms.values())).sum()
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            terms = self.accumulation.backward(batch, lambda part: self.method.student_loss(part, progress))
             self.optimizer.step()
         self.step += 1
-        return {"loss": loss, **terms, **logged}
+        return terms
 
-    def _event(self, phase: Literal["filling", "training"], pending: "_Means") -> Event:
+    def _event(self, phase: Literal["filling", "training"], pending: Means) -> Event:
         metrics = pending.take()
-        loss = metrics.get("loss", 0.0)
-        if isinstance(loss, float) and not math.isfinite(loss):
-            seen = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items() if isinstance(value, float))
-            raise DfkdError(f"the loss is not finite near step {self.step} ({seen}); lower train.lr or a loss weight")
+        self._check_finite(metrics)
         metrics |= {f"images/{name}": float(count) for name, count in self.method.counts()._asdict().items()}
         done = self.clock.progress(self.step)
         return Event(phase, self.step, done, self.step * self.config.batch_size, metrics)
 
+    def _check_finite(self, metrics: dict[str, float | list[float]]) -> None:
+        """Weights too: the last update of all comes after the last loss."""
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
+        weights = [value for value in self.trained.state_dict().values() if value.is_floating_point()]
+        numbers["size of the weights"] = float(nn.utils.get_total_norm(weights))
+        if all(map(math.isfinite, numbers.values())):
+            return
+        seen = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
+        raise DivergedError(f"the loss is not finite near step {self.step} ({seen}); lower train.lr or a loss weight")
+
     def notes(self) -> list[str]:
         """What the user should know of this run, one sentence each."""
-        return [*self.method.notes, *self.setting.runtime.notes]
+        notes = (*self.method.notes, *self.setting.runtime.notes, *self.remarks, *self.accumulation.note())
+        return list(dict.fromkeys(notes))  # what was restored may say again what was said before
+
+    def peak_bytes(self) -> int:
+        """The most memory this run has held at once, earlier processes of it included."""
+        return max(self.earlier_peak_bytes, peak_memory_bytes(self.setting.runtime.device))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs besides the teacher and the recipe."""
@@ -119,8 +148,12 @@ class Distillation:
             "clock": self.clock.state_dict(),
             "step": self.step,
             "refreshed_at": self.refreshed_at,
-            "rng": self.setting.rng.get_state(),
-            "global_rng": torch.get_rng_state(),
+            "rate_scale": self.rate_scale,
+            "parts": self.accumulation.parts,
+            "remarks": list(self.remarks),
+            "seconds": self.stopwatch.totals(),
+            "peak_bytes": self.peak_bytes(),
+            "random": random_streams(self.setting.rng),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -130,8 +163,10 @@ class Distillation:
         self.method.load_state_dict(state["method"])
         self.clock.load_state_dict(state["clock"])
         self.step, self.refreshed_at = state["step"], state["refreshed_at"]
-        self.setting.rng.set_state(state["rng"])
-        torch.set_rng_state(state["global_rng"])
+        self.rate_scale, self.accumulation.parts = state["rate_scale"], state["parts"]
+        self.remarks, self.earlier_peak_bytes = list(state["remarks"]), state["peak_bytes"]
+        self.stopwatch.load(state["seconds"])
+        set_random_streams(self.setting.rng, state["random"])
 
 
 @contextmanager
@@ -148,25 +183,3 @@ def frozen(network: nn.Module) -> Iterator[None]:
         network.train(training)
         for parameter in wanted:
             parameter.requires_grad_(True)
-
-
-class _Means:
-    """Means of what the steps return, summed on the device and read by the host only when an event is due."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, torch.Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self.rounds = 0
-
-    def add(self, terms: Terms) -> None:
-        for name, value in terms.items():
-            self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach()
-            self.counts[name] = self.counts.get(name, 0) + 1
-        self.rounds += 1
-
-    def take(self) -> dict[str, float | list[float]]:
-        metrics: dict[str, float | list[float]] = {}
-        for name, value in self.sums.items():
-            metrics[name] = (value / self.counts[name]).tolist()
-        self.__init__()
-        return metrics

@@ -41,6 +41,10 @@ class GateMissedError(DfkdError):
     exit_code = 5
 
 
+class DivergedError(DfkdError):
+    """A training whose loss or weights are no longer finite: going on from here cannot help."""
+
+
 class OutOfMemoryError(DfkdError):
     """The device's memory does not hold this run."""
 

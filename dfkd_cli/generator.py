@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfkd_cli.class_modulation import ClassModulation, Conditioning
 from dfkd_cli.classifier import InputSpec
 
 SMALLEST_WIDTH = 16  # channels; below this a convolution no longer fills the machine's vectors
@@ -18,22 +19,32 @@ class Generator(nn.Module):
     The layout of FastDFKD's generator (arXiv:2112.15278) with as many doublings as the image size asks for: 2 from 8x8
     at 32 pixels, 5 from 7x7 at 224. As in DAFL (arXiv:1904.01186) a BatchNorm without weights comes last: it gives
     every batch the mean and contrast that the teacher's normalisation says its training images had.
+
+    A conditional one hears of the class by `conditioning`: "concat" puts an embedding of it beside the noise; "product"
+    multiplies the two, as arXiv:2003.03603 does, so that nothing is drawn without noise; "batchnorm" gives every
+    BatchNorm a gain and a shift per class; "product_batchnorm" does both.
     """
 
     centre: Tensor
     slope: Tensor
 
-    def __init__(self, spec: InputSpec, noise_size: int, width: int, conditional: bool):
+    def __init__(
+        self, spec: InputSpec, noise_size: int, width: int, conditional: bool, conditioning: Conditioning = "concat"
+    ):
         super().__init__()
         channels, height, width_px = spec.size
         self.size = spec.size
         doublings = max(1, round(math.log2(max(height, width_px) / 8)))
         widths = [max(SMALLEST_WIDTH, 2 * width // 2 ** max(level - 1, 0)) for level in range(doublings + 1)]
         self.base = (widths[0], math.ceil(height / 2**doublings), math.ceil(width_px / 2**doublings))
-        self.label_embedding = nn.Embedding(spec.num_classes, noise_size) if conditional else None
-        self.project = nn.Linear(noise_size * (2 if conditional else 1), math.prod(self.base))
+        self.concatenates = conditional and conditioning == "concat"
+        embeds = conditional and conditioning != "batchnorm"
+        self.label_embedding = nn.Embedding(spec.num_classes, noise_size) if embeds else None
+        self.project = nn.Linear(noise_size * (2 if self.concatenates else 1), math.prod(self.base))
         self.project_norm = nn.BatchNorm2d(widths[0])
         self.blocks = nn.ModuleList(_UpBlock(before, after) for before, after in pairwise(widths))
+        modulated = widths if conditional and "batchnorm" in conditioning else []
+        self.modulations = nn.ModuleList(ClassModulation(size, spec.num_classes) for size in modulated)
         self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
         self.image_norm = nn.BatchNorm2d(channels, affine=False)
         centre, slope = _pixel_curve(spec)
@@ -42,14 +53,22 @@ class Generator(nn.Module):
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images [B, C, H, W] in [0, 1], float32; labels exactly when the generator is conditional."""
-        if self.label_embedding is not None:
-            noise = torch.cat([noise, self.label_embedding(labels)], dim=1)
-        features = self.project_norm(self.project(noise).view(-1, *self.base))
-        for block in self.blocks:
-            features = block(features)
+        features = self.project(self._labelled(noise, labels)).view(-1, *self.base)
+        features = self._modulated(0, self.project_norm(features), labels)
+        for level, block in enumerate(self.blocks, start=1):
+            features = F.leaky_relu(self._modulated(level, block(features), labels), 0.2)
         _, height, width = self.size
         pixels = self.image_norm(self.to_image(features).float()[:, :, :height, :width])
         return torch.sigmoid(self.centre + self.slope * pixels)
+
+    def _labelled(self, noise: Tensor, labels: Tensor | None) -> Tensor:
+        if self.label_embedding is None:
+            return noise
+        embedding = self.label_embedding(labels)
+        return torch.cat([noise, embedding], dim=1) if self.concatenates else noise * embedding
+
+    def _modulated(self, level: int, features: Tensor, labels: Tensor | None) -> Tensor:
+        return self.modulations[level](features, labels) if self.modulations else features
 
 
 def _pixel_curve(spec: InputSpec) -> tuple[Tensor, Tensor]:
@@ -64,7 +83,7 @@ def _pixel_curve(spec: InputSpec) -> tuple[Tensor, Tensor]:
 
 
 class _UpBlock(nn.Module):
-    """Twice the resolution, then convolution, BatchNorm and LeakyReLU."""
+    """Twice the resolution, then convolution and BatchNorm."""
 
     def __init__(self, before: int, after: int):
         super().__init__()
@@ -73,4 +92,4 @@ class _UpBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         features = F.interpolate(features, scale_factor=2.0, mode="nearest")
-        return F.leaky_relu(self.norm(self.conv(features)), 0.2)
+        return self.norm(self.conv(features))

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -45,10 +47,21 @@ class Inverted(NamedTuple):
 class Inversion:
     """The generator's loss for one teacher and student: looks at the images once and returns every wanted term."""
 
-    def __init__(self, setting: Setting, weights: InversionWeights, bn_form: BatchNormForm, contested_only: bool):
+    def __init__(
+        self,
+        setting: Setting,
+        weights: InversionWeights,
+        bn_form: BatchNormForm,
+        contested_only: bool,
+        adversarial_temperature: float = 1.0,
+        on_class_only: bool = False,
+    ):
         self.setting, self.weights = setting, weights
         self.bn_form: BatchNormForm = bn_form
-        self.disagreement = contested_kl if contested_only else losses.kl_div
+        self.disagreement = partial(
+            contested_kl if contested_only else losses.kl_div, temperature=adversarial_temperature
+        )
+        self.on_class_only = on_class_only
         # Where the compiler cannot see into the network, it still makes one pass of the many over the layers' inputs.
         compile, compilable = setting.runtime.compile, setting.teacher.network.compilable
         self.look = compile(self._look) if compilable else self._look
@@ -66,32 +79,42 @@ class Inversion:
             return seen.logits, bn, None
         return seen.logits, bn, losses.activation_size(seen.embedding).mean()
 
-    def __call__(self, images: Tensor, labels: Tensor | None, modulate: Modulation, adversarial: bool) -> Inverted:
+    def __call__(self, images: Tensor, labels: Tensor | None, modulate: Modulation, adversarial: float) -> Inverted:
         """Terms of a batch [B, C, H, W] in [0, 1]; `modulate` weighs each sample's class prior.
 
+        `adversarial` >= 0 multiplies the weight of that term: 0 while the student has nothing to say yet.
         Without labels the class prior asks for what the teacher sees already, as DAFL's one-hot term does.
         """
         images = self.setting.runtime.images(images)
         teacher, bn, activation = self.look(images)
         asked = teacher.argmax(dim=1) if labels is None else labels
         prior = F.cross_entropy(teacher.float(), asked, reduction="none")
-        student = self.setting.student_forward(images) if adversarial and self.weights.adversarial else None
+        weights = vars(self.weights) | {"adversarial": self.weights.adversarial * adversarial}
+        student = self.setting.student_forward(images) if weights["adversarial"] else None
         values: dict[str, Tensor | None] = {
             "bn": bn,
             "class_prior": (modulate(teacher, asked) * prior).mean(),
-            "adversarial": None if student is None else -self.disagreement(student, teacher).mean(),
+            "adversarial": None if student is None else -self._disagreement(student, teacher, asked).mean(),
             "balance": -losses.batch_entropy(teacher),
             "activation": None if activation is None else -activation,
             "total_variation": losses.total_variation(images).mean(),
         }
-        weights = vars(self.weights)
         terms = {name: weights[name] * value for name, value in values.items() if value is not None and weights[name]}
         return Inverted(images, asked, teacher, student, terms)
 
+    def _disagreement(self, student: Tensor, teacher: Tensor, asked: Tensor) -> Tensor:
+        disagreement = self.disagreement(student, teacher)
+        return disagreement * (teacher.argmax(dim=1) == asked) if self.on_class_only else disagreement
 
-def contested_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL(teacher || student) where both predict the same class, else 0: [B, K], [B, K] -> [B].
+
+def contested_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """T^2 * KL(teacher || student) where both predict the same class, else 0: [B, K], [B, K] -> [B].
 
     FastDFKD's form (arXiv:2112.15278): it moves images towards the student's borders and rewards nothing beyond them.
     """
-    return losses.agreement(student_logits, teacher_logits) * losses.kl_div(student_logits, teacher_logits)
+    return losses.agreement(student_logits, teacher_logits) * losses.kl_div(student_logits, teacher_logits, temperature)
+
+
+def equally(teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """A modulation that weighs every sample the same: -> ones [B]."""
+    return torch.ones(len(labels), device=teacher_logits.device)

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfkd_cli.checkpoint import Interval
 from dfkd_cli.classifier import Classifier
 from dfkd_cli.datasets import LabelledImages
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.recipe import Recipe
 from dfkd_cli.runtime import Precision, Runtime
+
+DEFAULT_INTERVAL = Interval(seconds=300.0)
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,10 @@ class Job:
     device: str
     precision: Precision
     eval_data: str | None
+    pool: Path | None  # folder of unlabelled pictures, for recipes that learn from one
     command: str
+    resume: bool = False  # go on with the unfinished run in `out`
+    checkpoint_every: Interval = DEFAULT_INTERVAL
 
 
 @dataclass(frozen=True)
@@ -37,3 +43,4 @@ class Parts:
     student: Classifier
     data: LabelledImages | None
     runtime: Runtime
+    pool: Path | None

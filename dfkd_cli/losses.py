@@ -17,6 +17,11 @@ def kl_div(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
 
 
+def logit_distance(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Mean absolute difference of the logits: [B, K], [B, K] -> [B]. It depends on their scale, and on their shift."""
+    return (student_logits.float() - teacher_logits.float()).abs().mean(dim=1)
+
+
 def batch_entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of the batch's mean prediction: [B, K] -> scalar in [0, log K]; high when all classes appear.
 
@@ -45,3 +50,49 @@ def total_variation(images: Tensor) -> Tensor:
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """1.0 where both networks predict the same class, else 0.0: [B, K], [B, K] -> [B]."""
     return (student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)).float()
+
+
+def class_dropped_kl(student_logits: Tensor, teacher_logits: Tensor, kept: int, temperature: float = 1.0) -> Tensor:
+    """T^2 * KL of the teacher's `kept` likeliest classes, renormalised, to the student's prediction: -> [B] >= 0.
+
+    [B, K], [B, K] -> [B]. The other classes count as noise: the teacher gives them nothing, the student's softmax
+    still runs over all. With `kept` >= K this is `kl_div`. A reconstruction; arXiv:2302.08771 names class dropping.
+    """
+    top = teacher_logits.float().topk(min(kept, teacher_logits.shape[1]), dim=1)
+    teacher = F.log_softmax(top.values / temperature, dim=1)
+    student = F.log_softmax(student_logits.float() / temperature, dim=1).gather(1, top.indices)
+    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+
+
+def dropped_mass(teacher_logits: Tensor, kept: int) -> Tensor:
+    """The probability that the teacher gives to all but its `kept` likeliest classes: [B, K] -> [B] in [0, 1]."""
+    probabilities = teacher_logits.float().softmax(dim=1)
+    return (1.0 - probabilities.topk(min(kept, probabilities.shape[1]), dim=1).values.sum(dim=1)).clamp_min(0.0)
+
+
+def cosine_distance(one: Tensor, other: Tensor) -> Tensor:
+    """Squared distance of the directions, 2 - 2 cos: [B, D], [B, D] -> [B] in [0, 4]."""
+    return 2.0 - 2.0 * F.cosine_similarity(one.float(), other.float(), dim=1)
+
+
+def relations(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """How the distances and the angles within a batch differ between two embeddings: [B, D], [B, E] -> two scalars.
+
+    Distances of pairs are relative to their mean, angles are those at each point between every two others; both
+    differences pass a smooth L1 (RKD, arXiv:1904.05068, eqs. 3 to 9). Zero for a rotated and scaled copy.
+    """
+    student_distances, student_angles = _structure(student.float())
+    teacher_distances, teacher_angles = _structure(teacher.float())
+    distance = F.smooth_l1_loss(student_distances, teacher_distances)
+    return distance, F.smooth_l1_loss(student_angles, teacher_angles)
+
+
+def _structure(embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """Relative distances [B, B] and cosines [B, B, B]; [j, i, k] is that of the angle at j between i and k."""
+    offsets = embedding.unsqueeze(0) - embedding.unsqueeze(1)
+    squares = offsets.square().sum(dim=2)
+    # Two equal embeddings have no direction; the bound and the mask keep their gradients finite.
+    distances = squares.clamp_min(1e-12).sqrt()
+    directions = offsets * ((squares > 1e-12) / distances).unsqueeze(2)
+    count = len(embedding)
+    return distances * (count * (count - 1) / distances.sum()), directions @ directions.transpose(1, 2)

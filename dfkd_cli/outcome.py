@@ -11,6 +11,7 @@ from dfkd_cli.job import Job, Parts
 from dfkd_cli.output_folder import write_atomically
 from dfkd_cli.report import (
     ON_EVALUATION_DATA,
+    ON_POOL_IMAGES,
     ON_SYNTHETIC_IMAGES,
     ImagesReport,
     MemoryReport,
@@ -19,7 +20,6 @@ from dfkd_cli.report import (
     StudentReport,
     TeacherReport,
     TimeReport,
-    peak_memory_bytes,
     write_report,
 )
 from dfkd_cli.samples import save_grid
@@ -36,6 +36,8 @@ def save(parts: Parts, run: Distillation, job: Job, folder: Path, started: float
         parts.student, folder, parts.teacher.origin.sha256, parts.recipe.sha256(), parts.recipe.method
     )
     write_atomically(folder / "recipe.yaml", parts.recipe.to_yaml().encode())
+    for name, text in run.method.files().items():
+        write_atomically(folder / name, text.encode(errors="surrogateescape"))  # file names may hold any byte
     shown = run.method.shown_images(SHOWN_IMAGES)
     with torch.no_grad():
         save_grid(shown, parts.teacher(shown).argmax(dim=1), folder / "samples.png")
@@ -53,7 +55,7 @@ def _measure(parts: Parts, run: Distillation) -> tuple[Evaluation | None, float 
         return measured, measured.agreement, ON_EVALUATION_DATA
     batch = run.config.batch_size
     fresh = run.method.fresh_images(SYNTHETIC_BATCHES * batch).split(batch)
-    return None, agreement(parts.student, parts.teacher, fresh), ON_SYNTHETIC_IMAGES
+    return None, agreement(parts.student, parts.teacher, fresh), ON_POOL_IMAGES if parts.pool else ON_SYNTHETIC_IMAGES
 
 
 def _report(
@@ -87,13 +89,13 @@ def _report(
             sha256=student_file[0],
             file_bytes=student_file[1],
         ),
-        images=ImagesReport(generated=counts.generated, kept=counts.kept),
+        images=ImagesReport(generated=counts.generated, kept=counts.kept, pool=parts.pool and str(parts.pool)),
         time=TimeReport(
             total_s=time.monotonic() - started,
             synthesis_s=seconds.get("synthesis", 0.0),
             distillation_s=seconds.get("distillation", 0.0),
         ),
-        memory=MemoryReport(peak_bytes=peak_memory_bytes(parts.runtime.device)),
+        memory=MemoryReport(peak_bytes=run.peak_bytes()),
         recipe=RecipeReport(name=parts.recipe.method, sha256=parts.recipe.sha256()),
         steps=run.step,
         seed=job.seed,

@@ -16,6 +16,7 @@ from dfkd_cli.output_folder import write_atomically
 # The values of `Report.agreement_on`.
 ON_EVALUATION_DATA = "evaluation data"
 ON_SYNTHETIC_IMAGES = "fresh synthetic images (not a measure of accuracy)"
+ON_POOL_IMAGES = "pictures of the pool (not a measure of accuracy)"
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,14 @@ class StudentReport:
 
 @dataclass(frozen=True)
 class ImagesReport:
-    """Synthetic images: how many were made, and how many of them the student was trained on at the end."""
+    """Synthetic images: how many were made, and how many of them the student was trained on at the end.
+
+    With a pool: how many of its pictures were seen, and how many of them the student was trained on.
+    """
 
     generated: int
     kept: int
+    pool: str | None = None  # the folder of unlabelled pictures; None where all images are synthetic
 
 
 @dataclass(frozen=True)
@@ -171,16 +176,27 @@ def _meaning(report: Report) -> str:
             f"- **Agreement {_share(report.agreement)}**: so often student and teacher name the same class, right or "
             f"wrong. Measured on {report.agreement_on}."
         )
-    lines.append(
-        f"- The teacher has {report.teacher.batchnorm_layers} BatchNorm layers. Their running statistics are the only "
-        "trace of the real pictures that the synthetic ones can be held against."
-        if report.teacher.batchnorm_layers
-        else "- The teacher has no BatchNorm layers, so nothing in it tells what its real pictures looked like."
-    )
+    if report.images.pool is None:
+        lines.append(_trace(report.teacher.batchnorm_layers))
     return "\n".join(lines + [f"- {note}" for note in report.notes])
 
 
+def _trace(batchnorm_layers: int) -> str:
+    if batchnorm_layers == 0:
+        return "- The teacher has no BatchNorm layers, so nothing in it tells what its real pictures looked like."
+    return (
+        f"- The teacher has {batchnorm_layers} BatchNorm layers. Their running statistics are the only "
+        "trace of the real pictures that the synthetic ones can be held against."
+    )
+
+
 def _pictures(report: Report) -> str:
+    if report.images.pool is not None:
+        return (
+            f"## What the student learned from\n\n{report.images.generated:,} unlabelled pictures of "
+            f"`{report.images.pool}` were seen; the teacher chose {report.images.kept:,} (`selected.csv`). Some of "
+            "them, with the class it sees in each.\n\n![chosen pictures](samples.png)"
+        )
     return (
         "## What the student learned from\n\n"
         f"{report.images.generated:,} synthetic images were made; {report.images.kept:,} were kept at the end. Some of "

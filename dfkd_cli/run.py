@@ -1,26 +1,32 @@
 """One compression from files to files: loads, connects and trains. The command line only parses."""
 
-import json
+import shlex
 import time
-from typing import Protocol, TextIO
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from dfkd_cli.checkpoint import Checkpoints
 from dfkd_cli.clock import BudgetClock, Clock, StepClock
 from dfkd_cli.datasets import open_dataset
 from dfkd_cli.device import resolve_device
-from dfkd_cli.engine import Distillation, Event, TrainConfig
-from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.engine import Distillation, TrainConfig
+from dfkd_cli.errors import DfkdError, InterruptedRunError, TeacherError, UsageError
 from dfkd_cli.evaluation import evaluate
+from dfkd_cli.identity import Identity, differences, identity, read_identity
 from dfkd_cli.job import Job, Parts
 from dfkd_cli.loading import load_classifier
-from dfkd_cli.methods import METHODS, check_needs
+from dfkd_cli.methods import METHODS, check_needs, check_pool_for
+from dfkd_cli.metrics_log import MetricsLog
 from dfkd_cli.networks import input_gradient_reaches
 from dfkd_cli.outcome import save
 from dfkd_cli.output_folder import OutputFolder
 from dfkd_cli.recipe import load_recipe
 from dfkd_cli.report import Report
 from dfkd_cli.runtime import Runtime, choose_dtype
+from dfkd_cli.session import Listener, Session
 from dfkd_cli.setting import Setting
 from dfkd_cli.student import build_student
 
@@ -29,43 +35,43 @@ WORTH_COMPILING_S = 300.0  # of budget: on 2 cores compiling takes about a minut
 WORTH_COMPILING_STEPS = 1500  # the same for runs without a budget
 
 
-class Listener(Protocol):
-    """Hears what happens while it happens."""
-
-    def note(self, text: str) -> None:
-        """One sentence the user should know."""
-
-    def event(self, event: Event) -> None:
-        """The loop went on."""
-
-
 def compress(job: Job, listener: Listener) -> Report:
     """Trains a student of `job.teacher` and writes it with its report into `job.out`.
 
-    Raises DfkdError and its subclasses for everything the user can act on; nothing is written then.
+    Raises DfkdError and its subclasses for everything the user can act on; nothing is written then, except the
+    checkpoints from which a run that was stopped can go on.
     """
     started = time.monotonic()
-    folder = OutputFolder(job.out, job.overwrite)
+    folder = OutputFolder(job.out, job.overwrite, job.resume)
+    earlier = read_identity(folder.unfinished) if job.resume else None
+    if earlier is not None:
+        job = _as_before(job, earlier)
     parts = load(job)
-    for note in (*_introduction(parts), *parts.teacher.origin.notes):
+    this = identity(job, parts)
+    if earlier is not None:
+        this.must_equal(earlier)
+    for note in (*_introduction(parts), *parts.teacher.origin.notes, *_about_unfinished(folder, this, earlier)):
         listener.note(note)
-    with folder as unfinished:
-        reserve = SAVING_SECONDS + _seconds_to_evaluate(parts)
-        with (unfinished / "metrics.jsonl").open("w", encoding="utf-8") as metrics:
-            run = train(parts, _clock(parts.recipe.train, started, reserve), job.seed, listener, metrics)
-        for note in run.notes():
-            listener.note(note)
-        return save(parts, run, job, unfinished, started)
+    try:
+        with folder as result:
+            this.save(folder.unfinished)
+            return _run(job, parts, folder.checkpoints, result, listener, started)
+    except KeyboardInterrupt as error:
+        step = folder.stopped_at()
+        if step is None:
+            raise
+        raise InterruptedRunError(f"interrupted; to go on from step {step:,}: {_resume_command(job)}") from error
 
 
 def load(job: Job) -> Parts:
     """Reads and checks everything a job names, cheapest first, without training anything."""
     recipe = load_recipe(job.recipe, list(job.overrides))
+    check_pool_for(recipe.method, job.pool)
     device = resolve_device(job.device)
     runtime = Runtime(device, choose_dtype(job.precision, device), _worth_compiling(recipe.train))
     teacher = load_classifier(job.teacher, job.load)
     check_needs(recipe.method, teacher)
-    if not input_gradient_reaches(teacher.network, teacher.spec.size):
+    if not METHODS[recipe.method].needs.pool and not input_gradient_reaches(teacher.network, teacher.spec.size):
         raise TeacherError(
             f"{job.teacher} lets no gradient through to its images, as archives optimised for inference do; "
             "use the file from before that step"
@@ -74,7 +80,7 @@ def load(job: Job) -> Parts:
     torch.manual_seed(job.seed)
     student = build_student(job.student, teacher.spec)
     teacher = runtime.place(teacher).eval().requires_grad_(False)
-    return Parts(recipe, teacher, runtime.place(student), data, runtime)
+    return Parts(recipe, teacher, runtime.place(student), data, runtime, job.pool)
 
 
 def begin(parts: Parts, clock: Clock, seed: int) -> Distillation:
@@ -88,21 +94,49 @@ def begin(parts: Parts, clock: Clock, seed: int) -> Distillation:
         augmentation=parts.recipe.augmentation,
         runtime=parts.runtime,
         rng=rng,
+        pool=parts.pool,
     )
     method = METHODS[parts.recipe.method](setting, parts.recipe.options)
     return Distillation(method, setting, parts.recipe.train, clock)
 
 
-def train(parts: Parts, clock: Clock, seed: int, listener: Listener, metrics: TextIO) -> Distillation:
-    """Runs the recipe's method to its end; every event goes to the listener and, as one line of JSON, to `metrics`."""
-    run = begin(parts, clock, seed)
-    begun = time.monotonic()
-    for event in run.run():
-        listener.event(event)
-        line = {"time_s": round(time.monotonic() - begun, 3), **event._asdict()}
-        metrics.write(json.dumps(line) + "\n")
-        metrics.flush()
-    return run
+def _run(job: Job, parts: Parts, checkpoints: Checkpoints, result: Path, listener: Listener, started: float) -> Report:
+    """Trains from the start or a checkpoint to the end, and writes the result into its folder."""
+    saved = checkpoints.load(listener.note) if job.resume else None
+    if job.resume and saved is None:
+        raise DfkdError(f"every checkpoint of {job.out} is damaged; start anew with --overwrite instead of --resume")
+    if saved is not None:
+        started -= saved["total_s"]
+    reserve = SAVING_SECONDS + _seconds_to_evaluate(parts)
+    run = begin(parts, _clock(parts.recipe.train, started, reserve, saved), job.seed)
+    with MetricsLog(result / "metrics.jsonl") as metrics:
+        session = Session(run, checkpoints, job.checkpoint_every, metrics, listener, started)
+        if saved is not None:
+            session.resume(saved)
+        session.train()
+    return save(parts, run, job, result, started)
+
+
+def _as_before(job: Job, earlier: Identity) -> Job:
+    """The job with what the unfinished run had found out: measured again, the faster precision may be another one."""
+    precision = earlier.facts.get("precision", "auto") if job.precision == "auto" else job.precision
+    return replace(job, precision=precision, command=earlier.command)
+
+
+def _about_unfinished(folder: OutputFolder, this: Identity, earlier: Identity | None) -> list[str]:
+    """What becomes of the run that was stopped, if there is one."""
+    step = folder.stopped_at()
+    if step is None:
+        return []
+    if earlier is None:
+        return [f"discarding the unfinished run that had come to step {step:,}"]
+    changed = differences(earlier.environment, this.environment)
+    warning = f"; computing differs ({'; '.join(changed)}), so its last bits will" if changed else ""
+    return [f"going on from step {step:,}{warning}"]
+
+
+def _resume_command(job: Job) -> str:
+    return f"{job.command} --resume {shlex.quote(str(job.out))}"
 
 
 def _introduction(parts: Parts) -> list[str]:
@@ -120,10 +154,13 @@ def _introduction(parts: Parts) -> list[str]:
     ]
 
 
-def _clock(config: TrainConfig, started: float, reserve: float) -> Clock:
+def _clock(config: TrainConfig, started: float, reserve: float, saved: dict[str, Any] | None) -> Clock:
+    """The clock of a run that would have `started` then, had it never stopped; a budget leaves time to save."""
     if config.budget is None:
         return StepClock(config.steps)
     left = config.budget - reserve - (time.monotonic() - started)
+    if saved is not None:
+        return BudgetClock(saved["run"]["clock"]["used"] + max(left, 0.0))
     if left <= 0.0:
         raise UsageError(f"--budget of {config.budget:.0f} s is used up before training starts; give it more time")
     return BudgetClock(left)

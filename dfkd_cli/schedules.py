@@ -11,3 +11,10 @@ def cosine(progress: float, start: float, end: float = 0.0) -> float:
 def ramp(progress: float, until: float) -> float:
     """0 at progress 0, growing linearly to 1 at `until` and 1 from there on; always 1 when `until` is 0."""
     return 1.0 if until <= 0.0 else min(progress / until, 1.0)
+
+
+def linear(progress: float, start: float, end: float, begin: float = 0.0, until: float = 1.0) -> float:
+    """`start` up to progress `begin`, then straight to `end` at `until` and `end` from there on."""
+    if progress <= begin:
+        return start
+    return end if progress >= until else start + (end - start) * (progress - begin) / (until - begin)

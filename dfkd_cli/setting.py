@@ -1,6 +1,7 @@
 """All that a method may know of the world: two networks, how to show them images, and the machine."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -33,10 +34,12 @@ class Setting:
         augmentation: Augmentation,
         runtime: Runtime,
         rng: torch.Generator,
+        pool: Path | None = None,
     ):
         self.teacher, self.student = teacher, student
         self.batch_size, self.augmentation = batch_size, augmentation
         self.runtime, self.rng = runtime, rng
+        self.pool = pool  # the user's folder of unlabelled pictures, for methods that need one
         self.teacher_forward = runtime.compile(teacher) if teacher.network.compilable else teacher
         self.student_forward = runtime.compile(student)
         self.teacher_features = (
@@ -57,6 +60,16 @@ class Setting:
             with torch.no_grad():
                 teacher = self.teacher_features(images)
             return teacher, self.student_features(images)
+
+    @torch.no_grad()
+    def probe(self) -> tuple[Features, Features]:
+        """What can be seen of teacher and student, for two black images; the student is as before."""
+        black = torch.zeros(2, *self.teacher.spec.size, device=self.runtime.device)
+        training = self.student.training
+        self.student.eval()
+        seen = _features_of(self.teacher)(black), _features_of(self.student)(black)
+        self.student.train(training)
+        return seen
 
     def augment(self, images: Tensor) -> Tensor:
         """One random view of each image, laid out for the networks."""

@@ -37,3 +37,8 @@ class Stopwatch:
             self.seconds[part] += begin.elapsed_time(end) / 1000.0
         self.pending.clear()
         return dict(self.seconds)
+
+    def load(self, seconds: dict[str, float]) -> None:
+        """Goes on from what `totals` returned."""
+        self.pending.clear()
+        self.seconds = defaultdict(float, seconds)

@@ -1,12 +1,13 @@
 """The generator in training: it renews a batch of images step by step under a loss that the method states."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dfkd_cli.class_modulation import Conditioning
 from dfkd_cli.generator import Generator
 from dfkd_cli.inversion import Inverted
 from dfkd_cli.recipe_values import require
@@ -27,6 +28,7 @@ class GeneratorConfig:
     noise_size: int
     width: int  # channels of the last block; the first has twice as many
     conditional: bool  # whether the generator is told which class to draw
+    conditioning: Conditioning = "concat"  # and how
 
     def __post_init__(self) -> None:
         require(self, 1, "steps", "noise_size", "width")
@@ -38,13 +40,25 @@ class Synthesizer:
     """A generator with its optimiser. Labels, when it takes any, are balanced over the classes."""
 
     def __init__(self, setting: Setting, config: GeneratorConfig):
-        spec = setting.teacher.spec
         self.setting, self.config = setting, config
-        generator = Generator(spec, config.noise_size, config.width, config.conditional)
-        self.generator = setting.runtime.place(generator)
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), config.lr, betas=(0.5, 0.999))
+        self.generator = setting.runtime.place(self._new_generator())
+        self.optimizer = self._adam(self.generator.parameters())
         self.forward = setting.runtime.compile(self.generator)
         self.generated = 0
+
+    def _new_generator(self) -> Generator:
+        config = self.config
+        spec = self.setting.teacher.spec
+        return Generator(spec, config.noise_size, config.width, config.conditional, config.conditioning)
+
+    def _adam(self, trained: Iterable[Tensor]) -> torch.optim.Adam:
+        return torch.optim.Adam(trained, self.config.lr, betas=(0.5, 0.999))
+
+    def restart(self) -> None:
+        """Forgets what the generator has learned."""
+        # Into the same tensors, so that what is compiled stays valid.
+        self.generator.load_state_dict(self._new_generator().state_dict())
+        self.optimizer = self._adam(self.generator.parameters())
 
     def draw(self, count: int) -> tuple[Tensor, Tensor | None]:
         """Fresh noise [count, noise_size], and class-balanced labels [count] for a conditional generator."""
@@ -58,16 +72,29 @@ class Synthesizer:
 
     def renew(self, objective: Objective, progress: float) -> Inverted:
         """Trains the generator for some steps on fresh noise each; returns the last batch, detached."""
+        self._prepare(progress)
+        for _ in range(self.config.steps - 1):
+            self._step(objective, *self.draw(self.config.batch_size))
+        return self._step(objective, *self.draw(self.config.batch_size)).detach()
+
+    def invert(self, objective: Objective, progress: float) -> Inverted:
+        """Trains the generator and one batch of noise together; returns the batch of the last step, detached."""
+        self._prepare(progress)
+        noise, labels = self.draw(self.config.batch_size)
+        noise_optimizer = self._adam([noise.requires_grad_(True)])
+        for _ in range(self.config.steps - 1):
+            self._step(objective, noise, labels)
+            noise_optimizer.step()
+            noise_optimizer.zero_grad(set_to_none=True)
+        return self._step(objective, noise, labels).detach()
+
+    def _prepare(self, progress: float) -> None:
         rate = cosine(progress, self.config.lr, self.config.lr * self.config.final_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.generator.train()
-        for _ in range(self.config.steps - 1):
-            self._step(objective)
-        return self._step(objective).detach()
 
-    def _step(self, objective: Objective) -> Inverted:
-        noise, labels = self.draw(self.config.batch_size)
+    def _step(self, objective: Objective, noise: Tensor, labels: Tensor | None) -> Inverted:
         with self.setting.runtime.autocast():
             made = objective(self.forward(noise, labels), labels)
         self.optimizer.zero_grad(set_to_none=True)
@@ -75,6 +102,16 @@ class Synthesizer:
         self.optimizer.step()
         self.generated += len(noise)
         return made
+
+    @torch.no_grad()
+    def sample(self, count: int) -> Tensor:
+        """Images [count, C, H, W] in [0, 1] to learn from, by the generator's running statistics."""
+        self.generator.eval()
+        noise, labels = self.draw(count)
+        with self.setting.runtime.autocast():
+            images = self.forward(noise, labels)
+        self.generated += count
+        return images
 
     @torch.no_grad()
     def images(self, count: int) -> Tensor:

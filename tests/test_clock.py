@@ -1,6 +1,13 @@
 """Progress by steps and by time."""
 
+import time
+from dataclasses import replace
+
+import pytest
+
 from dfkd_cli.clock import BudgetClock, StepClock
+from dfkd_cli.recipe import load_recipe
+from dfkd_cli.run import _clock
 
 
 def test_steps_count_to_one_and_no_further():
@@ -27,3 +34,19 @@ def test_a_restored_budget_counts_the_time_already_used():
     restored = BudgetClock(10.0, now=lambda: now[0])
     restored.load_state_dict(state)
     assert restored.progress(0) == 0.4
+
+
+def test_a_resumed_budget_spreads_what_is_left_of_the_whole_run():
+    config = replace(load_recipe("ssd", []).train, budget=100.0)
+    saved = {"run": {"clock": {"used": 30.0}}}
+    clock = _clock(config, started=time.monotonic() - 40.0, reserve=5.0, saved=saved)
+    clock.load_state_dict(saved["run"]["clock"])
+    assert clock.progress(0) == pytest.approx(30.0 / (30.0 + 100.0 - 5.0 - 40.0), abs=0.01)
+
+
+def test_a_budget_that_loading_again_has_used_up_ends_at_once_with_what_there_is():
+    config = replace(load_recipe("ssd", []).train, budget=100.0)
+    saved = {"run": {"clock": {"used": 30.0}}}
+    clock = _clock(config, started=time.monotonic() - 99.0, reserve=5.0, saved=saved)
+    clock.load_state_dict(saved["run"]["clock"])
+    assert clock.progress(0) == 1.0

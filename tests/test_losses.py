@@ -62,3 +62,113 @@ def test_total_variation_is_zero_for_flat_and_two_for_checkered_images():
 def test_agreement_counts_equal_classes():
     one, other = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[5.0, 1.0], [2.0, 1.0]])
     assert losses.agreement(one, other).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("kept", [1, 3, 7])
+@pytest.mark.parametrize("temperature", [1.0, 10.0])
+def test_class_dropped_kl_is_its_definition(kept, temperature):
+    student, teacher = random_logits(5, 7), random_logits(5, 7, seed=1)
+    expected = []
+    for z_student, z_teacher in zip(student.double(), teacher.double(), strict=True):
+        keep = sorted(range(7), key=lambda c: -z_teacher[c].item())[:kept]
+        q = (z_teacher[keep] / temperature).exp()
+        q = q / q.sum()
+        p = (z_student / temperature).exp() / (z_student / temperature).exp().sum()
+        expected.append(temperature**2 * (q * (q / p[keep]).log()).sum())
+    actual = losses.class_dropped_kl(student, teacher, kept, temperature)
+    torch.testing.assert_close(actual.double(), torch.stack(expected), rtol=2e-4, atol=1e-5)
+
+
+def test_class_dropped_kl_with_every_class_kept_is_kl_div():
+    student, teacher = random_logits(5, 7), random_logits(5, 7, seed=1)
+    for kept in (7, 1000):
+        torch.testing.assert_close(
+            losses.class_dropped_kl(student, teacher, kept, 4.0),
+            losses.kl_div(student, teacher, 4.0),
+            rtol=1e-6,
+            atol=1e-6,
+        )
+
+
+def test_the_gradient_of_class_dropped_kl_is_t_times_the_difference_of_the_predictions():
+    student, teacher = random_logits(5, 7).requires_grad_(), random_logits(5, 7, seed=1)
+    losses.class_dropped_kl(student, teacher, 3, 4.0).mean().backward()
+    kept = torch.zeros(5, 7, dtype=torch.bool).scatter(1, teacher.topk(3, dim=1).indices, True)
+    q = (teacher / 4.0).exp() * kept
+    expected = 4.0 * (F.softmax(student.detach() / 4.0, 1) - q / q.sum(1, keepdim=True)) / 5
+    assert student.grad is not None
+    torch.testing.assert_close(student.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_class_dropped_kl_of_a_certain_teacher_is_finite():
+    student = torch.tensor([[0.0, 1e4, -1e4, 0.0]], requires_grad=True)
+    loss = losses.class_dropped_kl(student, torch.tensor([[1e4, 0.0, 0.0, -1e4]]), 3)
+    loss.sum().backward()
+    assert student.grad is not None
+    assert loss.isfinite().all()
+    assert student.grad.isfinite().all()
+
+
+def test_dropped_mass_is_what_the_unlikely_classes_get():
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    masses = [losses.dropped_mass(logits, kept).item() for kept in (1, 2, 3, 4, 9)]
+    assert masses == pytest.approx([0.5, 0.2, 0.05, 0.0, 0.0], abs=1e-6)
+
+
+def test_cosine_distance_goes_from_zero_to_four_and_ignores_length():
+    one = random_logits(6, 5)
+    torch.testing.assert_close(losses.cosine_distance(one, 3 * one), torch.zeros(6), rtol=0, atol=1e-6)
+    torch.testing.assert_close(losses.cosine_distance(one, -one), torch.full((6,), 4.0))
+    lengths = [
+        vectors / vectors.norm(dim=1, keepdim=True) for vectors in (one.double(), random_logits(6, 5, seed=1).double())
+    ]
+    expected = (lengths[0] - lengths[1]).square().sum(1)
+    torch.testing.assert_close(
+        losses.cosine_distance(one, random_logits(6, 5, seed=1)).double(), expected, rtol=1e-5, atol=1e-5
+    )
+
+
+def smooth_l1(difference: float) -> float:
+    return 0.5 * difference**2 if abs(difference) < 1 else abs(difference) - 0.5
+
+
+def structure(points: torch.Tensor) -> tuple[dict, dict]:
+    """Distances relative to their mean and cosines of angles, pair by pair."""
+    count = range(len(points))
+    distances = {(i, j): (points[i] - points[j]).norm().item() for i in count for j in count}
+    mean = sum(distances.values()) / (len(points) * (len(points) - 1))
+    angles = {
+        (i, j, k): F.cosine_similarity(points[i] - points[j], points[k] - points[j], dim=0).item()
+        for i in count
+        for j in count
+        for k in count
+    }
+    return {pair: distance / mean for pair, distance in distances.items()}, angles
+
+
+def test_relations_are_their_definition():
+    student, teacher = random_logits(5, 3), random_logits(5, 4, seed=1)
+    expected = []
+    for ours, theirs in zip(structure(student.double()), structure(teacher.double()), strict=True):
+        expected.append(sum(smooth_l1(ours[key] - theirs[key]) for key in ours) / len(ours))
+    actual = [value.item() for value in losses.relations(student, teacher)]
+    assert actual == pytest.approx(expected, rel=1e-4)
+    assert min(actual) > 1e-3
+
+
+def test_relations_are_zero_for_a_rotated_and_scaled_copy():
+    teacher = random_logits(8, 5)
+    rotation = torch.linalg.qr(random_logits(5, 5, seed=1)).Q
+    for value in losses.relations(0.3 * teacher @ rotation + 2.0, teacher):
+        assert value.item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("equal", [2, 6])
+def test_relations_of_equal_embeddings_have_a_finite_and_moderate_gradient(equal):
+    student = random_logits(6, 5)
+    student[:equal] = student[0]
+    student.requires_grad_()
+    torch.stack(losses.relations(student, random_logits(6, 5, seed=1))).sum().backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    assert student.grad.abs().max() < 10

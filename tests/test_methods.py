@@ -2,9 +2,11 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from noise_pool import make_noise_pool
 from torch import nn
 
 from dfkd_cli.augmentation import Augmentation
@@ -12,31 +14,45 @@ from dfkd_cli.classifier import Classifier, InputSpec, Origin
 from dfkd_cli.clock import StepClock
 from dfkd_cli.engine import Distillation
 from dfkd_cli.errors import DfkdError
-from dfkd_cli.methods import METHODS, Method
+from dfkd_cli.methods import METHODS
 from dfkd_cli.networks.eager import EagerNetwork
 from dfkd_cli.recipe import Recipe, load_recipe
 from dfkd_cli.runtime import Runtime
 from dfkd_cli.setting import Setting
 
 SIZE, CLASSES = (1, 8, 8), 3
+TINY_GENERATOR = [
+    "options.generator.batch_size=12",
+    "options.generator.steps=2",
+    "options.generator.width=16",
+    "options.generator.noise_size=8",
+    "options.warmup_rounds=2",
+]
 TINY = {
-    "ssd": [
-        "options.buffer_size=24",
-        "options.generator.batch_size=12",
-        "options.generator.steps=2",
-        "options.generator.width=16",
-        "options.generator.noise_size=8",
-        "options.warmup_rounds=2",
-    ]
+    "ssd": [*TINY_GENERATOR, "options.buffer_size=24"],
+    "curriculum": [*TINY_GENERATOR],
+    "csd": [*TINY_GENERATOR, "options.bank_size=24", "options.projection_width=4"],
+    "cgdd": [*TINY_GENERATOR, "options.store_size=24"],
+    "unlabeled": ["options.selection.keep=16", "options.embedding.relation_images=4", "options.kept_classes=2"],
 }
+GENERATIVE = [name for name, method in METHODS.items() if not method.needs.pool]
+POOL = Path()  # the fixture below fills it
 
 
-def tiny_classifier(seed: int, width: int, norm: bool = True) -> Classifier:
+@pytest.fixture(scope="module", autouse=True)
+def pool(tmp_path_factory) -> Path:
+    """60 pictures of noise, for the methods that choose their images."""
+    global POOL
+    POOL = make_noise_pool(tmp_path_factory.mktemp("pool"))
+    return POOL
+
+
+def tiny_classifier(seed: int, width: int, norm: bool = True, size: tuple[int, int, int] = SIZE) -> Classifier:
     torch.manual_seed(seed)
     layers = [nn.Conv2d(1, width, 3), nn.BatchNorm2d(width) if norm else nn.Identity(), nn.ReLU()]
     module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, CLASSES))
-    spec = InputSpec(SIZE, mean=(0.4,), std=(0.3,), num_classes=CLASSES)
-    return Classifier(EagerNetwork(module, input_size=SIZE), spec, Origin("test", "test", None, None))
+    spec = InputSpec(size, mean=(0.4,), std=(0.3,), num_classes=CLASSES)
+    return Classifier(EagerNetwork(module, input_size=size), spec, Origin("test", "test", None, None))
 
 
 def tiny_recipe(name: str, *more: str) -> Recipe:
@@ -44,9 +60,10 @@ def tiny_recipe(name: str, *more: str) -> Recipe:
     return load_recipe(name, [*small, *TINY[name], *more])
 
 
-def make(name: str, *more: str, norm: bool = True, seed: int = 0) -> tuple[Method, Distillation]:
+def make(name: str, *more: str, norm: bool = True, seed: int = 0, size=SIZE) -> tuple[Any, Distillation]:
     recipe = tiny_recipe(name, *more)
-    teacher, student = tiny_classifier(1, 8, norm).eval().requires_grad_(False), tiny_classifier(2, 4)
+    teacher = tiny_classifier(1, 8, norm, size).eval().requires_grad_(False)
+    student = tiny_classifier(2, 4, size=size)
     setting = Setting(
         teacher,
         student,
@@ -54,6 +71,7 @@ def make(name: str, *more: str, norm: bool = True, seed: int = 0) -> tuple[Metho
         augmentation=Augmentation(flip=True, shift=0.125, mix=0.0),
         runtime=Runtime(torch.device("cpu")),
         rng=torch.Generator().manual_seed(seed),
+        pool=POOL if METHODS[name].needs.pool else None,
     )
     torch.manual_seed(seed)
     method = METHODS[name](setting, recipe.options)
@@ -102,7 +120,7 @@ class TestEveryMethod:
 
     def test_tells_how_often_it_refreshes_before_the_first_step(self, name, norm):
         method, run = make(name, norm=norm)
-        told, rounds = method.filling_rounds(), 0
+        told, rounds = method.filling().rounds, 0
         while not method.ready(0.0):
             run._refresh(0.0)
             rounds += 1
@@ -140,9 +158,10 @@ class TestEveryMethod:
         while not method.ready(0.0):
             run._refresh(0.0)
         method.setting.student.train()
-        terms, _ = method.student_loss(method.sample(), 0.0)
+        terms, _ = method.student_loss(method.sample(), 0.5)  # where no term is still being faded in
         for term, value in terms.items():
-            grads = torch.autograd.grad(value, list(method.setting.student.parameters()), retain_graph=True)
+            parameters = list(method.setting.student.parameters())  # a term on features passes the classifier by
+            grads = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
             assert max(grad.abs().max() for grad in grads) > 1e-8, term
 
 
@@ -154,7 +173,7 @@ ALL_WEIGHTS = [
 
 
 @pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "no batchnorm"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", GENERATIVE)
 def test_every_generator_term_moves_the_images(name, norm):
     """A term whose gradient is zero is a term that is not there: a wrong network, a stray detach."""
     method, run = make(name, *ALL_WEIGHTS, norm=norm)
@@ -162,7 +181,7 @@ def test_every_generator_term_moves_the_images(name, norm):
         run._refresh(0.0)
     images = torch.rand(12, *SIZE, requires_grad=True)
     labels = torch.arange(12) % CLASSES
-    made = method.inversion(images, labels, lambda logits, _: torch.ones(len(logits)), adversarial=True)  # pyright: ignore
+    made = method.inversion(images, labels, lambda logits, _: torch.ones(len(logits)), adversarial=1.0)
     expected = {"class_prior", "adversarial", "balance", "activation", "total_variation"} | ({"bn"} if norm else set())
     assert made.terms.keys() == expected
     for term, value in made.terms.items():
@@ -177,12 +196,44 @@ def test_every_generator_term_moves_the_images(name, norm):
 def test_a_component_of_ssd_can_be_switched_off(switch, metric):
     method, run = make("ssd", switch)
     list(run.run())
-    buffer = method.buffer  # pyright: ignore[reportAttributeAccessIssue]
+    buffer = method.buffer
     if metric == "uniform":
-        chances = buffer.probabilities(method.alpha)  # pyright: ignore[reportAttributeAccessIssue]
+        chances = buffer.probabilities(method.alpha)
         torch.testing.assert_close(chances, torch.full_like(chances, 1 / len(buffer)))
     else:
         assert torch.equal(buffer.weights, torch.ones_like(buffer.weights))
+
+
+@pytest.mark.parametrize("off", ["explicit", "distance", "angle"])
+def test_a_term_of_unlabeled_without_a_weight_is_left_out(off):
+    method, run = make("unlabeled", f"options.embedding.{off}=0")
+    while not method.ready(0.0):
+        run._refresh(0.0)
+    terms, _ = method.student_loss(method.sample(), 0.5)
+    assert terms.keys() == {"kd", "explicit", "distance", "angle"} - {off}
+
+
+def test_unlabeled_learns_from_predictions_alone_where_the_embedding_cannot_be_seen(monkeypatch):
+    """As with a teacher that does not end in a linear layer."""
+    observe = EagerNetwork.observe
+    monkeypatch.setattr(EagerNetwork, "observe", lambda self, inputs: observe(self, inputs)._replace(embedding=None))
+    _, run = make("unlabeled")
+    metrics = list(run.run())[-1].metrics
+    assert "kd" in metrics
+    assert "explicit" not in metrics
+    assert any("embedding cannot be seen" in note for note in run.notes())
+
+
+def test_a_selection_that_was_interrupted_is_made_anew():
+    method, run = make("unlabeled", "options.selection.score=random")
+    run._refresh(0.0)
+    state = copy.deepcopy(run.state_dict())
+    list(run.run())
+    other, resumed = make("unlabeled", "options.selection.score=random")
+    resumed.load_state_dict(state)
+    list(resumed.run())
+    assert method.files() == other.files()
+    assert equal(weights(method.setting.student), weights(other.setting.student))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_one_line():

@@ -141,3 +141,79 @@ def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["student.safetensors"]
+
+
+def stop_after_a_checkpoint(output: OutputFolder, stop: BaseException) -> None:
+    with output as folder:
+        fill(folder, "half")
+        output.checkpoints.save({"step": 7}, 7)
+        raise stop
+
+
+@pytest.mark.parametrize("stop", [RuntimeError(), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+def test_a_run_with_a_checkpoint_stays_hidden_until_it_is_resumed(tmp_path, stop):
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(DfkdError if isinstance(stop, OSError) else type(stop)) as caught:
+        stop_after_a_checkpoint(OutputFolder(out), stop)
+    if isinstance(stop, OSError):
+        assert str(caught.value) == f"the disk that holds {out} is full; go on with --resume {out} after that"
+    assert names(out.parent) == [".out.unfinished"]
+    output = OutputFolder(out, resume=True)
+    assert output.stopped_at() == 7
+    with output as folder:
+        assert (folder / "report.json").read_text() == "half"
+        fill(folder, "whole")
+    assert names(out) == ["report.json"]
+    assert names(out.parent) == ["out"]
+
+
+def test_an_unfinished_run_is_not_replaced_without_being_asked(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError):
+        stop_after_a_checkpoint(OutputFolder(out), RuntimeError())
+    with pytest.raises(UsageError, match=r"step 7.*--resume .*out, or start anew with --overwrite"):
+        OutputFolder(out)
+    with OutputFolder(out, overwrite=True) as folder:
+        assert names(folder) == []
+    assert names(tmp_path) == ["out"]
+
+
+def test_resuming_an_overwriting_run_keeps_the_old_result_until_the_end(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    fill(out, "old")
+    with pytest.raises(KeyboardInterrupt):
+        stop_after_a_checkpoint(OutputFolder(out, overwrite=True), KeyboardInterrupt())
+    assert (out / "report.json").read_text() == "old"
+    with pytest.raises(UsageError, match="not empty"):
+        OutputFolder(out, resume=True)
+    with OutputFolder(out, overwrite=True, resume=True) as folder:
+        fill(folder, "new")
+        assert (out / "report.json").read_text() == "old"
+    assert (out / "report.json").read_text() == "new"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_process_that_dies_while_it_cleans_up_leaves_a_finished_result(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "_remove_unfinished", lambda _: None)
+        with OutputFolder(out) as folder:
+            fill(folder, "new")
+            OutputFolder(out, overwrite=True).checkpoints.save({"step": 7}, 7)
+    assert names(tmp_path) == [".out.unfinished", "out"]
+    with pytest.raises(UsageError, match="a finished result"):
+        OutputFolder(out, resume=True)
+    with OutputFolder(out, overwrite=True) as folder:
+        fill(folder, "newer")
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_run_without_a_checkpoint_is_swept_away_by_the_next(tmp_path):
+    killed = tmp_path / ".out.unfinished"
+    (killed / "result").mkdir(parents=True)
+    (killed / "lock").touch()
+    fill(killed / "result", "killed")
+    with OutputFolder(tmp_path / "out") as folder:
+        assert names(folder) == []
+    assert names(tmp_path) == ["out"]

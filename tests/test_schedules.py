@@ -2,7 +2,7 @@
 
 import pytest
 
-from dfkd_cli.schedules import cosine, ramp
+from dfkd_cli.schedules import cosine, linear, ramp
 
 
 def test_cosine_goes_from_start_to_end():
@@ -13,3 +13,9 @@ def test_cosine_goes_from_start_to_end():
 def test_ramp_rises_until_its_end_and_a_ramp_of_no_length_is_over_at_once():
     assert [ramp(progress, 0.2) for progress in (0.0, 0.1, 0.2, 0.9)] == pytest.approx([0.0, 0.5, 1.0, 1.0])
     assert ramp(0.0, 0.0) == 1.0
+
+
+def test_linear_waits_rises_and_stays():
+    values = [linear(progress, 2.0, 6.0, 0.25, 0.75) for progress in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert values == [2.0, 2.0, 4.0, 6.0, 6.0]
+    assert [linear(progress, 2.0, 6.0, 0.5, 0.5) for progress in (0.5, 0.51)] == [2.0, 6.0]

@@ -112,6 +112,10 @@ class JobArguments(NetworkArguments):
         str | None,
         typer.Option("--eval", metavar="DIR", help="Labelled images to measure the result on; used for nothing else."),
     ] = None
+    pool: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Unlabelled pictures to learn from, for recipe unlabeled."),
+    ] = None
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this machine is faster with it.")
@@ -147,6 +151,7 @@ class JobArguments(NetworkArguments):
             device=self.device,
             precision=self.precision,
             eval_data=self.eval_data,
+            pool=self.pool,
             command=shlex.join(["dfkd", *sys.argv[1:]]),
         )
 
@@ -162,7 +167,15 @@ class JobArguments(NetworkArguments):
 
 def parse_budget(text: str) -> float:
     """Seconds of a time such as 90s, 30m or 1.5h. Raises UsageError for anything else."""
+    seconds = parse_seconds(text)
+    if seconds is None:
+        raise UsageError(f"--budget {text}: write a time such as 90s, 30m or 2h")
+    return seconds
+
+
+def parse_seconds(text: str) -> float | None:
+    """Seconds of a time such as 90s, 30m or 1.5h; None for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip().lower())
     if match is None or float(match[1]) == 0.0:
-        raise UsageError(f"--budget {text}: write a time such as 90s, 30m or 2h")
+        return None
     return float(match[1]) * _SECONDS[match[2]]

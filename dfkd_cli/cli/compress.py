@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkd_cli.cli.arguments import JobArguments, taking
+from dfkd_cli.cli.arguments import JobArguments, parse_seconds, taking
+from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from dfkd_cli.report import Report
@@ -17,21 +18,51 @@ if TYPE_CHECKING:
 @taking(JobArguments)
 def compress(
     arguments: JobArguments,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the student, its report and pictures.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the student, its report and pictures.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in --out.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Go on with the run that was to write DIR; otherwise the same arguments."),
+    ] = None,
+    checkpoint_every: Annotated[
+        str, typer.Option(metavar="TIME|STEPS", help="How often to save what --resume needs, e.g. 10m or 500.")
+    ] = "5m",
 ) -> object:
-    """Train a small student of TEACHER on images made from TEACHER itself."""
+    """Train a small student of TEACHER on images made from TEACHER itself, or on unlabelled pictures (--pool)."""
+    folder, interval = output_folder(out, resume), parse_interval(checkpoint_every)
     with arguments.make_progress() as progress:
-        job = replace(arguments.job(out), overwrite=overwrite)
+        job = arguments.job(folder)
 
         from dfkd_cli import run
+        from dfkd_cli.checkpoint import Interval
 
+        job = replace(job, overwrite=overwrite, resume=resume is not None, checkpoint_every=Interval(*interval))
         report = run.compress(job, progress)
     if arguments.as_json:
         return report
     if not arguments.quiet:
-        print(_summary(report, out))
+        print(_summary(report, folder))
     return None
+
+
+def parse_interval(text: str) -> tuple[float | None, int | None]:
+    """Seconds of a time such as 10m, or a number of steps; the other is None. Raises UsageError for anything else."""
+    seconds = parse_seconds(text)
+    if seconds is None and not (text.isdecimal() and int(text) > 0):
+        raise UsageError(f"--checkpoint-every {text}: write a time such as 10m, or a number of steps such as 500")
+    return (seconds, None) if seconds is not None else (None, int(text))
+
+
+def output_folder(out: Path | None, resume: Path | None) -> Path:
+    """The folder of `--out` or `--resume`. Raises UsageError when both are missing or say different things."""
+    if resume is not None and out is not None and resume != out:
+        raise UsageError(f"--resume {resume} and --out {out} are different folders; --resume alone is enough")
+    folder = resume or out
+    if folder is None:
+        raise UsageError("say with --out DIR where the student goes, or with --resume DIR which run to go on with")
+    return folder
 
 
 def _summary(report: Report, out: Path) -> str:
@@ -44,7 +75,8 @@ def _summary(report: Report, out: Path) -> str:
         lines.append(f"relative accuracy {report.relative_accuracy:.4f}")
     lines += [
         f"agreement {report.agreement:.4f} on {report.agreement_on}",
-        f"images   {report.images.generated:,} generated, {report.images.kept:,} kept",
+        f"images   {report.images.generated:,} {'seen' if report.images.pool else 'generated'}, "
+        f"{report.images.kept:,} kept",
         f"time     {report.time.total_s:.0f} s, {report.time.synthesis_s:.0f} s of it for images",
         f"written  {out / 'student.safetensors'}, {out / 'report.md'}, {out / 'samples.png'}",
     ]

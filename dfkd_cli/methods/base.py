@@ -21,10 +21,17 @@ class Batch(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How many synthetic images a run has made, and how many it still holds."""
+    """How many synthetic images a run has made, or pictures of a pool it has seen, and how many it still holds."""
 
     generated: int
     kept: int
+
+
+class Filling(NamedTuple):
+    """What comes before the first student step."""
+
+    rounds: int  # refreshes, in a run of a fixed number of steps
+    share: float  # of a budget, at most, that they may take
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Needs:
     batchnorm: bool = False
     embedding: bool = False  # what a last linear layer receives
     stages: bool = False  # feature maps
+    pool: bool = False  # a folder of pictures, which the user names; what has one makes no images
 
     def missing(self, teacher: Classifier) -> list[str]:
         """What of it the teacher does not have, in words."""
@@ -61,9 +69,9 @@ class Method(ABC):
     def ready(self, progress: float) -> bool:
         """Whether there are images to learn from; until then the loop only refreshes."""
 
-    def filling_rounds(self) -> int:
-        """How many refreshes a run of a fixed number of steps makes before its first student step."""
-        return 1
+    def filling(self) -> Filling:
+        """How long it takes until there are images to learn from, for plans."""
+        return Filling(rounds=1, share=1.0)
 
     @abstractmethod
     def refresh(self, progress: float) -> Terms:
@@ -92,6 +100,10 @@ class Method(ABC):
     def extra_modules(self) -> Iterable[nn.Module]:
         """Networks trained in the same step as the student and thrown away with the run."""
         return ()
+
+    def files(self) -> dict[str, str]:
+        """Further text files for the output folder, by their name in `output_folder.WRITTEN`."""
+        return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -2,33 +2,24 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dfkd_cli import losses
-from dfkd_cli.batchnorm import BatchNormForm
 from dfkd_cli.buffer import Eviction, ReplayBuffer
-from dfkd_cli.inversion import Inversion, InversionWeights, Inverted
-from dfkd_cli.methods.base import Batch, Counts, Method, Needs
+from dfkd_cli.inversion import Inverted
+from dfkd_cli.methods.base import Batch, Filling, Needs
+from dfkd_cli.methods.generative import GenerativeOptions, StoringMethod
 from dfkd_cli.recipe_values import require
 from dfkd_cli.setting import Setting, Terms
-from dfkd_cli.synthesis import GeneratorConfig, Synthesizer
 
 
 @dataclass(frozen=True)
-class SsdOptions:
+class SsdOptions(GenerativeOptions):
     """The constants of the method; `recipes/ssd.yaml` says where each value comes from."""
 
-    generator: GeneratorConfig
-    weights: InversionWeights
-    weights_without_batchnorm: InversionWeights
-    bn_form: BatchNormForm
-    contested_only: bool  # adversarial term only where both networks still agree
     buffer_size: int
-    warmup_rounds: int  # renewals before the first student step, on top of what fills the buffer
-    warmup_share: float  # of the training time at most
     eviction: Eviction
     diversity: bool  # first factor of phi
     difficulty: bool  # second factor of phi
@@ -40,46 +31,40 @@ class SsdOptions:
     temperature: float
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self, 1, "buffer_size")
-        require(self, 0, "warmup_rounds", "warmup_share", "gamma", "alpha", "beta")
+        require(self, 0, "gamma", "alpha", "beta")
         require(self, 0.01, "temperature")
 
 
-class Ssd(Method):
+class Ssd(StoringMethod):
     """A generator trained against teacher and student fills a small buffer; priorities decide what is learned next."""
 
     needs = Needs()
     options_type = SsdOptions
 
     def __init__(self, setting: Setting, options: SsdOptions):
-        super().__init__(setting, options)
         spec = setting.teacher.spec
-        if setting.teacher.norm_statistics:
-            weights = options.weights
-        else:
-            weights = options.weights_without_batchnorm
-            self.notes.append("The teacher has no BatchNorm layers: the bn term is dropped, the others are reweighted.")
-        self.synthesizer = Synthesizer(setting, options.generator)
-        self.inversion = Inversion(setting, weights, options.bn_form, options.contested_only)
         self.buffer = ReplayBuffer(options.buffer_size, spec.size, spec.num_classes, setting.runtime.device)
+        super().__init__(setting, options, self.buffer)
         self.alpha = options.alpha if options.priority else 0.0
         self.beta = options.beta if options.importance else 0.0
         self.quartiles = torch.linspace(0.0, 1.0, 5, device=setting.runtime.device)
-        self.rounds = 0
 
     def ready(self, progress: float) -> bool:
         """Once the buffer is full and the generator warm, or the time for both is used up."""
-        filled = len(self.buffer) == self.buffer.capacity and self.rounds >= self.options.warmup_rounds
-        return filled or (progress >= self.options.warmup_share and len(self.buffer) > 0)
+        filled = len(self.buffer) == self.buffer.capacity
+        return super().ready(progress) and (filled or progress >= self.options.warmup_share)
 
-    def filling_rounds(self) -> int:
+    def filling(self) -> Filling:
         """Until the buffer is full and the generator warm."""
         batches = math.ceil(self.buffer.capacity / self.options.generator.batch_size)
-        return max(batches, self.options.warmup_rounds)
+        warm = super().filling()
+        return warm._replace(rounds=max(batches, warm.rounds))
 
     def refresh(self, progress: float) -> Terms:
         """Trains the generator and puts its last batch into the buffer."""
-        adversarial = self.ready(progress)
+        adversarial = float(self.ready(progress))
 
         def objective(images: Tensor, labels: Tensor | None) -> Inverted:
             return self.inversion(images, labels, self._modulation, adversarial)
@@ -90,13 +75,9 @@ class Ssd(Method):
         discrepancy = losses.kl_div(self._student_logits(made), made.teacher_logits)
         phi = self._modulation(made.teacher_logits, made.labels)
         self.buffer.add(made.images, classes, confidence, discrepancy, self.options.eviction)
-        shares = self.buffer.class_shares()
-        hits = {"synthesis/hit_rate": (classes == made.labels).float().mean()}
-        return {f"synthesis/{name}": value for name, value in made.terms.items()} | {
-            **(hits if self.options.generator.conditional else {}),
-            "synthesis/confidence": confidence.mean(),
+        return self.log_of(made) | {
             "synthesis/phi_quartiles": phi.quantile(self.quartiles),
-            "buffer/class_shares": shares,
+            "buffer/class_shares": self.buffer.class_shares(),
         }
 
     def _modulation(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
@@ -135,26 +116,3 @@ class Ssd(Method):
             "priority/discrepancy": self.buffer.discrepancy[: len(self.buffer)].mean(),
             "priority/weight": weights.mean(),
         }
-
-    def fresh_images(self, count: int) -> Tensor:
-        """New images of the generator: none of them was ever in the buffer."""
-        return self.synthesizer.images(count)
-
-    def shown_images(self, count: int) -> Tensor:
-        """Images spread evenly over the buffer."""
-        places = torch.linspace(0, len(self.buffer) - 1, min(count, len(self.buffer)), device=self.buffer.images.device)
-        return self.buffer.read(places.long())
-
-    def counts(self) -> Counts:
-        """All images the generator made, those of its training included, and what the buffer holds."""
-        return Counts(generated=self.synthesizer.generated, kept=len(self.buffer))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Generator, buffer and the number of rounds."""
-        return {"synthesizer": self.synthesizer.state_dict(), "buffer": self.buffer.state_dict(), "rounds": self.rounds}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` returned."""
-        self.synthesizer.load_state_dict(state["synthesizer"])
-        self.buffer.load_state_dict(state["buffer"])
-        self.rounds = state["rounds"]

@@ -1,0 +1,58 @@
+"""The best images of a stream, in a store of fixed size: what they were ranked by, and the ranking itself."""
+
+import torch
+from torch import Tensor
+
+
+def rank(scores: Tensor, classes: Tensor, cap: int) -> Tensor:
+    """All places, best first: by score those within the `cap` best of their class, then by score the others.
+
+    [N], [N] -> [N]. The first n of this order are the same whether the images are ranked at once or the best n of
+    what came so far are ranked with what comes next, for any n: a stream needs no larger store than its result.
+    """
+    by_score = scores.argsort(descending=True, stable=True)
+    ordered = classes[by_score]
+    grouped = ordered.argsort(stable=True)
+    counts = torch.bincount(ordered)
+    first = counts.cumsum(0) - counts
+    place = torch.empty_like(grouped)
+    place[grouped] = torch.arange(len(grouped)) - first[ordered[grouped]]
+    return by_score[(place >= cap).int().argsort(stable=True)]
+
+
+class Candidates:
+    """The best `keep` images seen, and in `capacity` slots some that are not yet known to be worse.
+
+    Images are uint8 [capacity, C, H, W] on the device; what they are ranked by is on the CPU, one entry per slot.
+    """
+
+    def __init__(self, capacity: int, keep: int, cap: int, size: tuple[int, int, int], device: torch.device):
+        self.keep, self.cap = keep, cap
+        self.images = torch.empty(capacity, *size, dtype=torch.uint8, device=device)
+        self.scores = torch.empty(capacity)
+        self.classes = torch.empty(capacity, dtype=torch.int64)
+        self.files = [""] * capacity
+        self.taken, self.free = torch.arange(0), torch.arange(capacity)
+
+    def __len__(self) -> int:
+        return min(len(self.taken), self.keep)
+
+    def add(self, images: Tensor, scores: Tensor, classes: Tensor, files: list[str]) -> None:
+        """Stores a batch of at most `capacity - keep` images; a score that is no number ranks last."""
+        if len(images) > len(self.free):
+            best = self.best()
+            occupied = torch.zeros(len(self.images), dtype=torch.bool)
+            occupied[best] = True
+            self.taken, self.free = best.sort().values, (~occupied).nonzero().squeeze(1)
+        slots, self.free = self.free.split([len(images), len(self.free) - len(images)])
+        self.images[slots.to(self.images.device)] = images
+        self.scores[slots] = scores.nan_to_num(nan=-torch.inf)
+        self.classes[slots] = classes
+        for slot, file in zip(slots.tolist(), files, strict=True):
+            self.files[slot] = file
+        self.taken = torch.cat([self.taken, slots])
+
+    def best(self) -> Tensor:
+        """Slots of the best `keep` images, best first."""
+        order = rank(self.scores[self.taken], self.classes[self.taken], self.cap)
+        return self.taken[order[: self.keep]]

@@ -1,0 +1,35 @@
+"""Ctrl-C and SIGTERM: the first asks a run to stop at a good place, the second stops it at once."""
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ANSWER = b"\nfinishing this step and saving a checkpoint; once more stops at once\n"
+
+
+class Interruption:
+    """A context in which `requested` tells whether a signal has come; a second one raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and background jobs want it ignored
+                    self._before[number] = signal.signal(number, self._answer)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    def _answer(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        os.write(2, ANSWER)  # print() may be what the signal interrupted, and it cannot be entered twice

@@ -1,0 +1,101 @@
+"""CGDD: a generator told which class to draw, and a student that also learns where to look (arXiv:2112.15358)."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfkd_cli import losses
+from dfkd_cli.attention import AttentionForm, attention_transfer, match_stages
+from dfkd_cli.errors import RecipeMismatchError
+from dfkd_cli.inversion import Inverted
+from dfkd_cli.methods.base import Batch, Needs
+from dfkd_cli.methods.generative import GenerativeOptions, StoringMethod
+from dfkd_cli.recipe_values import require
+from dfkd_cli.setting import Setting, Terms
+from dfkd_cli.store import ImageStore
+
+
+@dataclass(frozen=True)
+class CgddOptions(GenerativeOptions):
+    """The constants of the method; `recipes/cgdd.yaml` says where each value comes from."""
+
+    on_class_only: bool  # adversarial term only where the teacher sees the class that was asked for
+    gamma: float  # of the class prior's factor (1 - p)^gamma
+    sure_enough: float  # probability of the class from which on an image is not pulled towards it any more
+    store_size: int  # images; the oldest make room
+    temperature: float
+    label: float  # weight of the label term
+    mask_labels: bool  # no label term where the teacher disagrees with the label
+    attention: float  # weight of the attention term
+    attention_form: AttentionForm
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, 0, "gamma", "sure_enough", "label", "attention")
+        require(self, 1, "store_size")
+        require(self, 0.01, "temperature")
+
+
+class Cgdd(StoringMethod):
+    """A conditional generator fills a store with labelled images; the student learns logits, labels and attention."""
+
+    needs = Needs(stages=True)
+    options_type = CgddOptions
+
+    def __init__(self, setting: Setting, options: CgddOptions):
+        spec, device = setting.teacher.spec, setting.runtime.device
+        self.images = ImageStore(options.store_size, spec.size, spec.num_classes, device)
+        super().__init__(setting, options, self.images, on_class_only=options.on_class_only)
+        teacher, student = setting.probe()
+        if not student.stages:
+            raise RecipeMismatchError("recipe cgdd sees no feature maps in this student; choose another --student")
+        sizes = [f"{one.shape[2]}x{one.shape[3]}" for one, _ in match_stages(student.stages, teacher.stages)]
+        self.notes.append(f"Attention is compared at {', '.join(sizes)} pixels.")
+
+    def refresh(self, progress: float) -> Terms:
+        """Trains the generator and stores its last batch with the labels it was asked for."""
+        adversarial = float(self.ready(progress))
+
+        def objective(images: Tensor, labels: Tensor | None) -> Inverted:
+            return self.inversion(images, labels, self._modulation, adversarial)
+
+        made = self.synthesizer.renew(objective, progress)
+        self.rounds += 1
+        self.images.append(made.images, made.labels)
+        return self.log_of(made) | {"synthesis/hit_rate_by_class": self._hit_rates(made)}
+
+    def _modulation(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        """(1 - p)^gamma with the probability p of the class asked for, and 0 once p is enough.
+
+        An image that the teacher already recognises has nothing to gain from being more typical, only variety to lose.
+        """
+        asked = teacher_logits.float().softmax(dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
+        return (1.0 - asked).pow(self.options.gamma) * (asked < self.options.sure_enough)
+
+    def _hit_rates(self, made: Inverted) -> Tensor:
+        """Share of the images of each class asked for that show it to the teacher: [K]; 0 for classes not asked for."""
+        hits = (made.teacher_logits.argmax(dim=1) == made.labels).float()
+        asked = F.one_hot(made.labels, made.teacher_logits.shape[1]).float()
+        return hits @ asked / asked.sum(dim=0).clamp_min(1.0)
+
+    def sample(self) -> Batch:
+        """Augmented images from the store with their labels, each equally likely."""
+        index = self.images.draw_uniformly(self.setting.batch_size, self.setting.rng)
+        return Batch(self.setting.augment(self.images.read(index)), self.images.classes[index], index)
+
+    def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
+        """KL, cross-entropy against the labels asked for, and attention transfer at every stage."""
+        if batch.labels is None:
+            raise ValueError("cgdd learns from labelled images")
+        o = self.options
+        teacher, student = self.setting.observe(batch.images)
+        trusted = (teacher.logits.argmax(dim=1) == batch.labels).float()
+        terms = {"kd": losses.kl_div(student.logits, teacher.logits, o.temperature).mean()}
+        if o.label:
+            label = F.cross_entropy(student.logits.float(), batch.labels, reduction="none")
+            terms["label"] = o.label * (trusted * label if o.mask_labels else label).mean()
+        if o.attention:
+            distance = attention_transfer(student.stages, teacher.stages, o.attention_form)
+            terms["attention"] = o.attention * distance.mean()
+        return terms, {"agreement": losses.agreement(student.logits, teacher.logits).mean(), "trusted": trusted.mean()}

@@ -1,0 +1,117 @@
+"""CSD: images are made hard for what the student knows now, as a head on its features shows (arXiv:2307.04542)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfkd_cli import losses
+from dfkd_cli.alignment import FeatureAlignment
+from dfkd_cli.inversion import Inverted, equally
+from dfkd_cli.methods.base import Batch, Needs
+from dfkd_cli.methods.generative import GenerativeOptions, StoringMethod
+from dfkd_cli.recipe_values import require
+from dfkd_cli.rotation_task import RotationConfig, RotationTask
+from dfkd_cli.setting import Setting, Terms
+from dfkd_cli.store import ImageStore
+
+
+@dataclass(frozen=True)
+class CsdOptions(GenerativeOptions):
+    """The constants of the method; `recipes/csd.yaml` says where each value comes from."""
+
+    rounds_per_generator: int  # until the generator forgets everything; 0: it never does
+    trainable_noise: bool  # the batch's noise is optimised with the generator; off: new noise at every step
+    augment_synthesis: bool  # the networks judge random views of the generated images
+    bank_size: int  # images; the oldest make room
+    reward: float  # weight of the head's cross-entropy, which the generator raises
+    reward_cap: float  # of an image, in units of a guess's cross-entropy
+    head: RotationConfig
+    temperature: float
+    label: float  # weight of the label term
+    mask_labels: bool  # no label term where the teacher disagrees with the label
+    feature: float  # weight of the feature term
+    projection_width: int  # channels in the middle of the projection
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, 0, "rounds_per_generator", "reward", "reward_cap", "label", "feature")
+        require(self, 1, "bank_size", "projection_width")
+        require(self, 0.01, "temperature")
+
+
+class Csd(StoringMethod):
+    """Rounds of inversion fill a bank; their reward is the error of a head that learns beside the student."""
+
+    needs = Needs(stages=True)
+    options_type = CsdOptions
+
+    def __init__(self, setting: Setting, options: CsdOptions):
+        spec = setting.teacher.spec
+        self.bank = ImageStore(options.bank_size, spec.size, spec.num_classes, setting.runtime.device)
+        super().__init__(setting, options, self.bank)
+        self.views = replace(setting.augmentation, mix=0.0)  # a blend of two images has no label
+        self.alignment = setting.runtime.place(FeatureAlignment(setting, options.projection_width))
+        self.task = RotationTask(setting, options.head)
+
+    def extra_modules(self) -> Iterable[nn.Module]:
+        """What projects the student's features."""
+        return (self.alignment,)
+
+    def refresh(self, progress: float) -> Terms:
+        """One round of inversion; its last images join the bank as they are, without augmentation."""
+        o = self.options
+        if o.rounds_per_generator and self.rounds % o.rounds_per_generator == 0:
+            self.synthesizer.restart()
+        adversarial = float(self.ready(progress))
+
+        def objective(images: Tensor, labels: Tensor | None) -> Inverted:
+            views = self.views(images, self.setting.rng) if o.augment_synthesis else images
+            made = self.inversion(views, labels, equally, adversarial)
+            return made._replace(images=images, terms=made.terms | self._reward(made))
+
+        made = (self.synthesizer.invert if o.trainable_noise else self.synthesizer.renew)(objective, progress)
+        self.rounds += 1
+        self.bank.append(made.images, made.labels)
+        return self.log_of(made) | {"bank/class_shares": self.bank.class_shares()}
+
+    def _reward(self, made: Inverted) -> Terms:
+        """Minus the head's cross-entropy up to the cap; nothing before the head has learned anything."""
+        if self.options.reward == 0.0 or self.task.steps == 0:
+            return {}
+        hardness = self.task.hardness(made.images, made.labels)
+        cap = self.options.reward_cap * self.task.chance
+        return {"reward": -self.options.reward * hardness.clamp(max=cap).mean()}
+
+    def sample(self) -> Batch:
+        """Augmented images from the bank with their labels, each equally likely."""
+        index = self.bank.draw_uniformly(self.setting.batch_size, self.setting.rng)
+        return Batch(self.setting.augment(self.bank.read(index)), self.bank.classes[index], index)
+
+    def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
+        """KL, cross-entropy against the labels and projected features; the head takes a step of its own."""
+        if batch.labels is None:
+            raise ValueError("csd learns from labelled images")
+        o = self.options
+        teacher, student = self.setting.observe(batch.images)
+        trusted = (teacher.logits.argmax(dim=1) == batch.labels).float()
+        label = F.cross_entropy(student.logits.float(), batch.labels, reduction="none")
+        terms = {"kd": losses.kl_div(student.logits, teacher.logits, o.temperature).mean()}
+        if o.label:
+            terms["label"] = o.label * (trusted * label if o.mask_labels else label).mean()
+        if o.feature:
+            with self.setting.runtime.autocast():
+                terms["feature"] = o.feature * self.alignment(student.stages[-1], teacher.stages[-1]).mean()
+        logged = {"agreement": losses.agreement(student.logits, teacher.logits).mean(), "bank/trusted": trusted.mean()}
+        return terms, logged | (self.task.learn(batch.images, batch.labels) if o.reward else {})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Generator, rounds, bank and head; the loop keeps the alignment."""
+        return super().state_dict() | {"head": self.task.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.task.load_state_dict(state["head"])

@@ -1,0 +1,108 @@
+"""What the methods that generate their images share: a generator, its loss for this teacher, and what is logged."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dfkd_cli.batchnorm import BatchNormForm
+from dfkd_cli.inversion import Inversion, InversionWeights, Inverted
+from dfkd_cli.methods.base import Counts, Filling, Method
+from dfkd_cli.recipe_values import require
+from dfkd_cli.setting import Setting, Terms
+from dfkd_cli.store import ImageStore
+from dfkd_cli.synthesis import GeneratorConfig, Synthesizer
+
+
+@dataclass(frozen=True)
+class GenerativeOptions:
+    """The generator, its loss, and how long it trains before the student starts."""
+
+    generator: GeneratorConfig
+    weights: InversionWeights
+    weights_without_batchnorm: InversionWeights
+    bn_form: BatchNormForm
+    contested_only: bool  # adversarial term only where both networks still agree
+    warmup_rounds: int  # renewals before the first student step
+    warmup_share: float  # of the training time at most
+
+    def __post_init__(self) -> None:
+        require(self, 0, "warmup_rounds", "warmup_share")
+
+
+class GenerativeMethod(Method):
+    """A method whose images come from a generator trained against the teacher."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        options: GenerativeOptions,
+        adversarial_temperature: float = 1.0,
+        on_class_only: bool = False,
+    ):
+        super().__init__(setting, options)
+        weights = options.weights
+        if not setting.teacher.norm_statistics:
+            weights = options.weights_without_batchnorm
+            self.notes.append("The teacher has no BatchNorm layers: the bn term is dropped, the others are reweighted.")
+        self.synthesizer = Synthesizer(setting, options.generator)
+        self.inversion = Inversion(
+            setting, weights, options.bn_form, options.contested_only, adversarial_temperature, on_class_only
+        )
+        self.rounds = 0
+
+    def ready(self, progress: float) -> bool:
+        """Once the generator has had its rounds, or the time for them is used up."""
+        options: GenerativeOptions = self.options
+        return self.rounds >= max(options.warmup_rounds, 1) or (progress >= options.warmup_share and self.rounds > 0)
+
+    def filling(self) -> Filling:
+        """The generator's rounds alone."""
+        return Filling(max(self.options.warmup_rounds, 1), self.options.warmup_share)
+
+    def log_of(self, made: Inverted) -> Terms:
+        """What to log of a generated batch: its weighted terms, the teacher's confidence and, when asked, obedience."""
+        confidence, classes = made.teacher_logits.float().softmax(dim=1).max(dim=1)
+        hits = {"synthesis/hit_rate": (classes == made.labels).float().mean()}
+        return {f"synthesis/{name}": value for name, value in made.terms.items()} | {
+            **(hits if self.options.generator.conditional else {}),
+            "synthesis/confidence": confidence.mean(),
+        }
+
+    def fresh_images(self, count: int) -> Tensor:
+        """New images of the generator, made for this call."""
+        return self.synthesizer.images(count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator and the number of rounds; a method adds its own."""
+        return {"synthesizer": self.synthesizer.state_dict(), "rounds": self.rounds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` returned."""
+        self.synthesizer.load_state_dict(state["synthesizer"])
+        self.rounds = state["rounds"]
+
+
+class StoringMethod(GenerativeMethod):
+    """A generative method whose student learns from a store of generated images."""
+
+    def __init__(self, setting: Setting, options: GenerativeOptions, store: ImageStore, on_class_only: bool = False):
+        super().__init__(setting, options, on_class_only=on_class_only)
+        self.store = store
+
+    def shown_images(self, count: int) -> Tensor:
+        """Images spread evenly over the store."""
+        return self.store.spread(count)
+
+    def counts(self) -> Counts:
+        """All images the generator made, those of its training included, and what the store holds."""
+        return Counts(generated=self.synthesizer.generated, kept=len(self.store))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator, the number of rounds and the store."""
+        return super().state_dict() | {"store": self.store.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.store.load_state_dict(state["store"])

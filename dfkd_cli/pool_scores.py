@@ -1,0 +1,70 @@
+"""What makes a picture of the pool worth learning from: pure functions, one score per image, higher is better."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfkd_cli.networks import NormStatistics
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """The teacher's largest probability: [B, K] -> [B] in (0, 1]; the order of DFND (CVPR 2021)."""
+    return logits.float().softmax(dim=1).amax(dim=1)
+
+
+def negative_entropy(logits: Tensor) -> Tensor:
+    """Minus the entropy of the teacher's prediction in nats: [B, K] -> [B] in [-log K, 0]."""
+    log_p = F.log_softmax(logits.float(), dim=1)
+    return (log_p.exp() * log_p).sum(dim=1)
+
+
+def norm_closeness(norm_inputs: Sequence[Tensor], statistics: Sequence[NormStatistics]) -> Tensor:
+    """Minus the squared distance of each image's own statistics to the BatchNorm layers': layers of [B, C, ...] -> [B].
+
+    Per layer the mean over channels of (mean - running mean)^2 + (var - running var)^2, added up over the layers.
+    """
+    distances = []
+    for inputs, running in zip(norm_inputs, statistics, strict=True):
+        values = inputs.float().flatten(1) if inputs.dim() == 2 else inputs.float().flatten(2)
+        mean, var = (values, torch.zeros_like(values)) if inputs.dim() == 2 else _moments(values)
+        distances.append(((mean - running.mean).square() + (var - running.var).square()).mean(dim=1))
+    return -torch.stack(distances).sum(dim=0)
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    var, mean = torch.var_mean(values, dim=2, correction=0)
+    return mean, var
+
+
+def prototype_score(
+    embedding: Tensor, confidence: Tensor, classes: Tensor, prototypes: int = 4, iterations: int = 10
+) -> Tensor:
+    """Confidence plus closeness to a prototype of the image's class, each in standard deviations: -> [N].
+
+    [N, D], [N], [N] -> [N]. Prototypes are the centres of k-means within each class on embeddings of length 1; the
+    closeness is the cosine to the nearest one.
+    """
+    directions = F.normalize(embedding.float(), dim=1)
+    closeness = torch.zeros_like(confidence)
+    for number in classes.unique().tolist():
+        members = (classes == number).nonzero().squeeze(1)
+        closeness[members] = _cosine_to_nearest_centre(directions[members], prototypes, iterations)
+    return _standardised(confidence) + _standardised(closeness)
+
+
+def _cosine_to_nearest_centre(directions: Tensor, count: int, iterations: int) -> Tensor:
+    """k-means on the sphere, started from members spread evenly: [n, D] -> [n]."""
+    spread = torch.linspace(0, len(directions) - 1, min(count, len(directions)), device=directions.device)
+    centres = directions[spread.long()]
+    for _ in range(iterations):
+        nearest = (directions @ centres.T).argmax(dim=1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, directions)
+        # A centre that nobody is nearest to stays where it is.
+        centres = torch.where(sums.norm(dim=1, keepdim=True) > 0, F.normalize(sums, dim=1), centres)
+    return (directions @ centres.T).amax(dim=1)
+
+
+def _standardised(values: Tensor) -> Tensor:
+    return (values - values.mean()) / values.std(correction=0).clamp_min(1e-6)

@@ -1,0 +1,40 @@
+"""The aligned feature maps: the error's definition and laws, and that the projection fits maps of other sizes."""
+
+import pytest
+import torch
+from test_methods import make
+
+from dfkd_cli.alignment import FeatureAlignment, relative_error
+from dfkd_cli.errors import RecipeMismatchError
+
+
+def test_the_error_is_its_definition_zero_at_equality_one_for_zeros_and_without_a_scale():
+    target, features = torch.randn(4, 3, 2, 2), torch.randn(4, 3, 2, 2)
+    expected = (features - target).double().square().mean((1, 2, 3)) / target.double().square().mean()
+    torch.testing.assert_close(relative_error(features, target).double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(relative_error(100 * features, 100 * target), relative_error(features, target))
+    assert relative_error(target, target).abs().max() == 0.0
+    assert relative_error(torch.zeros_like(target), target).mean().item() == pytest.approx(1.0)
+
+
+def test_a_target_of_zeros_gives_a_finite_error():
+    assert relative_error(torch.zeros(2, 3), torch.zeros(2, 3)).isfinite().all()
+
+
+@pytest.mark.parametrize("student_size", [(6, 6), (3, 3), (12, 9)])
+def test_maps_of_every_size_are_compared_in_the_teachers(student_size):
+    method, _ = make("csd")
+    alignment = FeatureAlignment(method.setting, 5)
+    teacher, student = (seen.stages[-1].shape[1] for seen in method.setting.probe())
+    error = alignment(torch.rand(4, student, *student_size), torch.rand(4, teacher, 6, 6))
+    assert error.shape == (4,)
+    error.sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in alignment.parameters())
+
+
+def test_networks_without_feature_maps_are_refused(monkeypatch):
+    method, _ = make("csd")
+    teacher, student = method.setting.probe()
+    monkeypatch.setattr(method.setting, "probe", lambda: (teacher, student._replace(stages=())))
+    with pytest.raises(RecipeMismatchError, match="no feature maps"):
+        FeatureAlignment(method.setting, 5)

@@ -1,0 +1,60 @@
+"""The ranking against a plain reading of its rule, and that a stream gives what the whole gives."""
+
+import pytest
+import torch
+
+from dfkd_cli.candidates import Candidates, rank
+
+
+def pool(count: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores with ties, and classes of uneven size."""
+    rng = torch.Generator().manual_seed(seed)
+    scores = torch.randint(40, (count,), generator=rng) / 40
+    return scores, (torch.rand(count, generator=rng).square() * classes).long()
+
+
+def greedy(scores: list[float], classes: list[int], cap: int) -> list[int]:
+    """Down the scores: accepted while the class has room, the rest by score."""
+    order = sorted(range(len(scores)), key=lambda place: -scores[place])
+    accepted, over, taken = [], [], {}
+    for place in order:
+        taken[classes[place]] = taken.get(classes[place], 0) + 1
+        (accepted if taken[classes[place]] <= cap else over).append(place)
+    return accepted + over
+
+
+@pytest.mark.parametrize("cap", [1, 3, 7, 1000])
+def test_rank_is_the_greedy_choice_with_a_class_cap(cap):
+    scores, classes = pool(200, 5, seed=cap)
+    assert rank(scores, classes, cap).tolist() == greedy(scores.tolist(), classes.tolist(), cap)
+
+
+def test_without_a_cap_the_best_confidences_are_chosen_as_dfnd_does():
+    logits = 3 * torch.randn(300, 10, generator=torch.Generator().manual_seed(0))
+    loss = torch.nn.functional.cross_entropy(logits, logits.argmax(1), reduction="none")
+    chosen = rank(logits.softmax(1).amax(1), logits.argmax(1), cap=300)[:50]
+    assert set(chosen.tolist()) == set(loss.topk(50, largest=False).indices.tolist())
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("keep", "cap"), [(30, 2), (30, 9), (30, 30), (200, 20)])
+def test_a_stream_keeps_what_the_whole_pool_would(keep, cap, seed):
+    scores, classes = pool(400, 6, seed)
+    scores = scores + torch.arange(400) * 1e-6  # equal scores may change places
+    store = Candidates(keep + 25, keep, cap, (1, 1, 1), torch.device("cpu"))
+    for part in torch.arange(400).split(17):
+        images = (part % 256).to(torch.uint8).view(-1, 1, 1, 1)
+        store.add(images, scores[part], classes[part], [str(place) for place in part.tolist()])
+    best = store.best()
+    expected = rank(scores, classes, cap)[:keep]
+    assert [int(store.files[slot]) for slot in best.tolist()] == expected.tolist()
+    assert store.images[best].flatten().tolist() == (expected % 256).tolist()
+    assert torch.equal(store.scores[best], scores[expected])
+    assert torch.equal(store.classes[best], classes[expected])
+
+
+def test_a_score_that_is_no_number_ranks_last():
+    store = Candidates(6, 2, 2, (1, 1, 1), torch.device("cpu"))
+    scores = torch.tensor([torch.nan, 0.1, 0.2])
+    store.add(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), scores, torch.zeros(3).long(), ["a", "b", "c"])
+    assert store.best().tolist() == [2, 1]

@@ -1,0 +1,323 @@
+"""A run that is killed goes on where it was and ends with the same student, whatever the method and the moment."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from noise_pool import make_noise_pool
+from test_methods import TINY
+from torch import nn
+
+from dfkd_cli.checkpoint import Checkpoints
+from dfkd_cli.cli import main
+from dfkd_cli.methods import METHODS
+from dfkd_cli.output_folder import WRITTEN
+
+STEPS = 40
+SMALL = (f"train.steps={STEPS}", "train.batch_size=8", "train.refresh_every=2", "train.report_every=7")
+LOOK = ("--input-size", "1x8x8", "--mean", "0.4", "--std", "0.3", "--student", "cifar_resnet8", "--precision", "fp32")
+EXTRA_ARGS: dict[str, list[str]] = {}  # method -> what its recipe asks for on the command line
+LONGEST_WAIT_S = 240.0  # a guard against hanging, not an expectation
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pool(tmp_path_factory) -> None:
+    EXTRA_ARGS["unlabeled"] = ["--pool", str(make_noise_pool(tmp_path_factory.mktemp("pool")))]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3)]
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        torch.jit.save(torch.jit.trace(nn.Sequential(*layers).eval(), torch.rand(2, 1, 8, 8)), path)
+    return path
+
+
+def arguments(name: str, teacher: Path, *more: object) -> list[str]:
+    values = [part for value in (*SMALL, *TINY[name]) for part in ("--set", value)]
+    return ["compress", str(teacher), *LOOK, "--recipe", name, *values, *EXTRA_ARGS.get(name, []), *map(str, more)]
+
+
+def dfkd(monkeypatch, *command: str) -> int:
+    """The exit code of the command line's entry point, in this process."""
+    monkeypatch.setattr(sys, "argv", ["dfkd", *command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def start(command: list[str]) -> subprocess.Popen[str]:
+    """The installed command, running, with as many threads as this process has: they decide the last bits."""
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    script = str(Path(sys.executable).parent / "dfkd")
+    return subprocess.Popen(
+        [script, *command], env={**os.environ, **threads}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def saved_step(out: Path) -> int:
+    step = Checkpoints(out.with_name(f".{out.name}.unfinished") / "checkpoints").step()
+    return -1 if step is None else step
+
+
+def stop(process: subprocess.Popen[str], out: Path, step: int, how: signal.Signals) -> str:
+    """Sends the signal once a checkpoint of this step or a later one is there; what the process said on stderr."""
+    end = time.monotonic() + LONGEST_WAIT_S
+    while saved_step(out) < step:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(how)
+    return process.communicate(timeout=LONGEST_WAIT_S)[1]
+
+
+def student(out: Path) -> bytes:
+    return (out / "student.safetensors").read_bytes()
+
+
+def unfinished(out: Path) -> Path:
+    return out.with_name(f".{out.name}.unfinished")
+
+
+@pytest.fixture(scope="module")
+def stopped(teacher, tmp_path_factory):
+    """A function of a method and a folder: leaves there what a kill half way left behind, with no --out to be seen.
+
+    Returns the uninterrupted student of the same arguments, and the --out of the killed run.
+    """
+    made: dict[str, tuple[bytes, Path]] = {}
+
+    def stopped(name: str, folder_of_test: Path) -> tuple[bytes, Path]:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            with pytest.MonkeyPatch.context() as patch:
+                assert dfkd(patch, *arguments(name, teacher, "--out", folder / "whole")) == 0
+            out = folder / "out"
+            process = start(arguments(name, teacher, "--out", out, "--checkpoint-every", 3))
+            stop(process, out, random.randrange(1, STEPS // 2), signal.SIGKILL)
+            assert process.returncode == -signal.SIGKILL
+            made[name] = student(folder / "whole"), out
+        whole, killed = made[name]
+        out = folder_of_test / "out"
+        shutil.copytree(unfinished(killed), unfinished(out))
+        return whole, out
+
+    return stopped
+
+
+@pytest.fixture
+def ssd(stopped, tmp_path) -> tuple[bytes, Path]:
+    return stopped("ssd", tmp_path)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(stopped, monkeypatch, teacher, tmp_path, name):
+    whole, out = stopped(name, tmp_path)
+    assert not out.exists()
+    assert 0 < saved_step(out) < STEPS
+    assert dfkd(monkeypatch, *arguments(name, teacher, "--resume", out)) == 0
+    assert student(out) == whole
+    assert {entry.name for entry in out.iterdir()} == set(WRITTEN)
+    assert not unfinished(out).exists()
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
+    assert [line["time_s"] for line in lines] == sorted(line["time_s"] for line in lines)
+    assert {line["step"] for line in lines} > {3, STEPS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_five_kills_at_random_moments_change_nothing(stopped, teacher, tmp_path, name):
+    whole, _ = stopped(name, tmp_path)
+    out, choose = tmp_path / "killed often", random.Random(0)
+    for _ in range(5):
+        go_on = "--resume" if saved_step(out) >= 0 else "--out"
+        process = start(arguments(name, teacher, go_on, out, "--checkpoint-every", 1))
+        end = time.monotonic() + LONGEST_WAIT_S
+        before = saved_step(out)
+        while saved_step(out) <= before and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(choose.uniform(0.0, 0.2))
+        process.kill()
+        process.communicate()
+        if out.exists():
+            break
+    if not out.exists():
+        process = start(arguments(name, teacher, "--resume", out))
+        process.communicate(timeout=LONGEST_WAIT_S)
+        assert process.returncode == 0
+    assert student(out) == whole
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(stopped, monkeypatch, teacher, tmp_path):
+    whole, out = stopped("ssd", tmp_path)[0], tmp_path / "interrupted"
+    process = start(arguments("ssd", teacher, "--out", out, "--checkpoint-every", 3))
+    said = stop(process, out, 5, signal.SIGINT)
+    assert process.returncode == 130, said
+    assert "once more stops at once" in said
+    last = said.splitlines()[-1]
+    assert last.startswith("error: interrupted; to go on from step ")
+    assert last.endswith(f"--resume {out}")
+    command = last.partition(": dfkd ")[2].split()
+    assert dfkd(monkeypatch, *command) == 0
+    assert student(out) == whole
+
+
+def test_a_run_of_other_arguments_is_refused_with_every_difference(ssd, monkeypatch, teacher, tmp_path, capsys):
+    _, out = ssd
+    other = tmp_path / "other.pt"
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3))
+        torch.jit.save(torch.jit.trace(network.eval(), torch.rand(2, 1, 8, 8)), other)
+    more = ("--resume", out, "--seed", 4, "--set", "train.lr=0.05", "--student", "cifar_resnet20", "--mean", "0.5")
+    assert dfkd(monkeypatch, *arguments("ssd", other, *more)) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "seed 0 -> 4" in said
+    assert "recipe.train.lr 0.2 -> 0.05" in said
+    assert "student cifar_resnet8 -> cifar_resnet20" in said
+    assert "teacher.mean [0.4] -> [0.5]" in said
+    assert "teacher sha256 " in said
+    assert said.count(" -> ") == 5
+    assert saved_step(out) > 0
+
+
+def test_the_precision_that_was_measured_is_kept(ssd, monkeypatch, teacher, capsys):
+    _, out = ssd
+    measured = arguments("ssd", teacher, "--resume", out, "--precision", "auto")
+    assert dfkd(monkeypatch, *measured) == 0
+    assert "in float32" in capsys.readouterr().err
+    assert json.loads((out / "report.json").read_text())["precision"] == "float32"
+
+
+def test_another_precision_is_refused(ssd, monkeypatch, teacher, capsys):
+    _, out = ssd
+    assert dfkd(monkeypatch, *arguments("ssd", teacher, "--resume", out, "--precision", "bf16")) == 2
+    assert "precision fp32 -> bf16" in capsys.readouterr().err
+
+
+def test_a_new_run_where_one_is_unfinished_is_refused_with_both_ways_out(ssd, monkeypatch, teacher, capsys):
+    _, out = ssd
+    assert dfkd(monkeypatch, *arguments("ssd", teacher, "--out", out)) == 2
+    said = capsys.readouterr().err
+    assert f"--resume {out}" in said
+    assert "--overwrite" in said
+    assert saved_step(out) > 0
+
+
+def test_overwrite_discards_the_unfinished_run_aloud(ssd, monkeypatch, teacher, capsys):
+    whole, out = ssd
+    assert dfkd(monkeypatch, *arguments("ssd", teacher, "--out", out, "--overwrite")) == 0
+    assert "discarding the unfinished run" in capsys.readouterr().err
+    assert student(out) == whole
+    assert not unfinished(out).exists()
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_aloud(ssd, monkeypatch, teacher, capsys):
+    whole, out = ssd
+    newest = Checkpoints(unfinished(out) / "checkpoints").found()[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    assert dfkd(monkeypatch, *arguments("ssd", teacher, "--resume", out)) == 0
+    assert "is damaged" in capsys.readouterr().err
+    assert student(out) == whole
+
+
+def test_two_damaged_checkpoints_are_an_error_and_not_a_new_run(ssd, monkeypatch, teacher, capsys):
+    _, out = ssd
+    for path in Checkpoints(unfinished(out) / "checkpoints").found():
+        path.write_bytes(path.read_bytes()[:-1])
+    assert dfkd(monkeypatch, *arguments("ssd", teacher, "--resume", out)) == 1
+    assert "every checkpoint" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_goes_on(ssd, monkeypatch, teacher, capsys):
+    whole, out = ssd
+    before = saved_step(out)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", full)
+        assert dfkd(patch, *arguments("ssd", teacher, "--resume", out, "--checkpoint-every", 2)) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("error:")] == said[-1:]
+    assert "is full; go on with --resume" in said[-1]
+    assert not out.exists()
+    assert saved_step(out) == before
+    assert dfkd(monkeypatch, *arguments("ssd", teacher, "--resume", out)) == 0
+    assert student(out) == whole
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_without_an_unfinished_run_there_is_nothing_to_resume(monkeypatch, teacher, tmp_path, capsys, finished):
+    out = tmp_path / "out"
+    if finished:
+        out.mkdir()
+        (out / "report.json").write_text("{}")
+    assert dfkd(monkeypatch, *arguments("ssd", teacher, "--resume", out)) == 2
+    assert ("a finished result" if finished else "no unfinished run") in capsys.readouterr().err
+
+
+def test_a_folder_that_another_process_writes_is_left_alone(monkeypatch, teacher, tmp_path, capsys):
+    out = tmp_path / "out"
+    process = start(arguments("ssd", teacher, "--out", out, "--checkpoint-every", 3, "--set", "train.steps=1400"))
+    try:
+        end = time.monotonic() + LONGEST_WAIT_S
+        while saved_step(out) < 0 and time.monotonic() < end:
+            time.sleep(0.01)
+        for more in (("--resume", out), ("--out", out, "--overwrite"), ("--out", out)):
+            assert dfkd(monkeypatch, *arguments("ssd", teacher, *more)) == 2
+            assert "another dfkd is writing" in capsys.readouterr().err
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_report_counts_what_came_before(ssd, monkeypatch, teacher):
+    _, out = ssd
+    newest = Checkpoints(unfinished(out) / "checkpoints")
+    saved = newest.load(print)
+    assert saved is not None
+    saved["total_s"] += 1000.0
+    saved["run"]["peak_bytes"] = 10**15
+    saved["run"]["seconds"]["synthesis"] += 500.0
+    newest.save(saved, saved["run"]["step"])
+    assert dfkd(monkeypatch, *arguments("ssd", teacher, "--resume", out)) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["time"]["total_s"] > 1000
+    assert report["time"]["synthesis_s"] > 500
+    assert report["memory"]["peak_bytes"] == 10**15
+    assert any("interrupted" in note for note in report["notes"])
+    assert "--resume" not in report["command"]
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--checkpoint-every", "0"), ("--checkpoint-every", "often")])
+def test_an_interval_is_a_time_or_a_number_of_steps(monkeypatch, teacher, tmp_path, capsys, flag, value):
+    assert dfkd(monkeypatch, *arguments("ssd", teacher, "--out", tmp_path / "out", flag, value)) == 2
+    assert "10m" in capsys.readouterr().err
+
+
+def test_a_run_needs_one_folder(monkeypatch, teacher, tmp_path, capsys):
+    assert dfkd(monkeypatch, *arguments("ssd", teacher)) == 2
+    assert "--out DIR" in capsys.readouterr().err
+    assert dfkd(monkeypatch, *arguments("ssd", teacher, "--out", tmp_path / "a", "--resume", tmp_path / "b")) == 2
+    assert "different folders" in capsys.readouterr().err

@@ -1,0 +1,57 @@
+"""The image store: what goes in comes out, the oldest make room, and it survives saving."""
+
+import torch
+
+from dfkd_cli.store import ImageStore
+
+
+def images(*values: int) -> torch.Tensor:
+    return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 1, 2, 3) / 255.0
+
+
+def filled(capacity: int, *batches: tuple[int, ...]) -> ImageStore:
+    """Each image is as bright as its number, and its class is the number's last digit."""
+    store = ImageStore(capacity, (1, 2, 3), 10, torch.device("cpu"))
+    for batch in batches:
+        store.append(images(*batch), torch.tensor(batch) % 10)
+    return store
+
+
+def numbers(store: ImageStore) -> list[int]:
+    return store.images[: len(store), 0, 0, 0].tolist()
+
+
+def test_the_oldest_make_room():
+    store = filled(5, (1, 2, 3), (4, 5, 6))
+    assert numbers(store) == [6, 2, 3, 4, 5]
+    assert store.classes.tolist() == [6, 2, 3, 4, 5]
+    assert (len(store), store.added) == (5, 6)
+
+
+def test_of_a_batch_larger_than_the_store_the_end_is_kept():
+    assert sorted(numbers(filled(2, (1, 2, 3)))) == [2, 3]
+
+
+def test_images_come_back_as_they_went_in():
+    store = filled(5, (10, 255, 0))
+    torch.testing.assert_close(store.read(torch.tensor([1, 0])), images(255, 10))
+    torch.testing.assert_close(store.spread(2), images(10, 0))
+    assert len(store.spread(100)) == 3
+
+
+def test_only_filled_places_are_drawn_and_each_equally_often():
+    store = filled(100, (1, 2, 3, 4))
+    drawn = store.draw_uniformly(4000, torch.Generator().manual_seed(0)).bincount()
+    assert len(drawn) == 4
+    assert (drawn - 1000).abs().max() < 120
+
+
+def test_class_shares_count_what_is_stored():
+    assert filled(8, (1, 11, 2, 5)).class_shares().tolist() == [0, 0.5, 0.25, 0, 0, 0.25, 0, 0, 0, 0]
+
+
+def test_a_restored_store_is_the_same():
+    store, other = filled(5, (1, 2, 3), (4, 5, 6)), filled(5)
+    other.load_state_dict(store.state_dict())
+    assert numbers(other) == numbers(store)
+    assert (other.added, other.classes.tolist()) == (store.added, store.classes.tolist())
