@@ -99,10 +99,10 @@ def forecast(job: Job, note: Callable[[str], None]) -> Forecast:
 def reckon(config: TrainConfig, pace: Pace, loading_s: float, evaluation_s: float) -> tuple[int, int, Seconds]:
     """Student steps, renewals before the first one, and the time of everything, by the recipe's schedule."""
     loading_s += pace.start_s
-    rounds, steps, saving_s = pace.filling_rounds, config.steps, SAVING_S
+    rounds, steps, saving_s = pace.filling.rounds, config.steps, SAVING_S
     if config.budget is not None:
         left = config.budget - SAVING_SECONDS - evaluation_s - loading_s
-        affordable = max(left, 0.0) * pace.filling_share
+        affordable = max(left, 0.0) * pace.filling.share
         rounds = min(rounds, math.ceil(affordable / pace.filling_s)) if pace.filling_s else rounds
         each = pace.step_s + pace.refresh_s / config.refresh_every
         steps = max(0, int((left - rounds * pace.filling_s) / each))

@@ -22,6 +22,7 @@ class RecipeFit:
     name: str
     fits: bool
     reason: str | None  # what the teacher lacks; None when it fits
+    pool: bool  # whether it learns from pictures that the user names with --pool
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Inspection:
     batchnorm: BatchNorm
     embedding: int | None  # size of what the last linear layer receives; None when there is no such layer to see
     stages: tuple[tuple[int, ...], ...]  # channels, height, width of the feature maps, large to small
-    input_gradient: bool  # images cannot be made from a teacher without
+    input_gradient: bool  # whether images can be made from it
     recipes: tuple[RecipeFit, ...]
     notes: tuple[str, ...]
 
@@ -62,6 +63,7 @@ def inspect_teacher(source: str, options: LoadOptions) -> Inspection:
     """Loads the teacher as a run would and looks at it. Raises UsageError and TeacherError as loading does."""
     teacher = load_classifier(source, options)
     spec, origin = teacher.spec, teacher.origin
+    gradient = input_gradient_reaches(teacher.network, spec.size)
     with torch.no_grad():
         seen = teacher.observe(torch.rand(2, *spec.size))
     return Inspection(
@@ -81,8 +83,8 @@ def inspect_teacher(source: str, options: LoadOptions) -> Inspection:
         batchnorm=_batchnorm(teacher),
         embedding=None if seen.embedding is None else seen.embedding.shape[1],
         stages=tuple(tuple(stage.shape[1:]) for stage in seen.stages),
-        input_gradient=input_gradient_reaches(teacher.network, spec.size),
-        recipes=tuple(_fit(entry.name, entry.method, teacher) for entry in list_recipes().recipes),
+        input_gradient=gradient,
+        recipes=tuple(_fit(entry.name, entry.method, teacher, gradient) for entry in list_recipes().recipes),
         notes=origin.notes,
     )
 
@@ -104,6 +106,9 @@ def _batchnorm(teacher: Classifier) -> BatchNorm:
     return BatchNorm(len(statistics), sum(len(layer.mean) for layer in statistics), untrained)
 
 
-def _fit(name: str, method: str, teacher: Classifier) -> RecipeFit:
-    missing = METHODS[method].needs.missing(teacher)
-    return RecipeFit(name, not missing, f"needs {' and '.join(missing)}" if missing else None)
+def _fit(name: str, method: str, teacher: Classifier, input_gradient: bool) -> RecipeFit:
+    needs = METHODS[method].needs
+    missing = needs.missing(teacher)
+    if not needs.pool and not input_gradient:
+        missing.append("a gradient that reaches the images")
+    return RecipeFit(name, not missing, f"needs {' and '.join(missing)}" if missing else None, needs.pool)

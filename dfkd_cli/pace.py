@@ -8,7 +8,7 @@ import torch
 
 from dfkd_cli.clock import Clock
 from dfkd_cli.job import Parts
-from dfkd_cli.methods import Method
+from dfkd_cli.methods import Filling, Method
 from dfkd_cli.report import peak_memory_bytes
 from dfkd_cli.run import begin
 
@@ -23,9 +23,8 @@ class Pace:
     """What the parts of a run take: seconds of wall clock, bytes of peak memory."""
 
     start_s: float  # once: building, compiling and whatever else only the first steps cost
-    filling_rounds: int  # renewals before the first student step of a run without a budget
+    filling: Filling  # renewals before the first student step
     filling_s: float  # one of them
-    filling_share: float  # of a budget, at most, that they take together
     refresh_s: float  # one renewal between student steps
     step_s: float  # one student step
     peak_bytes: int
@@ -66,6 +65,16 @@ class _Testbed:
         self.run = begin(replace(parts, recipe=replace(parts.recipe, train=train)), self.clock, seed)
         self.events = self.run.run()
 
+    def until_ready(self) -> list[_Lap]:
+        """Rounds to the middle of the training, where a method makes do with what it has."""
+        self.clock.value, laps = HALFWAY, []
+        while not self.run.method.ready(HALFWAY):
+            laps.append(self._lap())
+            if len(laps) == MOST:
+                # Images enough to time a student step are there, and this method belongs to nobody else.
+                self.run.method.ready = lambda progress: True
+        return laps
+
     def laps(self) -> tuple[list[_Lap], list[_Lap]]:
         """Rounds to warm up, and then enough rounds to measure; fewer when the filling ends before."""
         warming, measured, started = [], [], time.monotonic()
@@ -90,22 +99,16 @@ def measure_pace(parts: Parts, seed: int) -> Pace:
     started = time.monotonic()
     bed = _Testbed(parts, seed)
     method, built_s = bed.run.method, time.monotonic() - started
-    filling = bed.laps()
-    share = _filling_share(method)
-    bed.clock.value = HALFWAY
-    # Images enough to time a student step are there, and this method belongs to nobody else.
-    method.ready = lambda progress: True
-    training = bed.laps()
+    filling, between, training = bed.laps(), bed.until_ready(), bed.laps()
     filling_s = _median([lap.refresh for lap in filling[1] or filling[0] if lap.filling])
     refresh_s = _median([lap.refresh for lap in training[1] if lap.refresh])
     step_s = _median([lap.step for lap in training[1]])
-    laps = [lap for part in (*filling, *training) for lap in part]
+    laps = [lap for part in (*filling, between, *training) for lap in part]
     usual = sum(filling_s if lap.filling else step_s + (refresh_s if lap.refresh else 0.0) for lap in laps)
     return Pace(
         start_s=built_s + max(0.0, sum(lap.total for lap in laps) - usual),
-        filling_rounds=method.filling_rounds(),
+        filling=method.filling(),
         filling_s=filling_s,
-        filling_share=share,
         refresh_s=refresh_s,
         step_s=step_s,
         peak_bytes=peak_memory_bytes(parts.runtime.device) + _untouched_bytes(method, parts.runtime.device),
@@ -115,11 +118,6 @@ def measure_pace(parts: Parts, seed: int) -> Pace:
 
 def _median(seconds: list[float]) -> float:
     return median(seconds) if seconds else 0.0
-
-
-def _filling_share(method: Method) -> float:
-    """From which share of the training on the method is ready, however little it has."""
-    return next((percent / 100 for percent in range(101) if method.ready(percent / 100)), 1.0)
 
 
 def _untouched_bytes(method: Method, device: torch.device) -> int:

@@ -10,15 +10,15 @@ import pytest
 from command_line import LOOK, dfkd, save_teacher
 
 from dfkd_cli.forecast import SAVING_S, reckon
+from dfkd_cli.methods import Filling
 from dfkd_cli.pace import Pace
 from dfkd_cli.recipe import load_recipe
 from dfkd_cli.run import SAVING_SECONDS
 
 PACE = Pace(
     start_s=5.0,
-    filling_rounds=10,
+    filling=Filling(rounds=10, share=0.2),
     filling_s=2.0,
-    filling_share=0.2,
     refresh_s=4.0,
     step_s=0.5,
     peak_bytes=10**9,

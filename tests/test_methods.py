@@ -120,7 +120,7 @@ class TestEveryMethod:
 
     def test_tells_how_often_it_refreshes_before_the_first_step(self, name, norm):
         method, run = make(name, norm=norm)
-        told, rounds = method.filling_rounds(), 0
+        told, rounds = method.filling().rounds, 0
         while not method.ready(0.0):
             run._refresh(0.0)
             rounds += 1

@@ -167,13 +167,13 @@ class JobArguments(NetworkArguments):
 
 def parse_budget(text: str) -> float:
     """Seconds of a time such as 90s, 30m or 1.5h. Raises UsageError for anything else."""
-    seconds = parse_time(text)
+    seconds = parse_seconds(text)
     if seconds is None:
         raise UsageError(f"--budget {text}: write a time such as 90s, 30m or 2h")
     return seconds
 
 
-def parse_time(text: str) -> float | None:
+def parse_seconds(text: str) -> float | None:
     """Seconds of a time such as 90s, 30m or 1.5h; None for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip().lower())
     if match is None or float(match[1]) == 0.0:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkd_cli.cli.arguments import JobArguments, parse_time, taking
+from dfkd_cli.cli.arguments import JobArguments, parse_seconds, taking
 from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,16 +31,15 @@ def compress(
     ] = "5m",
 ) -> object:
     """Train a small student of TEACHER on images made from TEACHER itself, or on unlabelled pictures (--pool)."""
-    folder = output_folder(out, resume)
-    every = parse_interval(checkpoint_every)
+    folder, interval = output_folder(out, resume), parse_interval(checkpoint_every)
     with arguments.make_progress() as progress:
         job = arguments.job(folder)
 
         from dfkd_cli import run
         from dfkd_cli.checkpoint import Interval
 
-        changes = {"overwrite": overwrite, "resume": resume is not None, "checkpoint_every": Interval(*every)}
-        report = run.compress(replace(job, **changes), progress)
+        job = replace(job, overwrite=overwrite, resume=resume is not None, checkpoint_every=Interval(*interval))
+        report = run.compress(job, progress)
     if arguments.as_json:
         return report
     if not arguments.quiet:
@@ -50,7 +49,7 @@ def compress(
 
 def parse_interval(text: str) -> tuple[float | None, int | None]:
     """Seconds of a time such as 10m, or a number of steps; the other is None. Raises UsageError for anything else."""
-    seconds = parse_time(text)
+    seconds = parse_seconds(text)
     if seconds is None and not (text.isdecimal() and int(text) > 0):
         raise UsageError(f"--checkpoint-every {text}: write a time such as 10m, or a number of steps such as 500")
     return (seconds, None) if seconds is not None else (None, int(text))

@@ -51,9 +51,7 @@ def _rows(seen: Inspection) -> list[tuple[str, str]]:
         ("file", size),
         ("sha256", seen.sha256 or "- (not one file)"),
     ]
-    if not seen.input_gradient:
-        rows.append(("gradient", "none reaches the images: compress cannot use this file"))
-    rows += [("recipe fits", fit.name) for fit in seen.recipes if fit.fits]
+    rows += [("recipe fits", fit.name + (", with --pool DIR" if fit.pool else "")) for fit in seen.recipes if fit.fits]
     rows += [("does not fit", f"{fit.name}: {fit.reason}") for fit in seen.recipes if not fit.fits]
     return rows + [("note", note) for note in seen.notes]
 

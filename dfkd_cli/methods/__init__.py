@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dfkd_cli.classifier import Classifier
 from dfkd_cli.errors import RecipeMismatchError, UsageError
-from dfkd_cli.methods.base import Batch, Counts, Method, Needs
+from dfkd_cli.methods.base import Batch, Counts, Filling, Method, Needs
 from dfkd_cli.methods.cgdd import Cgdd
 from dfkd_cli.methods.csd import Csd
 from dfkd_cli.methods.curriculum import Curriculum
@@ -20,7 +20,7 @@ METHODS: dict[str, type[Method]] = {
     "unlabeled": Unlabeled,
 }
 
-__all__ = ["METHODS", "Batch", "Counts", "Method", "Needs", "check_needs", "check_pool_for"]
+__all__ = ["METHODS", "Batch", "Counts", "Filling", "Method", "Needs", "check_needs", "check_pool_for"]
 
 
 def check_needs(name: str, teacher: Classifier) -> None:

@@ -27,6 +27,13 @@ class Counts(NamedTuple):
     kept: int
 
 
+class Filling(NamedTuple):
+    """What comes before the first student step."""
+
+    rounds: int  # refreshes, in a run of a fixed number of steps
+    share: float  # of a budget, at most, that they may take
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a method cannot work without."""
@@ -62,9 +69,9 @@ class Method(ABC):
     def ready(self, progress: float) -> bool:
         """Whether there are images to learn from; until then the loop only refreshes."""
 
-    def filling_rounds(self) -> int:
-        """How many refreshes a run of a fixed number of steps makes before its first student step."""
-        return 1
+    def filling(self) -> Filling:
+        """How long it takes until there are images to learn from, for plans."""
+        return Filling(rounds=1, share=1.0)
 
     @abstractmethod
     def refresh(self, progress: float) -> Terms:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dfkd_cli.batchnorm import BatchNormForm
 from dfkd_cli.inversion import Inversion, InversionWeights, Inverted
-from dfkd_cli.methods.base import Counts, Method
+from dfkd_cli.methods.base import Counts, Filling, Method
 from dfkd_cli.recipe_values import require
 from dfkd_cli.setting import Setting, Terms
 from dfkd_cli.store import ImageStore
@@ -55,6 +55,10 @@ class GenerativeMethod(Method):
         """Once the generator has had its rounds, or the time for them is used up."""
         options: GenerativeOptions = self.options
         return self.rounds >= max(options.warmup_rounds, 1) or (progress >= options.warmup_share and self.rounds > 0)
+
+    def filling(self) -> Filling:
+        """The generator's rounds alone."""
+        return Filling(max(self.options.warmup_rounds, 1), self.options.warmup_share)
 
     def log_of(self, made: Inverted) -> Terms:
         """What to log of a generated batch: its weighted terms, the teacher's confidence and, when asked, obedience."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from dfkd_cli import losses
 from dfkd_cli.buffer import Eviction, ReplayBuffer
 from dfkd_cli.inversion import Inverted
-from dfkd_cli.methods.base import Batch, Needs
+from dfkd_cli.methods.base import Batch, Filling, Needs
 from dfkd_cli.methods.generative import GenerativeOptions, StoringMethod
 from dfkd_cli.recipe_values import require
 from dfkd_cli.setting import Setting, Terms
@@ -56,10 +56,11 @@ class Ssd(StoringMethod):
         filled = len(self.buffer) == self.buffer.capacity
         return super().ready(progress) and (filled or progress >= self.options.warmup_share)
 
-    def filling_rounds(self) -> int:
+    def filling(self) -> Filling:
         """Until the buffer is full and the generator warm."""
         batches = math.ceil(self.buffer.capacity / self.options.generator.batch_size)
-        return max(batches, self.options.warmup_rounds)
+        warm = super().filling()
+        return warm._replace(rounds=max(batches, warm.rounds))
 
     def refresh(self, progress: float) -> Terms:
         """Trains the generator and puts its last batch into the buffer."""

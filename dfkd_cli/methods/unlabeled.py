@@ -1,5 +1,6 @@
 """Explicit and implicit knowledge from chosen unlabelled images: an EIKD-style reconstruction (arXiv:2302.08771)."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from dfkd_cli import losses
 from dfkd_cli.embedding_loss import EmbeddingLoss, EmbeddingWeights
 from dfkd_cli.errors import UsageError
-from dfkd_cli.methods.base import Batch, Counts, Method, Needs
+from dfkd_cli.methods.base import Batch, Counts, Filling, Method, Needs
+from dfkd_cli.pool import picture_files
 from dfkd_cli.recipe_values import require
 from dfkd_cli.selected import Selected
 from dfkd_cli.selection import Selection, SelectionConfig
@@ -52,6 +54,12 @@ class Unlabeled(Method):
     def ready(self, progress: float) -> bool:
         """Once the images are chosen."""
         return self.selected is not None
+
+    def filling(self) -> Filling:
+        """The pass over the pool, a batch at a time, and the choice."""
+        pictures = sum(1 for _ in picture_files(self.selection.pool))
+        rounds = math.ceil(pictures / self.setting.batch_size) + 1
+        return Filling(rounds, self.options.selection.reading_share)
 
     def refresh(self, progress: float) -> Terms:
         """Goes on with the pass over the pool; nothing is left to do after it."""
