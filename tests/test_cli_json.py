@@ -29,10 +29,22 @@ def files(tmp_path_factory) -> Path:
 
 def commands(root: Path) -> dict[str, list[object]]:
     run = [root / "teacher.pt", *LOOK, "--student", "cifar_resnet8", *TINY_RUN, "--progress", "text"]
+    size = LOOK[:2]
     return {
+        "benchmark": ["benchmark", root / "teacher.pt", *size, "--seconds", 0.01],
         "check": ["check", "ssd"],
         "compress": ["compress", *run, "--out", root / "out", "--overwrite"],
         "evaluate": ["evaluate", root / "teacher.pt", *LOOK, "--data", root / "data", "--teacher", root / "teacher.pt"],
+        "export": [
+            "export",
+            root / "teacher.pt",
+            *LOOK,
+            "--to",
+            "torchscript",
+            "--out",
+            root / "copy.pt",
+            "--overwrite",
+        ],
         "inspect": ["inspect", root / "teacher.pt", *LOOK],
         "models": ["models"],
         "plan": ["plan", *run],
@@ -44,9 +56,11 @@ def commands(root: Path) -> dict[str, list[object]]:
 
 # What makes each command fail, in place of its arguments after the command's own words.
 MISTAKES: dict[str, list[object]] = {
+    "benchmark": ["nowhere.pt"],
     "check": ["nowhere.yaml"],
     "compress": ["nowhere.pt", "--student", "lenet5", "--out", "out"],
     "evaluate": ["nowhere.pt"],
+    "export": ["nowhere.pt", "--to", "torchscript"],
     "inspect": ["nowhere.pt"],
     "models": ["nowhere"],
     "plan": ["nowhere.pt", "--student", "lenet5", "--budget", "soon"],
