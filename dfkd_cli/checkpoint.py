@@ -4,8 +4,9 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -52,7 +53,7 @@ class Checkpoints:
         unfinished = self.folder / "unfinished"
         try:
             with unfinished.open("w+b") as file:
-                torch.save(state, file)
+                _write(state, file)
                 file.flush()
                 os.fsync(file.fileno())
                 digest = _digest(file)
@@ -86,11 +87,20 @@ class Checkpoints:
             path.unlink()
 
 
+def _write(state: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # of torch, which after a failed write fails once more to end its archive
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
 def _step(path: Path) -> int:
     return int(path.name.split("-")[1].removeprefix("step"))
 
 
-def _digest(file: Any) -> str:
+def _digest(file: BufferedIOBase) -> str:
     file.seek(0)
     return hashlib.file_digest(file, "sha256").hexdigest()[:_HASH_LETTERS]
 

@@ -70,12 +70,12 @@ class OutputFolder:
         self._made = [parent for parent in self.place.parents if not parent.exists()]
         try:
             self.unfinished.mkdir(parents=True, exist_ok=True)
+            self._lock = self._take_lock()
+            if not self.resume:
+                _remove_all(self.unfinished, but=LOCK)
+            self._result.mkdir(exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot write below {home}: {error.strerror}") from error
-        self._lock = self._take_lock()
-        if not self.resume:
-            _remove_all(self.unfinished, but=LOCK)
-        self._result.mkdir(exist_ok=True)
         return self._result
 
     def __exit__(

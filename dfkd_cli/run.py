@@ -124,15 +124,12 @@ def _as_before(job: Job, earlier: Identity) -> Job:
 
 
 def _about_unfinished(folder: OutputFolder, this: Identity, earlier: Identity | None) -> list[str]:
-    """What becomes of the run that was stopped, if there is one."""
+    """What to know of the run that was stopped, if there is one."""
     step = folder.stopped_at()
-    if step is None:
-        return []
     if earlier is None:
-        return [f"discarding the unfinished run that had come to step {step:,}"]
+        return [] if step is None else [f"discarding the unfinished run that had come to step {step:,}"]
     changed = differences(earlier.environment, this.environment)
-    warning = f"; computing differs ({'; '.join(changed)}), so its last bits will" if changed else ""
-    return [f"going on from step {step:,}{warning}"]
+    return [f"not bit for bit what it would have been: {'; '.join(changed)}"] if changed else []
 
 
 def _resume_command(job: Job) -> str:

@@ -51,6 +51,7 @@ class Session:
         self._restore(saved)
         self.begun -= saved["training_s"]
         self.run.remarks.append(f"The run was interrupted and went on from step {self.run.step:,}.")
+        self._say_news()
 
     def train(self) -> None:
         """Trains to the end; every event goes to the listener and the metrics.
@@ -109,6 +110,7 @@ class Session:
         # The time has passed, whatever came of it.
         saved["run"] |= {"clock": self.run.clock.state_dict(), "seconds": self.run.stopwatch.totals()}
         self._restore(saved)
+        self.saved_at = time.monotonic(), self.run.step
         self.run.rate_scale = SMALLER_STEP
         self.run.remarks.append(
             f"The loss was not finite near step {diverged_at:,}: the run went back to step {self.run.step:,} and on "

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 
 import pytest
 import torch
@@ -62,6 +63,21 @@ def test_a_write_that_fails_leaves_the_earlier_ones(tmp_path, monkeypatch, call)
     monkeypatch.setattr(os, call, fail)
     with pytest.raises(OSError, match="full"):
         checkpoints.save(state(2), 2)
+    assert os.listdir(tmp_path) == before
+
+
+@pytest.mark.parametrize("room", [100, 5_000, 100_000])
+def test_a_disk_that_is_full_in_the_middle_of_a_file_leaves_the_earlier_ones(tmp_path, room):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1), 1)
+    before = os.listdir(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
+            checkpoints.save({"weights": [torch.rand(20_000), torch.rand(20_000)]}, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(tmp_path) == before
 
 

@@ -2,10 +2,22 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from dfkd_cli.interruption import SIGNALS, Interruption
+
+HANDLERS = (signal.default_int_handler, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Signals as a terminal gives them: where the tests run in the background, Ctrl-C may be ignored."""
+    before = [signal.signal(number, handler) for number, handler in zip(SIGNALS, HANDLERS, strict=True)]
+    yield
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("first", SIGNALS)
@@ -23,11 +35,8 @@ def test_the_first_signal_asks_and_the_second_stops(capfd, first, second):
 
 
 def test_a_signal_that_was_ignored_stays_ignored():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with Interruption() as interruption:
-            os.kill(os.getpid(), signal.SIGINT)
-            assert not interruption.requested
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not interruption.requested
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
