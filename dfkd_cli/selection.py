@@ -12,7 +12,7 @@ from dfkd_cli import pool_scores
 from dfkd_cli.candidates import Candidates, rank
 from dfkd_cli.errors import RecipeMismatchError, UsageError
 from dfkd_cli.pictures import MODES
-from dfkd_cli.pool import read_pool
+from dfkd_cli.pool import picture_files, read_pool
 from dfkd_cli.projection import embedding_size
 from dfkd_cli.recipe_values import require
 from dfkd_cli.selected import Selected
@@ -67,6 +67,10 @@ class Selection:
         cap = math.ceil(min(config.class_cap * keep / spec.num_classes, keep))
         capacity = math.ceil(held * (1.0 + SPARE)) + batch
         return Candidates(capacity, held, cap, spec.size, self.setting.runtime.device)
+
+    def rounds(self) -> int:
+        """How often `advance` has to be called for the whole pool."""
+        return math.ceil(sum(1 for _ in picture_files(self.pool)) / self.setting.batch_size) + 1
 
     def advance(self, in_time: bool) -> Selected | None:
         """Scores one more chunk; chooses at the end of the pool and, once anything was seen, of the time for it."""

@@ -1,6 +1,5 @@
 """Explicit and implicit knowledge from chosen unlabelled images: an EIKD-style reconstruction (arXiv:2302.08771)."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,6 @@ from dfkd_cli import losses
 from dfkd_cli.embedding_loss import EmbeddingLoss, EmbeddingWeights
 from dfkd_cli.errors import UsageError
 from dfkd_cli.methods.base import Batch, Counts, Filling, Method, Needs
-from dfkd_cli.pool import picture_files
 from dfkd_cli.recipe_values import require
 from dfkd_cli.selected import Selected
 from dfkd_cli.selection import Selection, SelectionConfig
@@ -57,9 +55,7 @@ class Unlabeled(Method):
 
     def filling(self) -> Filling:
         """The pass over the pool, a batch at a time, and the choice."""
-        pictures = sum(1 for _ in picture_files(self.selection.pool))
-        rounds = math.ceil(pictures / self.setting.batch_size) + 1
-        return Filling(rounds, self.options.selection.reading_share)
+        return Filling(self.selection.rounds(), self.options.selection.reading_share)
 
     def refresh(self, progress: float) -> Terms:
         """Goes on with the pass over the pool; nothing is left to do after it."""
@@ -120,6 +116,7 @@ class Unlabeled(Method):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` returned."""
-        if state["selected"] is not None:
-            self.selected = Selected.from_state(state["selected"], self.setting.runtime.device)
+        saved = state["selected"]
+        self.selected = saved and Selected.from_state(saved, self.setting.runtime.device)
+        if self.selected is not None:
             self.notes.append(self.selected.describe())
