@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.classifier import Classifier
+from dfkd_cli.confusion import Confusion
 from dfkd_cli.datasets import LabelledImages
 from dfkd_cli.errors import DfkdError, UsageError
 
@@ -31,11 +32,13 @@ def evaluate(
     teacher: Classifier | None = None,
     precision: str = "fp32",
     batch_size: int = 256,
+    confusion: Confusion | None = None,
 ) -> Evaluation:
     """Accuracy of `classifier` on `data`, and of `teacher` on the same pictures.
 
     Moves both to `device`; a teacher that takes another size gets the pictures in that size. `precision` is fp32
-    or bf16. Raises UsageError for a teacher of another class count and DfkdError when logits are not finite.
+    or bf16. With a teacher, `confusion` is told both networks' answers. Raises UsageError for a teacher of another
+    class count and DfkdError when logits are not finite.
     """
     if teacher is not None and teacher.spec.num_classes != classifier.spec.num_classes:
         seen = f"{classifier.spec.num_classes} classes, the teacher {teacher.spec.num_classes}"
@@ -54,6 +57,8 @@ def evaluate(
             counts[2] += (answers[-1] == labels).sum()
             counts[3] += (answers[0] == answers[-1]).sum()
             counts[4] += sum((~network_logits.isfinite()).any().long() for network_logits in logits)
+            if confusion is not None and teacher is not None:
+                confusion.add(answers[1], answers[0])
     right, right_top5, teacher_right, agreeing, broken = counts.tolist()
     if broken:
         raise DfkdError("the network's logits are not finite (NaN or infinite): its weights are damaged")
@@ -68,16 +73,22 @@ def evaluate(
     )
 
 
-def agreement(student: Classifier, teacher: Classifier, image_batches: Iterable[Tensor]) -> float:
+def agreement(
+    student: Classifier, teacher: Classifier, image_batches: Iterable[Tensor], confusion: Confusion | None = None
+) -> float:
     """Share of images, 0..1, for which student and teacher name the same class; no labels needed.
 
-    The images [B, C, H, W] are in [0, 1] and already on the device of both networks. Raises UsageError without any.
+    The images [B, C, H, W] are in [0, 1] and already on the device of both networks; `confusion` is told both
+    networks' answers. Raises UsageError without any image.
     """
     agreeing, total = torch.zeros((), dtype=torch.long, device=student.mean.device), 0
     with _evaluating(student, teacher, device=student.mean.device):
         for images in image_batches:
-            agreeing += (student(images).argmax(1) == teacher(images).argmax(1)).sum()
+            answers = student(images).argmax(1), teacher(images).argmax(1)
+            agreeing += (answers[0] == answers[1]).sum()
             total += len(images)
+            if confusion is not None:
+                confusion.add(answers[1], answers[0])
     if not total:
         raise UsageError("agreement needs at least one image")
     return int(agreeing) / total

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dfkd_cli.classifier import Classifier
+from dfkd_cli.cost import macs_per_image, weight_bytes
 from dfkd_cli.engine import TrainConfig
 from dfkd_cli.evaluation import evaluate
 from dfkd_cli.job import Job, Parts
-from dfkd_cli.network_size import file_bytes, multiplications, weight_bytes
 from dfkd_cli.pace import Pace, measure_pace
 from dfkd_cli.run import SAVING_SECONDS, load
+from dfkd_cli.weights_file import file_bytes
 
 SAVING_S = 1.0  # what it usually takes, of the SAVING_SECONDS that a budget sets aside
 TRIED_IMAGES = 512  # of the evaluation data
@@ -123,7 +124,7 @@ def _size(classifier: Classifier, source: str | None) -> NetworkSize:
     return NetworkSize(
         arch=classifier.origin.arch,
         parameters=classifier.parameter_count(),
-        macs=multiplications(classifier),
+        macs=macs_per_image(classifier),
         file_bytes=weight_bytes(classifier) if source is None else file_bytes(source),
     )
 

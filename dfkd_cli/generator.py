@@ -41,11 +41,12 @@ class Generator(nn.Module):
         embeds = conditional and conditioning != "batchnorm"
         self.label_embedding = nn.Embedding(spec.num_classes, noise_size) if embeds else None
         self.project = nn.Linear(noise_size * (2 if self.concatenates else 1), math.prod(self.base))
-        self.project_norm = nn.BatchNorm2d(widths[0])
+        # Per unit, not per channel: no place of the map starts with a mean of its own, which all images would share.
+        self.project_norm = nn.BatchNorm1d(math.prod(self.base), affine=False)
         self.blocks = nn.ModuleList(_UpBlock(before, after) for before, after in pairwise(widths))
         modulated = widths if conditional and "batchnorm" in conditioning else []
         self.modulations = nn.ModuleList(ClassModulation(size, spec.num_classes) for size in modulated)
-        self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1, padding_mode="reflect")
         self.image_norm = nn.BatchNorm2d(channels, affine=False)
         centre, slope = _pixel_curve(spec)
         self.register_buffer("centre", centre, persistent=False)
@@ -53,8 +54,8 @@ class Generator(nn.Module):
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images [B, C, H, W] in [0, 1], float32; labels exactly when the generator is conditional."""
-        features = self.project(self._labelled(noise, labels)).view(-1, *self.base)
-        features = self._modulated(0, self.project_norm(features), labels)
+        features = self.project_norm(self.project(self._labelled(noise, labels))).view(-1, *self.base)
+        features = self._modulated(0, features, labels)
         for level, block in enumerate(self.blocks, start=1):
             features = F.leaky_relu(self._modulated(level, block(features), labels), 0.2)
         _, height, width = self.size
@@ -83,11 +84,14 @@ def _pixel_curve(spec: InputSpec) -> tuple[Tensor, Tensor]:
 
 
 class _UpBlock(nn.Module):
-    """Twice the resolution, then convolution and BatchNorm."""
+    """Twice the resolution, then convolution and BatchNorm.
+
+    Reflected borders: padded with zeros, a generator draws a dark frame around every image.
+    """
 
     def __init__(self, before: int, after: int):
         super().__init__()
-        self.conv = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(before, after, 3, padding=1, padding_mode="reflect", bias=False)
         self.norm = nn.BatchNorm2d(after)
 
     def forward(self, features: Tensor) -> Tensor:

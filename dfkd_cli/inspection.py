@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from dfkd_cli.classifier import Classifier
+from dfkd_cli.cost import macs_per_image
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.methods import METHODS
-from dfkd_cli.network_size import file_bytes, multiplications
 from dfkd_cli.networks import EagerNetwork, input_gradient_reaches
 from dfkd_cli.recipe_list import list_recipes
+from dfkd_cli.weights_file import file_bytes
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def inspect_teacher(source: str, options: LoadOptions) -> Inspection:
         std=spec.std,
         found=origin.found,
         parameters=teacher.parameter_count(),
-        macs=multiplications(teacher),
+        macs=macs_per_image(teacher),
         norm_layers=_norm_layers(teacher),
         batchnorm=_batchnorm(teacher),
         embedding=None if seen.embedding is None else seen.embedding.shape[1],

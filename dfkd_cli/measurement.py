@@ -7,7 +7,7 @@ from dfkd_cli import evaluation
 from dfkd_cli.datasets import open_dataset
 from dfkd_cli.device import resolve_device
 from dfkd_cli.loading import LoadOptions, load_classifier
-from dfkd_cli.network_size import file_bytes
+from dfkd_cli.weights_file import file_bytes
 
 Source = tuple[str, LoadOptions]  # what the user typed, and the flags for it
 

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import torch
 
+from dfkd_cli.confusion import Confusion
 from dfkd_cli.engine import Distillation
+from dfkd_cli.environment import Environment, gpu_name
 from dfkd_cli.evaluation import Evaluation, agreement, evaluate
 from dfkd_cli.job import Job, Parts
+from dfkd_cli.model_card import model_card
 from dfkd_cli.output_folder import write_atomically
+from dfkd_cli.page.document import Evidence, render
 from dfkd_cli.report import (
     ON_EVALUATION_DATA,
     ON_POOL_IMAGES,
@@ -24,6 +28,7 @@ from dfkd_cli.report import (
 )
 from dfkd_cli.samples import save_grid
 from dfkd_cli.student import STUDENT_FILE, save_student
+from dfkd_cli.weights_file import file_bytes
 
 SHOWN_IMAGES = 100  # in samples.png
 SYNTHETIC_BATCHES = 4  # of fresh images, for the agreement without evaluation data
@@ -40,22 +45,30 @@ def save(parts: Parts, run: Distillation, job: Job, folder: Path, started: float
         write_atomically(folder / name, text.encode(errors="surrogateescape"))  # file names may hold any byte
     shown = run.method.shown_images(SHOWN_IMAGES)
     with torch.no_grad():
-        save_grid(shown, parts.teacher(shown).argmax(dim=1), folder / "samples.png")
+        classes = parts.teacher(shown).argmax(dim=1)
+    save_grid(shown, classes, folder / "samples.png")
     student_file = (student_sha, (folder / STUDENT_FILE).stat().st_size)
-    report = _report(parts, run, job, student_file, _measure(parts, run), started)
+    confusion = Confusion(parts.teacher.spec.num_classes)
+    report = _report(parts, run, job, student_file, _measure(parts, run, confusion), started)
     write_report(report, folder)
+    metrics = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    names = None if parts.data is None else parts.data.class_names
+    evidence = Evidence(metrics, shown, classes, confusion, names)
+    write_atomically(folder / "report.html", render(report, evidence).encode())
+    write_atomically(folder / "README.md", model_card(report, parts.data).encode())
     return report
 
 
-def _measure(parts: Parts, run: Distillation) -> tuple[Evaluation | None, float | None, str]:
+def _measure(parts: Parts, run: Distillation, confusion: Confusion) -> tuple[Evaluation | None, float | None, str]:
     """The evaluation, when there is data for one, and the agreement with the images it was measured on."""
     device = parts.runtime.device
     if parts.data is not None:
-        measured = evaluate(parts.student, parts.data, device, parts.teacher)
+        measured = evaluate(parts.student, parts.data, device, parts.teacher, confusion=confusion)
         return measured, measured.agreement, ON_EVALUATION_DATA
     batch = run.config.batch_size
     fresh = run.method.fresh_images(SYNTHETIC_BATCHES * batch).split(batch)
-    return None, agreement(parts.student, parts.teacher, fresh), ON_POOL_IMAGES if parts.pool else ON_SYNTHETIC_IMAGES
+    on = ON_SYNTHETIC_IMAGES if parts.pool is None else ON_POOL_IMAGES
+    return None, agreement(parts.student, parts.teacher, fresh, confusion), on
 
 
 def _report(
@@ -80,7 +93,7 @@ def _report(
             parameters=parts.teacher.parameter_count(),
             batchnorm_layers=len(parts.teacher.norm_statistics),
             sha256=origin.sha256,
-            file_bytes=_file_bytes(Path(job.teacher)),
+            file_bytes=file_bytes(job.teacher),
         ),
         student=StudentReport(
             arch=parts.student.origin.arch or job.student,
@@ -103,8 +116,5 @@ def _report(
         precision=str(parts.runtime.dtype).removeprefix("torch."),
         command=job.command,
         notes=(*origin.notes, *run.notes()),
+        environment=Environment(gpu=gpu_name(parts.runtime.device)),
     )
-
-
-def _file_bytes(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None

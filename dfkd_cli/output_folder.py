@@ -21,6 +21,8 @@ WRITTEN = (
     "metrics.jsonl",
     "report.json",
     "report.md",
+    "report.html",
+    "README.md",
     "samples.png",
     "selected.csv",
 )

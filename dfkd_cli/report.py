@@ -11,7 +11,9 @@ import timm
 import torch
 
 from dfkd_cli import __version__
+from dfkd_cli.environment import Environment
 from dfkd_cli.output_folder import write_atomically
+from dfkd_cli.quantities import DASH, megabytes, share
 
 # The values of `Report.agreement_on`.
 ON_EVALUATION_DATA = "evaluation data"
@@ -110,6 +112,7 @@ class Report:
     command: str  # as typed, so that it can be typed again
     notes: tuple[str, ...] = ()  # what the reader should know, one sentence each: warnings, what was left out
     versions: Versions = field(default_factory=Versions)
+    environment: Environment = field(default_factory=Environment)
 
     def to_json(self) -> str:
         """The content of `report.json`. Raises ValueError for a value that is not finite."""
@@ -117,7 +120,7 @@ class Report:
 
     def to_markdown(self) -> str:
         """The content of `report.md`: for a reader who has not seen the documentation."""
-        parts = [_headline(self), _comparison(self), _meaning(self), _pictures(self), _run(self), _use(self)]
+        parts = [_headline(self), comparison_table(self), _meaning(self), _pictures(self), _run(self), _use(self)]
         return "\n\n".join(parts) + "\n"
 
 
@@ -142,52 +145,60 @@ def _headline(report: Report) -> str:
     return f"{title}\n\nThe student's accuracy was **not measured**: there were no labelled pictures (`--eval DIR`)."
 
 
-def _comparison(report: Report) -> str:
+def comparison(report: Report) -> list[tuple[str, str, str, str]]:
+    """Rows of what sets the two networks apart: quantity, teacher, student, student / teacher."""
     teacher, student = report.teacher, report.student
-    rows = [
+    return [
         ("network", teacher.arch or teacher.kind, student.arch, ""),
-        ("accuracy", _share(teacher.accuracy), _share(student.accuracy), _share(report.relative_accuracy)),
+        ("accuracy", share(teacher.accuracy), share(student.accuracy), share(report.relative_accuracy)),
         (
             "parameters",
             f"{teacher.parameters:,}",
             f"{student.parameters:,}",
-            _share(student.parameters / teacher.parameters) if teacher.parameters else "-",
+            share(student.parameters / teacher.parameters) if teacher.parameters else DASH,
         ),
         (
             "file size",
-            _megabytes(teacher.file_bytes),
-            _megabytes(student.file_bytes),
-            _share(student.file_bytes / teacher.file_bytes) if teacher.file_bytes else "-",
+            megabytes(teacher.file_bytes),
+            megabytes(student.file_bytes),
+            share(student.file_bytes / teacher.file_bytes) if teacher.file_bytes else DASH,
         ),
     ]
-    lines = ["| | teacher | student | student / teacher |", "|---|---|---|---|"]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
 
-def _meaning(report: Report) -> str:
-    lines = ["## What the numbers mean", ""]
+def meanings(report: Report) -> list[tuple[str, str]]:
+    """What the numbers mean: a term, or nothing, and the sentence that goes on from it."""
+    found: list[tuple[str, str]] = []
     if report.student.accuracy is not None:
-        lines.append(
-            "- **Accuracy** is the share of evaluation pictures that are put into the right class. It is that of the "
-            "last weights; the pictures were used for nothing else, and did not choose the weights."
+        text = (
+            " is the share of evaluation pictures that are put into the right class. It is that of the last weights; "
+            "the pictures were used for nothing else, and did not choose the weights."
         )
+        found.append(("Accuracy", text))
     if report.agreement is not None:
-        lines.append(
-            f"- **Agreement {_share(report.agreement)}**: so often student and teacher name the same class, right or "
-            f"wrong. Measured on {report.agreement_on}."
-        )
-    if report.images.pool is None:
-        lines.append(_trace(report.teacher.batchnorm_layers))
-    return "\n".join(lines + [f"- {note}" for note in report.notes])
+        text = f": so often student and teacher name the same class, right or wrong. Measured on {report.agreement_on}."
+        found.append((f"Agreement {share(report.agreement)}", text))
+    return found if report.images.pool is not None else [*found, ("", _trace(report.teacher.batchnorm_layers))]
 
 
 def _trace(batchnorm_layers: int) -> str:
     if batchnorm_layers == 0:
-        return "- The teacher has no BatchNorm layers, so nothing in it tells what its real pictures looked like."
+        return "The teacher has no BatchNorm layers, so nothing in it tells what its real pictures looked like."
     return (
-        f"- The teacher has {batchnorm_layers} BatchNorm layers. Their running statistics are the only "
-        "trace of the real pictures that the synthetic ones can be held against."
+        f"The teacher has {batchnorm_layers} BatchNorm layers. Their running statistics are the only trace of the real "
+        "pictures that the synthetic ones can be held against."
     )
+
+
+def comparison_table(report: Report) -> str:
+    """`comparison` in Markdown."""
+    lines = ["| | teacher | student | student / teacher |", "|---|--:|--:|--:|"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in comparison(report)])
+
+
+def _meaning(report: Report) -> str:
+    lines = [f"- **{term}**{text}" if term else f"- {text}" for term, text in meanings(report)]
+    return "\n".join(["## What the numbers mean", "", *lines, *(f"- {note}" for note in report.notes)])
 
 
 def _pictures(report: Report) -> str:
@@ -215,7 +226,7 @@ def _run(report: Report) -> str:
             f"{report.time.total_s:,.0f} s: making images {report.time.synthesis_s:,.0f} s, "
             f"training the student {report.time.distillation_s:,.0f} s",
         ),
-        ("peak memory", _megabytes(report.memory.peak_bytes)),
+        ("peak memory", megabytes(report.memory.peak_bytes)),
         ("device", f"{report.device}, {report.precision}"),
         ("seed", str(report.seed)),
         ("versions", versions),
@@ -234,11 +245,3 @@ def _use(report: Report) -> str:
         f"```\ndfkd evaluate THIS_FOLDER --data PICTURES --teacher {report.teacher.source}\n```\n\n"
         "The teacher may need the flags it was given above, such as `--arch` or `--input-size`; the student needs none."
     )
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f} %"
-
-
-def _megabytes(count: int | None) -> str:
-    return "-" if count is None else f"{count / 1e6:,.2f} MB"

@@ -30,7 +30,7 @@ from dfkd_cli.session import Listener, Session
 from dfkd_cli.setting import Setting
 from dfkd_cli.student import build_student
 
-SAVING_SECONDS = 3.0  # of a budget, for files and pictures
+SAVING_SECONDS = 4.0  # of a budget, for files and pictures
 WORTH_COMPILING_S = 300.0  # of budget: on 2 cores compiling takes about a minute and nearly halves a step
 WORTH_COMPILING_STEPS = 1500  # the same for runs without a budget
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -24,7 +25,7 @@ def save_grid(images: Tensor, classes: Tensor, path: Path, columns: int | None =
     """
     order = classes.argsort(stable=True)
     numbers = classes[order].tolist()
-    pictures = [_picture(image) for image in images[order].detach().float().cpu()]
+    pictures = [_scaled(as_picture(image)) for image in images[order].detach().float().cpu()]
     columns = columns or max(1, math.ceil(math.sqrt(len(pictures))))
     width, height = pictures[0].size
     rows = math.ceil(len(pictures) / columns)
@@ -41,10 +42,36 @@ def save_grid(images: Tensor, classes: Tensor, path: Path, columns: int | None =
     write_atomically(path, content.getvalue())
 
 
-def _picture(image: Tensor) -> Image.Image:
+def read_grid(path: Path, size: tuple[int, int, int]) -> Tensor:
+    """The images [N, C, H, W] of a picture that `save_grid` made of images of `size`, as exact as it shows them.
+
+    Raises OSError when there is no picture and ValueError when it has another layout or lacks channels.
+    """
+    channels, height, width = size
+    if channels not in (1, 3):
+        raise ValueError(f"a picture does not show {channels} channels")
+    with Image.open(path) as file:
+        grid = np.asarray(file.convert("RGB"))
+    shown_width, shown_height = _scaled(as_picture(torch.zeros(size))).size
+    step_x, step_y = shown_width + _GAP, shown_height + _CAPTION + _GAP
+    rows, columns = (grid.shape[0] - _GAP) // step_y, (grid.shape[1] - _GAP) // step_x
+    if not rows or not columns or grid.shape[:2] != (rows * step_y + _GAP, columns * step_x + _GAP):
+        raise ValueError(f"{path} is no grid of images of {channels}x{height}x{width}")
+    cells = grid[_GAP:, _GAP:].reshape(rows, step_y, columns, step_x, 3)[:, :shown_height, :, :shown_width]
+    pictures = torch.from_numpy(cells.copy()).permute(0, 2, 4, 1, 3).flatten(0, 1)[:, :channels]
+    used = (pictures != _BACKGROUND[0]).flatten(1).any(dim=1)  # the last row may have empty places
+    mode = "nearest" if shown_height >= height else "bilinear"
+    return F.interpolate(pictures[used].float() / 255.0, (height, width), mode=mode)
+
+
+def as_picture(image: Tensor) -> Image.Image:
+    """An image [C, H, W] on the CPU, in [0, 1], as an RGB picture of the same size, whatever its channels."""
     image = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _scaled(picture: Image.Image) -> Image.Image:
     side = max(picture.size)
     if side < _SMALLEST:
         times = math.ceil(_SMALLEST / side)

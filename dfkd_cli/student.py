@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import nn
 from dfkd_cli import __version__
 from dfkd_cli.classifier import Classifier, InputSpec, Origin
 from dfkd_cli.errors import UsageError
+from dfkd_cli.loading.archive import list_archive
 from dfkd_cli.loading.failures import first_line, quiet
+from dfkd_cli.loading.script import FACTS_FILE
 from dfkd_cli.loading.suggest import similar_names
 from dfkd_cli.models import BENCHMARK_ARCHS  # importing it adds them to timm's registry
 from dfkd_cli.networks import EagerNetwork
@@ -89,11 +92,13 @@ def save_student(
 
 
 def is_student(source: str) -> bool:
-    """Whether `source` is a file or folder that `save_student` wrote, by its metadata."""
+    """Whether dfkd wrote this file or folder, as a student or as an export of one, by its metadata."""
     path = Path(source.removeprefix("local-dir:"))
     path = path / STUDENT_FILE if path.is_dir() else path
     if not path.is_file():
         return False
+    if zipfile.is_zipfile(path):
+        return any(name.endswith(f"/extra/{FACTS_FILE}") for name in list_archive(path))
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return "dfkd" in (file.metadata() or {})
@@ -137,6 +142,7 @@ def _timm_config(arch: str, module: nn.Module, spec: InputSpec) -> dict[str, Any
             "interpolation": "bilinear",
             "crop_pct": 1.0,
             "crop_mode": "center",
+            "hf_hub_filename": STUDENT_FILE,  # else timm looks for model.safetensors once this is on the hub
         },
     }
 

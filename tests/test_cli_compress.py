@@ -80,6 +80,10 @@ def test_a_run_writes_every_file_and_the_report_holds_what_tools_read(monkeypatc
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4
     assert lines[-1]["progress"] == 1.0
+    page = (out / "report.html").read_text()
+    assert f"{100 * report['agreement']:.2f} %" in page
+    assert page.count("<svg") >= 5
+    assert report["student"]["sha256"] in (out / "README.md").read_text()
     assert "student.safetensors" in capsys.readouterr().out
     with safetensors.safe_open(out / "student.safetensors", "pt") as file:
         facts = json.loads(file.metadata()["dfkd"])

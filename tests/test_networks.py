@@ -9,6 +9,7 @@ import torch
 from network_zoo import MODULES, NORM_CALLS, SIZE, batchnorm_loss, make_images, make_module
 from torch import nn
 
+from dfkd_cli.attention import attention_transfer
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, Network, ScriptNetwork
 from dfkd_cli.networks.script_evaluation import evaluation_graph
 
@@ -123,3 +124,15 @@ def test_half_precision_archives_run_in_single_precision(built, form):
     logits = _network(module, form)(make_images())
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, built("test_resnet", "eager")(make_images()), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["test_resnet", "tangled", "lenet"])
+def test_attention_of_an_archive_teaches_what_the_eager_network_would(built, name, form):
+    expected, outputs = (built(name, which).observe(make_images()) for which in ("eager", form))
+    student = EagerNetwork(make_module("test_efficientnet")).observe(make_images())
+    distances = [attention_transfer(student.stages, seen.stages, "sum") for seen in (expected, outputs)]
+    torch.testing.assert_close(distances[1], distances[0], rtol=1e-4, atol=1e-6)
+    assert (distances[0] > 1e-3).all()
+    nothing = attention_transfer(outputs.stages, expected.stages, "sum")
+    torch.testing.assert_close(nothing, torch.zeros(4), rtol=0, atol=1e-8)

@@ -41,6 +41,11 @@ def test_recipes_are_found_from_any_folder(installed, tmp_path):
     assert method == "ssd"
 
 
+def test_the_template_of_the_report_travels_along(installed, tmp_path):
+    code = "from importlib.resources import files; print(files('dfkd_cli.page').joinpath('template.html').read_text())"
+    assert "$body" in run(installed, code, tmp_path)
+
+
 def test_the_command_is_declared(installed):
     (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
     assert "dfkd = dfkd_cli.cli:main" in entry_points.read_text()

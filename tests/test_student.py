@@ -48,6 +48,22 @@ def test_saved_student_is_what_timm_loads(tmp_path, name, wanted):
     assert loaded.num_classes == wanted.num_classes
 
 
+def test_a_published_folder_is_loaded_from_the_hub(tmp_path, monkeypatch):
+    student = build_student("cifar_resnet8", spec())
+    save_student(student, tmp_path, None, "def", "ssd")
+
+    def download(repo_id, filename, **_):
+        assert repo_id == "me/mine"
+        assert (tmp_path / filename).is_file(), filename
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr(timm.models._hub, "hf_hub_download", download)
+    loaded = timm.create_model("hf-hub:me/mine", pretrained=True).eval()
+    images = torch.rand(2, *spec().size)
+    mean, std = student.mean, student.std
+    torch.testing.assert_close(loaded((images - mean) / std), student.eval()(images))
+
+
 def test_metadata_says_everything(tmp_path):
     save_student(build_student("cifar_resnet8", spec()), tmp_path, "abc", "def", "ssd")
     with safetensors.safe_open(tmp_path / "student.safetensors", "pt") as file:

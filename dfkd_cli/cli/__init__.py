@@ -6,9 +6,11 @@ import typer
 
 from dfkd_cli import __version__
 from dfkd_cli.cli.application import Application, Command
+from dfkd_cli.cli.benchmark import benchmark
 from dfkd_cli.cli.check import check
 from dfkd_cli.cli.compress import compress
 from dfkd_cli.cli.evaluate import evaluate
+from dfkd_cli.cli.export import export
 from dfkd_cli.cli.inspect import inspect
 from dfkd_cli.cli.models import models
 from dfkd_cli.cli.plan import plan
@@ -56,6 +58,8 @@ app.command(cls=Command, rich_help_panel=CHOOSE)(check)
 app.command(cls=Command, rich_help_panel=CHOOSE)(plan)
 app.command(cls=Command, rich_help_panel=RUN)(compress)
 app.command(cls=Command, rich_help_panel=JUDGE)(evaluate)
+app.command(cls=Command, rich_help_panel=JUDGE)(export)
+app.command(cls=Command, rich_help_panel=JUDGE)(benchmark)
 app.command(cls=Command, rich_help_panel=JUDGE)(schema)
 
 

@@ -13,9 +13,11 @@ from dfkd_cli.recipe_values import did_you_mean
 
 # Command -> module and dataclass of its document. By name, since most of the modules import torch.
 DOCUMENTS = {
+    "benchmark": ("dfkd_cli.benchmark", "Speeds"),
     "check": ("dfkd_cli.recipe_check", "Checked"),
     "compress": ("dfkd_cli.report", "Report"),
     "evaluate": ("dfkd_cli.measurement", "Measured"),
+    "export": ("dfkd_cli.export", "ExportReport"),
     "inspect": ("dfkd_cli.inspection", "Inspection"),
     "models": ("dfkd_cli.student_list", "Students"),
     "plan": ("dfkd_cli.forecast", "Forecast"),

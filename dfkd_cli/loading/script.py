@@ -14,7 +14,8 @@ from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.script_safety import check_script
 from dfkd_cli.loading.state_dict import check_finite
 
-METADATA_FILES = ("dfkd.json", "config.json")  # of torch.jit.save(..., _extra_files=...) and torch.export.save
+FACTS_FILE = "dfkd.json"  # what `dfkd export` says of a network
+METADATA_FILES = (FACTS_FILE, "config.json")  # of torch.jit.save(..., _extra_files=...) and torch.export.save
 
 
 def load_script(path: Path, findings: Findings, trust_pickle: bool) -> torch.jit.ScriptModule:

@@ -1,0 +1,72 @@
+"""Paths as results name them: DATA/... and TEACHERS/..., so that no row tells where a machine keeps its files."""
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PLACES = ("DATA", "TEACHERS")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the folders behind the placeholders are on this machine; None where nobody said."""
+
+    data: Path | None
+    teachers: Path | None
+
+    def resolve(self, text: str) -> str:
+        """What a command needs: the path behind a placeholder, also after a prefix as in `mnist:DATA`.
+
+        Raises SystemExit when nobody said where the placeholder is.
+        """
+        prefix, path = _split(text)
+        name, slash, rest = path.partition("/")
+        if name not in PLACES:
+            return text
+        root = self._roots()[name]
+        if root is None:
+            raise SystemExit(f"{text}: say where {name} is with --{name.lower()}-root or ${_variable(name)}")
+        return f"{prefix}{root}{slash}{rest}"
+
+    def record(self, text: str) -> str:
+        """What a row holds: `text` with its absolute path below one of the roots as a placeholder.
+
+        Raises SystemExit for an absolute path that is below none of them.
+        """
+        prefix, path = _split(text)
+        if not Path(path).is_absolute():
+            return text
+        for name, root in self._roots().items():
+            if root is not None and Path(path).is_relative_to(root):
+                rest = Path(path).relative_to(root)
+                return f"{prefix}{name}" if rest == Path() else f"{prefix}{name}/{rest.as_posix()}"
+        raise SystemExit(f"{text} is below neither --data-root nor --teachers-root, and results hold no other paths")
+
+    def _roots(self) -> dict[str, Path | None]:
+        return {"DATA": self.data, "TEACHERS": self.teachers}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say where the folders are."""
+    for name, what in (("DATA", "the data sets"), ("TEACHERS", "the third-party checkpoints")):
+        default = os.environ.get(_variable(name))
+        parser.add_argument(
+            f"--{name.lower()}-root", type=Path, default=default, help=f"folder of {what}; default ${_variable(name)}"
+        )
+
+
+def places_of(arguments: argparse.Namespace) -> Places:
+    """The folders that the command line or the environment names."""
+    data, teachers = (root and Path(os.path.abspath(root)) for root in (arguments.data_root, arguments.teachers_root))
+    return Places(data, teachers)
+
+
+def _variable(name: str) -> str:
+    return f"DFKD_BENCH_{name}"
+
+
+def _split(text: str) -> tuple[str, str]:
+    """A prefix such as `mnist:`, if there is one, and the path behind it."""
+    prefix, colon, path = text.rpartition(":")
+    return prefix + colon, path

@@ -1,0 +1,117 @@
+"""Runs `dfkd compress` and appends what came of it to benchmarks/results.jsonl.
+
+One run:    python -m benchmarks.run --recipe ssd --teacher resnet20 --budget 15m
+A suite:    python -m benchmarks.run --suite ssd-ablation
+
+A teacher of benchmarks/teachers.yaml brings its flags, its student and its evaluation data. A run whose row is there
+for the same commit is skipped. Afterwards `python -m benchmarks.table` renders the table of benchmarks/README.md.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.experiment import SUITES, Experiment, changed, load_suite, with_teacher_defaults
+from benchmarks.places import Places, add_arguments, places_of
+from benchmarks.results import RESULTS, ROOT, append_result, is_present, make_row, read_results
+from dfkd_cli.errors import RecipeMismatchError
+
+TEACHER_FLAGS = ("--arch", "--num-classes", "--input-size", "--mean", "--std", "--output")
+# The package beside this folder, not whichever is installed: the row names this checkout's commit.
+DFKD = (sys.executable, "-c", "from dfkd_cli.cli import main; main()")
+
+
+def main() -> None:
+    """Runs what is asked for; exits with 1 when a run failed."""
+    arguments = parser().parse_args()
+    places = places_of(arguments)
+    failed = 0
+    for experiment in _experiments(arguments, places):
+        title = experiment.name or ", ".join(experiment.overrides) or "defaults"
+        described = f"{experiment.recipe} on {experiment.teacher}, seed {experiment.seed}: {title}"
+        if not arguments.again and is_present(read_results(arguments.results), experiment):
+            print(f"skipped, its row is there: {described}", flush=True)
+            continue
+        print(f"running {described}", flush=True)
+        code = run(experiment, places, arguments.results, arguments.out)
+        if code == RecipeMismatchError.exit_code and experiment.suite:
+            print(f"no row, the recipe does not fit the teacher: {described}", flush=True)
+        elif code:
+            failed += 1
+            print(f"failed with exit code {code}: {described}", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+def run(experiment: Experiment, places: Places, results: Path, out: Path) -> int:
+    """Compresses in a process of its own and appends the row; the exit code of `dfkd`."""
+    folder = out / _folder_name(experiment)
+    words = [places.resolve(word) for word in experiment.arguments(str(folder.absolute()))]
+    done = subprocess.run([*DFKD, *words, "--overwrite"], cwd=ROOT, stdout=subprocess.DEVNULL)
+    if done.returncode == 0:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        append_result(results, make_row(experiment, report))
+        accuracy = report["student"]["accuracy"]
+        print("row appended" + ("" if accuracy is None else f", accuracy {accuracy:.2%}"), flush=True)
+    return done.returncode
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", choices=list(SUITES), help="run all of a file of benchmarks/suites")
+    parser.add_argument("--recipe", help="name or YAML file")
+    parser.add_argument("--teacher", help="name of benchmarks/teachers.yaml, or what dfkd compress takes")
+    parser.add_argument("--student")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--budget", help="e.g. 15m; with --suite instead of its own")
+    parser.add_argument("--eval", metavar="DIR")
+    parser.add_argument("--pool", metavar="DIR")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides")
+    for flag in TEACHER_FLAGS:
+        parser.add_argument(flag)
+    add_arguments(parser)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where rows go")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "benchmarks", help="where students and reports go")
+    parser.add_argument("--again", action="store_true", help="also what has a row for this commit")
+    return parser
+
+
+def _experiments(arguments: argparse.Namespace, places: Places) -> list[Experiment]:
+    if arguments.suite:
+        single = ("recipe", "teacher", "student", "eval", "pool", "overrides")
+        given = [name for name in single if getattr(arguments, name)]
+        if given:
+            raise SystemExit(f"--{given[0]} is for single runs; a suite says it itself")
+        return [changed(each, arguments.budget, arguments.seed) for each in load_suite(arguments.suite).experiments]
+    if not arguments.recipe or not arguments.teacher:
+        raise SystemExit("give --suite, or --recipe and --teacher")
+    paths = {name: getattr(arguments, name) for name in ("recipe", "teacher", "eval", "pool")}
+    values = {name: places.record(path) for name, path in paths.items() if path}
+    values |= {"student": arguments.student} if arguments.student else {}
+    values = with_teacher_defaults(values)
+    if "student" not in values:
+        raise SystemExit(f"--teacher {arguments.teacher} is none of benchmarks/teachers.yaml: give --student too")
+    flags = [(flag, getattr(arguments, flag.strip("-").replace("-", "_"))) for flag in TEACHER_FLAGS]
+    return [
+        Experiment(
+            **values,
+            seed=arguments.seed or 0,
+            budget=arguments.budget,
+            overrides=tuple(arguments.overrides),
+            teacher_flags=tuple(word for flag, value in flags if value is not None for word in (flag, value)),
+        )
+    ]
+
+
+def _folder_name(experiment: Experiment) -> str:
+    """Readable, and the same for the same experiment."""
+    words = [experiment.suite, experiment.recipe, experiment.teacher, experiment.student, experiment.name]
+    words += [f"seed{experiment.seed}", experiment.budget, *experiment.overrides]
+    text = "-".join(word for word in words if word)
+    return "".join(letter if letter.isalnum() or letter in "-._=" else "_" for letter in text)[:150]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Trains a teacher for benchmarks from scratch: SGD, cosine, shifts and flips; minutes on a GPU.
+
+    python -m benchmarks.train_teacher --arch cifar_resnet34 --data DATA/cifar10/train --eval DATA/cifar10/test \
+        --out TEACHERS/cifar_resnet34.pt
+
+All images are decoded once and held on the device as bytes. The file says everything about itself, so that dfkd takes
+it without flags. What is reported is the accuracy of the last weights.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfkd_cli.augmentation import Augmentation
+from dfkd_cli.classifier import Classifier, InputSpec
+from dfkd_cli.datasets import LabelledImages, open_dataset
+from dfkd_cli.device import resolve_device
+from dfkd_cli.evaluation import evaluate
+from dfkd_cli.networks import EagerNetwork
+from dfkd_cli.runtime import Runtime, choose_dtype
+from dfkd_cli.schedules import cosine, ramp
+from dfkd_cli.student import build_student
+
+AUGMENTATION = Augmentation(flip=True, shift=0.125, mix=0.0)  # the usual 4 of 32 pixels
+
+WARMUP = 0.025  # share of the training in which the learning rate grows
+
+
+class Images(NamedTuple):
+    """A whole training set on the device."""
+
+    pixels: Tensor  # uint8 [N, C, H, W]
+    labels: Tensor  # [N]
+
+
+def main() -> None:
+    """Trains, saves and measures."""
+    arguments = parser().parse_args()
+    torch.manual_seed(arguments.seed)
+    device = resolve_device(arguments.device)
+    runtime = Runtime(device, choose_dtype(arguments.precision, device), not arguments.no_compile)
+    spec = default_spec(arguments.arch)
+    teacher = runtime.place(build_student(arguments.arch, spec))
+    images = held(open_dataset(arguments.data, spec), device)
+    tested = open_dataset(arguments.eval, spec) if arguments.eval else None
+    print(f"{arguments.arch}, {len(images.labels):,} images, {device}, {runtime.dtype}", flush=True)
+    begun = time.monotonic()
+    train(teacher, images, runtime, arguments)
+    save(teacher, arguments.out)
+    print(f"trained in {time.monotonic() - begun:.0f} s, written {arguments.out}")
+    for note in runtime.notes:
+        print(note)
+    if tested is not None:
+        print(
+            f"accuracy {evaluate(teacher, tested, device).accuracy:.4f} on {len(tested):,} images of {arguments.eval}"
+        )
+
+
+def train(teacher: Classifier, images: Images, runtime: Runtime, arguments: argparse.Namespace) -> None:
+    """Trains in place; the host waits for the device once per epoch, to print."""
+    rng = torch.Generator(runtime.device).manual_seed(arguments.seed)
+    optimizer = torch.optim.SGD(
+        teacher.requires_grad_(True).parameters(),
+        arguments.lr,
+        momentum=0.9,
+        weight_decay=arguments.weight_decay,
+        nesterov=True,
+    )
+    forward = runtime.compile(teacher)
+    per_epoch = max(1, len(images.labels) // arguments.batch_size)
+    teacher.train()
+    for epoch in range(arguments.epochs):
+        begun, total = time.monotonic(), torch.zeros((), device=runtime.device)
+        order = torch.randperm(len(images.labels), generator=rng, device=runtime.device)
+        for step, chosen in enumerate(order.split(arguments.batch_size)[:per_epoch]):
+            progress = (epoch * per_epoch + step) / (arguments.epochs * per_epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = cosine(progress, arguments.lr) * ramp(progress + 1e-3, WARMUP)
+            batch = runtime.images(AUGMENTATION(images.pixels[chosen].float().div(255), rng))
+            with runtime.autocast():
+                logits = forward(batch)
+            loss = F.cross_entropy(logits.float(), images.labels[chosen])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        print(f"epoch {epoch + 1}: loss {float(total) / per_epoch:.4f}, {time.monotonic() - begun:.1f} s", flush=True)
+    teacher.eval()
+
+
+def held(data: LabelledImages, device: torch.device) -> Images:
+    """All pictures, decoded once, on the device."""
+    batches = [((images * 255).round().byte(), labels) for images, labels in data.batches(1024)]
+    pixels, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+    return Images(pixels.to(device), labels.to(device))
+
+
+def default_spec(arch: str) -> InputSpec:
+    """What the architecture takes by default."""
+    cfg: Any = timm.get_pretrained_cfg(arch)
+    if cfg is None:
+        raise SystemExit(f"--arch {arch}: timm has no configuration for it")
+    return InputSpec(tuple(cfg.input_size), tuple(cfg.mean), tuple(cfg.std), cfg.num_classes)
+
+
+def save(teacher: Classifier, path: Path) -> None:
+    """A checkpoint as timm's training script lays it out, which dfkd reads without flags."""
+    spec, network = teacher.spec, cast(EagerNetwork, teacher.network)
+    weights = {name: tensor.cpu().contiguous() for name, tensor in network.module.state_dict().items()}
+    facts = {"num_classes": spec.num_classes, "input_size": spec.size, "mean": spec.mean, "std": spec.std}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"arch": teacher.origin.arch, "state_dict": weights, "args": facts}, path)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", default="cifar_resnet34", help="cifar_resnet34, cifar_wrn_40_2, ...")
+    parser.add_argument("--data", required=True, metavar="DIR", help="training pictures, one folder per class")
+    parser.add_argument("--eval", metavar="DIR", help="test pictures")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--weight-decay", type=float, default=5e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+    parser.add_argument("--no-compile", action="store_true")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

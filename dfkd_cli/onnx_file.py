@@ -1,0 +1,89 @@
+"""ONNX files: written from a module, and run by onnxruntime. Both need the optional extra `export`."""
+
+import importlib
+import json
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dfkd_cli.errors import UsageError
+from dfkd_cli.loading.failures import quiet
+
+EXTRA = ("onnx", "onnxruntime", "onnxscript")
+INPUT, OUTPUT, BATCH = "images", "logits", "batch"
+_ERRORS_ONLY = 3  # onnxruntime's log level
+
+
+def require_extra() -> None:
+    """Raises UsageError naming the extra when one of its packages is not installed."""
+    missing = [name for name in EXTRA if not _is_installed(name)]
+    if missing:
+        raise UsageError(f"ONNX needs {', '.join(missing)}, not installed here: pip install 'dfkd[export]'")
+
+
+def write_onnx(module: nn.Module, images: Tensor, dynamic_batch: bool, facts: dict[str, Any]) -> bytes:
+    """The module as one ONNX file, checked by onnx: `images` -> `logits`; `facts` become its metadata, each as JSON."""
+    import onnx
+
+    shapes = ({0: BATCH},) if dynamic_batch else None
+    with quiet("torch", "onnxscript", "onnx_ir"):
+        program = torch.onnx.export(
+            module,
+            (images,),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=shapes,
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    model = program.model_proto
+    for node in [*model.graph.node, *(node for function in model.functions for node in function.node)]:
+        del node.metadata_props[:]  # stack traces with the paths of this machine
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+class OnnxNetwork:
+    """An ONNX file as a function on the CPU, images -> logits, run by onnxruntime; 0 threads: as many as it likes.
+
+    Raises ValueError for a file that does not take one batch of images of a fixed size.
+    """
+
+    def __init__(self, content: bytes, threads: int = 0):
+        import onnx
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = _ERRORS_ONLY
+        self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        given = self.session.get_inputs()
+        shape = given[0].shape if len(given) == 1 else []
+        if len(shape) != 4 or not all(isinstance(length, int) for length in shape[1:]):
+            raise ValueError(f"it does not take one batch of images of a fixed size, but {[i.shape for i in given]}")
+        self.input = given[0].name
+        self.batch_size: int | None = shape[0] if isinstance(shape[0], int) else None  # None: any
+        self.input_size: tuple[int, int, int] = (shape[1], shape[2], shape[3])
+        weights = onnx.load_from_string(content).graph.initializer
+        self.parameters = sum(
+            math.prod(weight.dims) for weight in weights if weight.data_type == onnx.TensorProto.FLOAT
+        )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        (logits, *_) = self.session.run(None, {self.input: images.numpy()})
+        return torch.from_numpy(np.asarray(logits))
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,56 @@
+"""Images to try a network on when there are no real ones."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfkd_cli.classifier import InputSpec
+from dfkd_cli.samples import read_grid
+from dfkd_cli.weights_file import weights_file
+
+_COARSE = 4  # pixels per side of the large blobs in shaped noise
+_FINE = 0.3  # share of single-pixel noise in it
+
+
+class Probe(NamedTuple):
+    """Images [N, C, H, W] in [0, 1] and what they are, for the reader of a comparison."""
+
+    images: Tensor
+    name: str
+
+
+def random_probe(spec: InputSpec, count: int) -> Probe:
+    """Uniform noise, the same at every call."""
+    rng = torch.Generator().manual_seed(0)
+    return Probe(torch.rand(count, *spec.size, generator=rng), "uniform noise")
+
+
+def synthetic_probe(source: str, spec: InputSpec, count: int) -> Probe:
+    """The synthetic images shown in the `samples.png` beside a student; shaped noise where there is none."""
+    weights = weights_file(source)
+    if weights is not None:
+        images = _read_samples(weights.parent / "samples.png", spec)
+        if images is not None:
+            return Probe(images, "synthetic, from samples.png")
+    return Probe(shaped_noise(spec, count), "blobs with its training images' mean and spread")
+
+
+def shaped_noise(spec: InputSpec, count: int) -> Tensor:
+    """Smooth noise [N, C, H, W] in [0, 1] with mean and std of `spec`, the same at every call."""
+    rng = torch.Generator().manual_seed(1)
+    channels, height, width = spec.size
+    blobs = torch.randn(count, channels, _COARSE, _COARSE, generator=rng)
+    noise = F.interpolate(blobs, (height, width), mode="bilinear", align_corners=False)
+    noise = noise + _FINE * torch.randn(count, *spec.size, generator=rng)
+    mean, std = torch.tensor(spec.mean).view(-1, 1, 1), torch.tensor(spec.std).view(-1, 1, 1)
+    return (mean + std * noise / noise.std()).clamp(0.0, 1.0)
+
+
+def _read_samples(path: Path, spec: InputSpec) -> Tensor | None:
+    try:
+        return read_grid(path, spec.size)
+    except (OSError, ValueError):  # no picture, or one that somebody else made
+        return None

@@ -1,0 +1,163 @@
+"""`dfkd benchmark` from the flags to figures that can be checked."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner, Result
+
+import dfkd_cli.benchmark
+import dfkd_cli.cli
+from dfkd_cli.classifier import InputSpec
+from dfkd_cli.cost import activation_bytes, count_macs
+from dfkd_cli.loading import load_classifier
+from dfkd_cli.student import build_student, save_student
+
+SPEC = InputSpec((1, 16, 16), (0.3,), (0.2,), 6)
+QUICK = ["--seconds", "0", "--batch-size", "4", "--threads", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """A student, and a state dict and a program of other networks."""
+    root = tmp_path_factory.mktemp("benchmark")
+    (root / "out").mkdir()
+    torch.manual_seed(0)
+    save_student(build_student("cifar_resnet8", SPEC), root / "out", None, "hash", "ssd")
+    teacher: Any = build_student("cifar_resnet20", SPEC).network
+    torch.save(teacher.module.state_dict(), root / "teacher.pt")
+    program = torch.export.export(nn.Sequential(nn.Flatten(), nn.Linear(256, 6)).eval(), (torch.rand(2, 1, 16, 16),))
+    torch.export.save(program, root / "linear.pt2")
+    return root
+
+
+def dfkd(*arguments: object) -> Result:
+    return CliRunner().invoke(dfkd_cli.cli.app, list(map(str, arguments)))
+
+
+def measured(*arguments: object) -> list[dict[str, Any]]:
+    result = dfkd("benchmark", *arguments, *QUICK, "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert (document["device"], document["threads"]) == ("cpu", 1)
+    return document["networks"]
+
+
+def test_teacher_and_student_stand_side_by_side(files):
+    teacher, student = measured(
+        files / "teacher.pt", files / "out", "--arch", "cifar_resnet20", "--input-size", "1x16x16"
+    )
+    assert (teacher["arch"], student["arch"]) == ("cifar_resnet20", "cifar_resnet8")
+    assert student["parameters"] == load_classifier(str(files / "out")).parameter_count()
+    assert student["file_bytes"] == (files / "out" / "student.safetensors").stat().st_size
+    assert student["macs"] < teacher["macs"]
+    for network in (teacher, student):
+        assert 0 < network["latency_ms"] <= network["latency_p95_ms"]
+        assert network["images_per_s"] > 0
+        assert network["batch_size"] == 4
+        assert network["memory_bytes"] > 4 * network["parameters"]
+
+
+def test_every_network_that_needs_an_architecture_can_have_its_own(files):
+    flags = ["--arch", "cifar_resnet20", "--arch", "lenet5", "--input-size", "1x16x16"]
+    result = dfkd("benchmark", files / "teacher.pt", *QUICK, *flags)
+    assert result.exit_code == 2
+    assert "given 2 times" in result.stderr
+    names = [files / "teacher.pt", files / "out", files / "teacher.pt"]
+    result = dfkd("benchmark", *names, *QUICK, *flags)
+    assert result.exit_code == 3
+    assert "does not fit --arch lenet5" in result.stderr
+
+
+def test_an_onnx_file_runs_in_onnxruntime_with_the_batch_it_takes(files, tmp_path):
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name, reason="needs the extra 'export'")
+    path = tmp_path / "student.onnx"
+    assert dfkd("export", files / "out", "--to", "onnx", "--out", path).exit_code == 0
+    (onnx,) = measured(path)
+    assert (onnx["kind"], onnx["batch_size"], onnx["macs"]) == ("ONNX", 1, None)
+    assert onnx["file_bytes"] == path.stat().st_size
+    # BatchNorm may be folded into the convolutions.
+    assert 0.95 < onnx["parameters"] / load_classifier(str(files / "out")).parameter_count() <= 1.0
+    path.write_bytes(b"not an ONNX file")
+    result = dfkd("benchmark", path, *QUICK)
+    assert result.exit_code == 3
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    (tmp_path / "student.onnx").touch()
+    result = dfkd("benchmark", tmp_path / "student.onnx", *QUICK)
+    assert result.exit_code == 2
+    assert "pip install 'dfkd[export]'" in result.stderr
+
+
+def test_the_table_is_for_people(files):
+    result = dfkd("benchmark", files / "out", *QUICK)
+    assert result.exit_code == 0, result.stderr
+    for phrase in ("parameters", "MACs", "latency", "95 %", "throughput", "memory", "on cpu, 1 thread"):
+        assert phrase in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere.pt"], 2, "does not exist"),
+        (["{files}/linear.pt2", "--batch-size", "0"], 2, "batch-size"),
+        (["{files}/teacher.pt"], 2, "--arch"),
+        ([], 2, "NETWORK"),
+    ],
+)
+def test_mistake_is_one_line_and_its_exit_code(files, arguments, code, message):
+    result = dfkd("benchmark", *[argument.format(files=files) for argument in arguments])
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert message in result.stderr
+
+
+def test_networks_take_turns(files, monkeypatch):
+    turns = []
+    take_turn = dfkd_cli.benchmark.take_turn
+    monkeypatch.setattr(
+        dfkd_cli.benchmark, "take_turn", lambda *turn: (turns.append(turn[0].about["source"]), take_turn(*turn))
+    )
+    measured(files / "out", files / "linear.pt2")
+    counted = turns[2 * dfkd_cli.benchmark.WARM_UP :]
+    assert len(counted) == 2 * dfkd_cli.benchmark.FEWEST_ROUNDS
+    assert len(set(counted[::2])) == len(set(counted[1::2])) == 1
+
+
+def test_latency_figures_are_quantiles_of_what_was_measured():
+    about = {"source": "", "kind": "", "arch": None, "input_size": (1, 2, 2), "parameters": 1, "macs": 1}
+    about |= {"file_bytes": None, "memory_bytes": None}
+    candidate = dfkd_cli.benchmark.Candidate(about, nn.Identity(), torch.rand(8, 1, 2, 2))
+    candidate.singles = [i / 1000 for i in range(100, -1, -1)]
+    candidate.batches = [4.0, 1.0, 2.0]
+    speed = candidate.speed()
+    assert speed.latency_ms == pytest.approx(50)
+    assert speed.latency_p95_ms == pytest.approx(95)
+    assert speed.images_per_s == 4
+
+
+def test_macs_are_those_of_the_definition():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 5))
+    assert count_macs(network, torch.rand(1, 3, 8, 8)) == 8 * 4 * 4 * 3 * 3 * 3 + 8 * 16 * 5
+
+
+def test_memory_is_that_of_the_tensors_alive_at_once():
+    def forward(images):
+        first = images * 2
+        second = first + 1
+        del first
+        view = second.view(-1)
+        view.add_(1)
+        return view * 3
+
+    images = torch.rand(1, 1000)
+    assert activation_bytes(forward, images) == 2 * images.nbytes
+    assert activation_bytes(lambda images: images.view(-1), images) == 0

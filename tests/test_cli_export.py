@@ -1,0 +1,240 @@
+"""`dfkd export` from the flags to a file that computes what the network computes."""
+
+import json
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from typer.testing import CliRunner, Result
+
+import dfkd_cli.cli
+from dfkd_cli import export_forms
+from dfkd_cli.classifier import InputSpec
+from dfkd_cli.loading import load_classifier
+from dfkd_cli.samples import save_grid
+from dfkd_cli.student import build_student, save_student
+
+SPEC = InputSpec((1, 16, 16), (0.3,), (0.2,), 6)
+SPEC_FLAGS = ["--input-size", "1x16x16", "--mean", "0.3", "--std", "0.2"]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> Path:
+    """The folder of a student whose BatchNorm statistics are not those it was born with."""
+    folder = tmp_path_factory.mktemp("export") / "out"
+    folder.mkdir()
+    torch.manual_seed(0)
+    network = build_student("cifar_resnet8", SPEC)
+    with torch.no_grad():
+        network.train()(torch.rand(32, *SPEC.size))
+    save_student(network, folder, None, "hash", "ssd")
+    return folder
+
+
+@pytest.fixture
+def own(student, tmp_path) -> Path:
+    """A copy of the student's folder to write into."""
+    return shutil.copytree(student, tmp_path / "own")
+
+
+def dfkd(*arguments: object) -> Result:
+    return CliRunner().invoke(dfkd_cli.cli.app, list(map(str, arguments)))
+
+
+def needs_onnx() -> None:
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name, reason="needs the extra 'export'")
+
+
+def onnx_session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("to", ["torchscript", "pt2"])
+@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize("preprocessing", [True, False])
+def test_dfkd_reads_its_own_exports_without_flags(student, tmp_path, to, dynamic, preprocessing):
+    path = tmp_path / "file"
+    flags = ["--dynamic-batch"] * dynamic + ["--with-preprocessing"] * preprocessing
+    result = dfkd("export", student, "--to", to, "--out", path, *flags)
+    assert result.exit_code == 0, result.stderr
+    images = torch.rand(5, *SPEC.size)
+    original, exported = load_classifier(str(student)), load_classifier(str(path))
+    assert exported.spec.mean == ((0.0,) if preprocessing else SPEC.mean)
+    torch.testing.assert_close(exported(images), original(images), atol=1e-5, rtol=1e-4)
+    assert len(exported.norm_statistics) == len(original.norm_statistics) > 0
+
+
+@pytest.mark.parametrize(("dynamic", "preprocessing"), [(True, True), (False, False)])
+def test_onnxruntime_computes_what_pytorch_does(student, tmp_path, dynamic, preprocessing):
+    needs_onnx()
+    path = tmp_path / "student.onnx"
+    flags = ["--dynamic-batch"] * dynamic + ["--with-preprocessing"] * preprocessing
+    result = dfkd("export", student, "--to", "onnx", "--out", path, *flags)
+    assert result.exit_code == 0, result.stderr
+    images, session = torch.rand(5, *SPEC.size), onnx_session(path)
+    (given,), (wanted,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, wanted.name) == ("images", "logits")
+    assert given.shape == (["batch", 1, 16, 16] if dynamic else [1, 1, 16, 16])
+    inputs = images if preprocessing else (images - 0.3) / 0.2
+    pieces = inputs.split(5 if dynamic else 1)
+    logits = np.concatenate([session.run(None, {"images": piece.numpy()})[0] for piece in pieces])
+    expected = load_classifier(str(student))(images)
+    torch.testing.assert_close(torch.from_numpy(logits), expected, atol=1e-5, rtol=1e-4)
+    facts = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert facts["mean"] == ([0.0] if preprocessing else [0.3])
+    assert facts["std"] == ([1.0] if preprocessing else [0.2])
+    assert (facts["arch"], facts["num_classes"]) == ("cifar_resnet8", 6)
+    assert str(Path(dfkd_cli.__file__).parent).encode() not in path.read_bytes(), "paths of this machine"
+
+
+@pytest.mark.parametrize("to", ["torchscript", "pt2"])
+def test_an_exported_student_is_a_teacher(student, tmp_path, to):
+    path = tmp_path / "teacher"
+    assert dfkd("export", student, "--to", to, "--out", path, "--dynamic-batch").exit_code == 0
+    values = ["train.steps=2", "train.batch_size=8", "train.report_every=2", "options.buffer_size=8"]
+    values += ["options.warmup_rounds=1", "options.generator.batch_size=8", "options.generator.width=16"]
+    tiny = [part for value in values for part in ("--set", value)]
+    result = dfkd("compress", path, "--student", "cifar_resnet8", "--out", tmp_path / "next", *tiny)
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((tmp_path / "next" / "report.json").read_text())
+    assert report["teacher"]["batchnorm_layers"] == len(load_classifier(str(student)).norm_statistics)
+
+
+def test_flags_of_a_foreign_teacher_leave_an_exported_student_alone(student, tmp_path):
+    for number in range(6):
+        (tmp_path / "data" / str(number)).mkdir(parents=True)
+        Image.effect_noise((16, 16), 60).save(tmp_path / "data" / str(number) / "0.png")
+    assert dfkd("export", student, "--to", "pt2", "--out", tmp_path / "a.pt2", "--with-preprocessing").exit_code == 0
+    foreign: Any = load_classifier(str(student)).network
+    torch.save(foreign.module.state_dict(), tmp_path / "teacher.pt")
+    compared = ["--teacher", tmp_path / "teacher.pt", "--arch", "cifar_resnet8", *SPEC_FLAGS]
+    result = dfkd("evaluate", tmp_path / "a.pt2", "--data", tmp_path / "data", *compared, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["agreement"] == 1.0
+
+
+def test_the_file_lies_beside_the_student_and_is_compared_on_its_pictures(own):
+    images = torch.rand(10, *SPEC.size)
+    save_grid(images, torch.arange(10), own / "samples.png")
+    result = dfkd("export", own, "--to", "torchscript", "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["path"] == str(own / "student.pt")
+    assert report["file_bytes"] == (own / "student.pt").stat().st_size
+    assert report["input_shape"] == [1, 1, 16, 16]
+    noise, synthetic = report["comparisons"]
+    assert (noise["count"], synthetic["count"]) == (64, 10)
+    assert "samples.png" in synthetic["images"]
+    assert noise["same_top1"] == 64
+    assert 0 <= noise["largest_difference"] < 1e-4 * noise["largest_logit"]
+
+
+def test_people_are_told_what_was_written_and_compared(own):
+    result = dfkd("export", own / "student.safetensors", "--to", "pt2", "--dynamic-batch", "--with-preprocessing")
+    assert result.exit_code == 0, result.stderr
+    for phrase in ("student.pt2", "batch x 1 x 16 x 16, images in [0, 1]", "6 logits", "blobs", "same class on 64"):
+        assert phrase in result.stdout
+
+
+class Wrong(nn.Module):
+    """Another network than the one that was asked for, if only a little."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network(images) + 0.01 * images.flatten(1)[:, :6]
+
+
+@pytest.mark.parametrize("before", [None, b"an earlier export"])
+def test_a_file_that_computes_something_else_is_an_error_and_not_kept(own, monkeypatch, before):
+    right = export_forms.EXPORT_FORMS["torchscript"]
+    wrong = right._replace(write=lambda module, *others: right.write(Wrong(module), *others))
+    monkeypatch.setitem(export_forms.EXPORT_FORMS, "torchscript", wrong)
+    if before is not None:
+        (own / "student.pt").write_bytes(before)
+    listed = sorted(own.iterdir())
+    result = dfkd("export", own, "--to", "torchscript", "--overwrite")
+    assert result.exit_code == 1
+    assert "differ by" in result.stderr
+    assert result.stdout == ""
+    assert sorted(own.iterdir()) == listed
+    assert before is None or (own / "student.pt").read_bytes() == before
+
+
+def test_a_network_fixed_to_its_batch_is_told_to_leave_the_flag_out(tmp_path):
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(256, 6)
+
+        def forward(self, images):
+            return self.linear(images.reshape(8, 256))
+
+    program = torch.export.export(Fixed(), (torch.rand(8, *SPEC.size),))
+    torch.export.save(program, tmp_path / "fixed.pt2")
+    out = tmp_path / "out.pt2"
+    result = dfkd("export", tmp_path / "fixed.pt2", "--to", "pt2", "--dynamic-batch", "--out", out, *SPEC_FLAGS)
+    assert result.exit_code == 1
+    assert "without --dynamic-batch" in result.stderr
+    assert not out.exists()
+
+
+def test_torchscript_becomes_torchscript_again_and_nothing_else(tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(256, 6)).eval()
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        torch.jit.save(torch.jit.script(network), tmp_path / "scripted.pt")
+    again = tmp_path / "again.pt"
+    flags = [*SPEC_FLAGS, "--with-preprocessing", "--dynamic-batch"]
+    result = dfkd("export", tmp_path / "scripted.pt", "--to", "torchscript", "--out", again, *flags)
+    assert result.exit_code == 0, result.stderr
+    images = torch.rand(3, *SPEC.size)
+    torch.testing.assert_close(load_classifier(str(again))(images), network((images - 0.3) / 0.2))
+    result = dfkd("export", tmp_path / "scripted.pt", "--to", "pt2", *SPEC_FLAGS)
+    assert result.exit_code == 2
+    assert "the checkpoint it was made from" in result.stderr
+
+
+def test_the_missing_extra_is_named(own, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = dfkd("export", own, "--to", "onnx")
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "onnxruntime" in result.stderr
+    assert "pip install 'dfkd[export]'" in result.stderr
+    assert not (own / "student.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["{own}", "--to", "pt3"], 2, "pt2"),
+        (["{own}", "--to", "pt2", "--out", "{own}/config.json"], 2, "--overwrite"),
+        (["{own}", "--to", "pt2", "--out", "{own}/student.safetensors", "--overwrite"], 2, "the network itself"),
+        (["{own}", "--to", "pt2", "--out", "{own}"], 2, "folder"),
+        (["{own}", "--to", "pt2", "--out", "{own}/no/x.pt2"], 2, "no folder"),
+        (["{own}/nowhere.pt", "--to", "pt2", "--out", "{own}/x.pt2"], 2, "does not exist"),
+        (["{own}/config.json", "--to", "pt2"], 3, "JSON"),
+    ],
+)
+def test_mistake_is_one_line_and_nothing_written(own, arguments, code, message):
+    before = {path: path.read_bytes() for path in own.iterdir()}
+    result = dfkd("export", *[argument.format(own=own) for argument in arguments])
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert {path: path.read_bytes() for path in own.iterdir()} == before
