@@ -7,6 +7,7 @@ import pytest
 from command_line import TINY_RUN, dfkd
 
 from dfkd_cli.cli.completion import STUDENTS, complete_recipe, complete_student
+from dfkd_cli.cli.recipes import NEEDS
 from dfkd_cli.methods import METHODS, Needs
 from dfkd_cli.models import BENCHMARK_ARCHS
 from dfkd_cli.recipe import load_recipe
@@ -47,6 +48,7 @@ def test_what_a_recipe_says_it_needs_is_what_its_method_needs(name):
     (entry,) = [entry for entry in list_recipes().recipes if entry.name == name]
     needs = METHODS[entry.method].needs
     assert set(entry.needs) == {field.name for field in fields(Needs) if getattr(needs, field.name)}
+    assert set(NEEDS) == {field.name for field in fields(Needs)}
 
 
 def test_show_prints_the_file_and_with_resolved_every_value():

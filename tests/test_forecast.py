@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from command_line import LOOK, dfkd, save_teacher
+from noise_pool import make_noise_pool
 
+from dfkd_cli import pace
 from dfkd_cli.forecast import SAVING_S, reckon
-from dfkd_cli.methods import Filling
+from dfkd_cli.methods import METHODS, Filling
 from dfkd_cli.pace import Pace
 from dfkd_cli.recipe import load_recipe
 from dfkd_cli.run import SAVING_SECONDS
@@ -80,7 +82,21 @@ def run_document(words: list[str], arguments: list[str]) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.parametrize("recipe", METHODS)
+def test_every_recipe_can_be_planned(tmp_path, monkeypatch, recipe):
+    monkeypatch.setattr(pace, "ENOUGH_S", 0.0)
+    teacher = save_teacher(tmp_path / "teacher.pt")
+    pool = ["--pool", make_noise_pool(tmp_path)] if METHODS[recipe].needs.pool else []
+    more = ["--set", "train.steps=10", "--set", "train.batch_size=8", "--recipe", recipe, *pool, "--json"]
+    result = dfkd("plan", teacher, *LOOK, "--student", "cifar_resnet8", *more)
+    assert result.exit_code == 0, result.stderr
+    plan = json.loads(result.stdout)
+    assert plan["steps"] == 10
+    assert min(plan["step_s"], plan["seconds"]["distillation"], plan["seconds"]["filling"]) > 0
+
+
 def test_a_plan_writes_nothing_and_is_for_people_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(pace, "ENOUGH_S", 0.0)
     teacher = save_teacher(tmp_path / "teacher.pt")
     monkeypatch.chdir(tmp_path)
     result = dfkd("plan", teacher, *LOOK, "--student", "cifar_resnet8", "--budget", "60s", "--out", "out")

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from dfkd_cli.recipe_list import RecipeEntry, RecipeList
 
 recipes = typer.Typer(cls=CommandGroup, invoke_without_command=True)
+NEEDS = {
+    "batchnorm": "a teacher with BatchNorm",
+    "embedding": "a teacher with a last linear layer",
+    "stages": "a teacher with feature maps",
+    "pool": "unlabelled pictures (--pool)",
+}
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of a recipe, or a YAML file.", autocompletion=complete_recipe)
 ]
@@ -91,4 +97,4 @@ def _print_table(listed: RecipeList) -> None:
 
 
 def _needs(entry: RecipeEntry) -> str:
-    return ", ".join(entry.needs) or "any teacher"
+    return ", ".join(NEEDS[need] for need in entry.needs) or "any teacher"
