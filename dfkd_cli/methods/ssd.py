@@ -59,7 +59,7 @@ class Ssd(StoringMethod):
     def filling_rounds(self) -> int:
         """Until the buffer is full and the generator warm."""
         batches = math.ceil(self.buffer.capacity / self.options.generator.batch_size)
-        return max(batches, self.options.warmup_rounds)
+        return max(batches, super().filling_rounds())
 
     def refresh(self, progress: float) -> Terms:
         """Trains the generator and puts its last batch into the buffer."""
