@@ -54,7 +54,7 @@ class GenerativeMethod(Method):
     def ready(self, progress: float) -> bool:
         """Once the generator has had its rounds, or the time for them is used up."""
         late = progress >= self.options.warmup_share and self.rounds > 0
-        return late or self.rounds >= GenerativeMethod.filling_rounds(self)
+        return late or self.rounds >= self.filling_rounds()
 
     def filling_rounds(self) -> int:
         """As many as the generator is given to warm up, and one at least."""
