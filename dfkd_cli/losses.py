@@ -22,6 +22,15 @@ def logit_distance(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return (student_logits.float() - teacher_logits.float()).abs().mean(dim=1)
 
 
+def label_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, mask: bool) -> Tensor:
+    """Cross-entropy of the student against labels in nats: [B, K], [B, K], [B] -> [B].
+
+    With `mask` it is 0 where the teacher sees another class: labels of generated images are wishes.
+    """
+    loss = F.cross_entropy(student_logits.float(), labels, reduction="none")
+    return hits(teacher_logits, labels) * loss if mask else loss
+
+
 def batch_entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of the batch's mean prediction: [B, K] -> scalar in [0, log K]; high when all classes appear.
 
@@ -96,3 +105,8 @@ def _structure(embedding: Tensor) -> tuple[Tensor, Tensor]:
     directions = offsets * ((squares > 1e-12) / distances).unsqueeze(2)
     count = len(embedding)
     return distances * (count * (count - 1) / distances.sum()), directions @ directions.transpose(1, 2)
+
+
+def hits(logits: Tensor, labels: Tensor) -> Tensor:
+    """1.0 where the predicted class is the label, else 0.0: [B, K], [B] -> [B]."""
+    return (logits.argmax(dim=1) == labels).float()

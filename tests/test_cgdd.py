@@ -30,11 +30,11 @@ def test_the_store_holds_the_labels_that_were_asked_for_in_equal_shares():
     method = cgdd("options.generator.batch_size=12", "options.store_size=24")
     method.refresh(0.0)
     method.refresh(0.0)
-    assert torch.equal(method.images.classes.bincount(minlength=CLASSES), torch.full((CLASSES,), 24 // CLASSES))
+    assert torch.equal(method.store.classes.bincount(minlength=CLASSES), torch.full((CLASSES,), 24 // CLASSES))
     batch = method.sample()
     assert batch.labels is not None
     assert batch.index is not None
-    assert torch.equal(batch.labels, method.images.classes[batch.index])
+    assert torch.equal(batch.labels, method.store.classes[batch.index])
 
 
 def test_the_hit_rate_of_each_class_is_the_share_of_its_images_that_the_teacher_puts_there():

@@ -104,7 +104,7 @@ def test_the_bank_keeps_what_the_generator_made_last(more):
     forward = method.synthesizer.forward
     method.synthesizer.forward = lambda *inputs: made.append(forward(*inputs)) or made[-1]
     run._refresh(0.0)
-    torch.testing.assert_close(method.bank.read(torch.arange(12)), made[-1], atol=0.6 / 255, rtol=0)
+    torch.testing.assert_close(method.store.read(torch.arange(12)), made[-1], atol=0.6 / 255, rtol=0)
 
 
 def test_a_generator_starts_anew_when_its_rounds_are_over():

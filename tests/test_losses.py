@@ -172,3 +172,23 @@ def test_relations_of_equal_embeddings_have_a_finite_and_moderate_gradient(equal
     assert student.grad is not None
     assert student.grad.isfinite().all()
     assert student.grad.abs().max() < 10
+
+
+def test_logit_distance_is_the_mean_absolute_difference():
+    student, teacher = random_logits(5, 7), random_logits(5, 7, seed=1)
+    expected = (student.double() - teacher.double()).abs().sum(1) / 7
+    torch.testing.assert_close(losses.logit_distance(student, teacher).double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_label_loss_is_cross_entropy_and_masked_where_the_teacher_sees_another_class():
+    student, teacher = random_logits(6, 4), random_logits(6, 4, seed=1)
+    seen = teacher.argmax(1)
+    labels = torch.where(torch.arange(6) < 3, seen, (seen + 1) % 4)
+    expected = -student.double().log_softmax(1)[torch.arange(6), labels]
+    torch.testing.assert_close(
+        losses.label_loss(student, teacher, labels, mask=False).double(), expected, rtol=1e-5, atol=1e-6
+    )
+    masked = losses.label_loss(student, teacher, labels, mask=True)
+    torch.testing.assert_close(masked[:3].double(), expected[:3], rtol=1e-5, atol=1e-6)
+    assert masked[3:].tolist() == [0, 0, 0]
+    assert losses.hits(teacher, labels).tolist() == [1, 1, 1, 0, 0, 0]

@@ -45,8 +45,8 @@ class Cgdd(StoringMethod):
 
     def __init__(self, setting: Setting, options: CgddOptions):
         spec, device = setting.teacher.spec, setting.runtime.device
-        self.images = ImageStore(options.store_size, spec.size, spec.num_classes, device)
-        super().__init__(setting, options, self.images, on_class_only=options.on_class_only)
+        store = ImageStore(options.store_size, spec.size, spec.num_classes, device)
+        super().__init__(setting, options, store, on_class_only=options.on_class_only)
         teacher, student = setting.probe()
         if not student.stages:
             raise RecipeMismatchError("recipe cgdd sees no feature maps in this student; choose another --student")
@@ -62,7 +62,7 @@ class Cgdd(StoringMethod):
 
         made = self.synthesizer.renew(objective, progress)
         self.rounds += 1
-        self.images.append(made.images, made.labels)
+        self.store.append(made.images, made.labels)
         return self.log_of(made) | {"synthesis/hit_rate_by_class": self._hit_rates(made)}
 
     def _modulation(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
@@ -75,14 +75,9 @@ class Cgdd(StoringMethod):
 
     def _hit_rates(self, made: Inverted) -> Tensor:
         """Share of the images of each class asked for that show it to the teacher: [K]; 0 for classes not asked for."""
-        hits = (made.teacher_logits.argmax(dim=1) == made.labels).float()
+        hits = losses.hits(made.teacher_logits, made.labels)
         asked = F.one_hot(made.labels, made.teacher_logits.shape[1]).float()
         return hits @ asked / asked.sum(dim=0).clamp_min(1.0)
-
-    def sample(self) -> Batch:
-        """Augmented images from the store with their labels, each equally likely."""
-        index = self.images.draw_uniformly(self.setting.batch_size, self.setting.rng)
-        return Batch(self.setting.augment(self.images.read(index)), self.images.classes[index], index)
 
     def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
         """KL, cross-entropy against the labels asked for, and attention transfer at every stage."""
@@ -90,11 +85,11 @@ class Cgdd(StoringMethod):
             raise ValueError("cgdd learns from labelled images")
         o = self.options
         teacher, student = self.setting.observe(batch.images)
-        trusted = (teacher.logits.argmax(dim=1) == batch.labels).float()
+        trusted = losses.hits(teacher.logits, batch.labels)
         terms = {"kd": losses.kl_div(student.logits, teacher.logits, o.temperature).mean()}
         if o.label:
-            label = F.cross_entropy(student.logits.float(), batch.labels, reduction="none")
-            terms["label"] = o.label * (trusted * label if o.mask_labels else label).mean()
+            label = losses.label_loss(student.logits, teacher.logits, batch.labels, o.mask_labels)
+            terms["label"] = o.label * label.mean()
         if o.attention:
             distance = attention_transfer(student.stages, teacher.stages, o.attention_form)
             terms["attention"] = o.attention * distance.mean()

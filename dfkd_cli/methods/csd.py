@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd_cli import losses
@@ -50,8 +49,8 @@ class Csd(StoringMethod):
 
     def __init__(self, setting: Setting, options: CsdOptions):
         spec = setting.teacher.spec
-        self.bank = ImageStore(options.bank_size, spec.size, spec.num_classes, setting.runtime.device)
-        super().__init__(setting, options, self.bank)
+        bank = ImageStore(options.bank_size, spec.size, spec.num_classes, setting.runtime.device)
+        super().__init__(setting, options, bank)
         self.views = replace(setting.augmentation, mix=0.0)  # a blend of two images has no label
         self.alignment = setting.runtime.place(FeatureAlignment(setting, options.projection_width))
         self.task = RotationTask(setting, options.head)
@@ -74,8 +73,8 @@ class Csd(StoringMethod):
 
         made = (self.synthesizer.invert if o.trainable_noise else self.synthesizer.renew)(objective, progress)
         self.rounds += 1
-        self.bank.append(made.images, made.labels)
-        return self.log_of(made) | {"bank/class_shares": self.bank.class_shares()}
+        self.store.append(made.images, made.labels)
+        return self.log_of(made) | {"bank/class_shares": self.store.class_shares()}
 
     def _reward(self, made: Inverted) -> Terms:
         """Minus the head's cross-entropy up to the cap; nothing before the head has learned anything."""
@@ -85,22 +84,17 @@ class Csd(StoringMethod):
         cap = self.options.reward_cap * self.task.chance
         return {"reward": -self.options.reward * hardness.clamp(max=cap).mean()}
 
-    def sample(self) -> Batch:
-        """Augmented images from the bank with their labels, each equally likely."""
-        index = self.bank.draw_uniformly(self.setting.batch_size, self.setting.rng)
-        return Batch(self.setting.augment(self.bank.read(index)), self.bank.classes[index], index)
-
     def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
         """KL, cross-entropy against the labels and projected features; the head takes a step of its own."""
         if batch.labels is None:
             raise ValueError("csd learns from labelled images")
         o = self.options
         teacher, student = self.setting.observe(batch.images)
-        trusted = (teacher.logits.argmax(dim=1) == batch.labels).float()
-        label = F.cross_entropy(student.logits.float(), batch.labels, reduction="none")
+        trusted = losses.hits(teacher.logits, batch.labels)
         terms = {"kd": losses.kl_div(student.logits, teacher.logits, o.temperature).mean()}
         if o.label:
-            terms["label"] = o.label * (trusted * label if o.mask_labels else label).mean()
+            label = losses.label_loss(student.logits, teacher.logits, batch.labels, o.mask_labels)
+            terms["label"] = o.label * label.mean()
         if o.feature:
             with self.setting.runtime.autocast():
                 terms["feature"] = o.feature * self.alignment(student.stages[-1], teacher.stages[-1]).mean()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dfkd_cli.batchnorm import BatchNormForm
 from dfkd_cli.inversion import Inversion, InversionWeights, Inverted
-from dfkd_cli.methods.base import Counts, Filling, Method
+from dfkd_cli.methods.base import Batch, Counts, Filling, Method
 from dfkd_cli.recipe_values import require
 from dfkd_cli.setting import Setting, Terms
 from dfkd_cli.store import ImageStore
@@ -53,11 +53,11 @@ class GenerativeMethod(Method):
 
     def ready(self, progress: float) -> bool:
         """Once the generator has had its rounds, or the time for them is used up."""
-        options: GenerativeOptions = self.options
-        return self.rounds >= max(options.warmup_rounds, 1) or (progress >= options.warmup_share and self.rounds > 0)
+        late = progress >= self.options.warmup_share and self.rounds > 0
+        return late or self.rounds >= self.filling().rounds
 
     def filling(self) -> Filling:
-        """The generator's rounds alone."""
+        """As many rounds as the generator is given to warm up, and one at least."""
         return Filling(max(self.options.warmup_rounds, 1), self.options.warmup_share)
 
     def log_of(self, made: Inverted) -> Terms:
@@ -89,6 +89,11 @@ class StoringMethod(GenerativeMethod):
     def __init__(self, setting: Setting, options: GenerativeOptions, store: ImageStore, on_class_only: bool = False):
         super().__init__(setting, options, on_class_only=on_class_only)
         self.store = store
+
+    def sample(self) -> Batch:
+        """Augmented images from the store with their labels, each equally likely."""
+        index = self.store.draw_uniformly(self.setting.batch_size, self.setting.rng)
+        return Batch(self.setting.augment(self.store.read(index)), self.store.classes[index], index)
 
     def shown_images(self, count: int) -> Tensor:
         """Images spread evenly over the store."""

@@ -51,11 +51,6 @@ class Ssd(StoringMethod):
         self.beta = options.beta if options.importance else 0.0
         self.quartiles = torch.linspace(0.0, 1.0, 5, device=setting.runtime.device)
 
-    def ready(self, progress: float) -> bool:
-        """Once the buffer is full and the generator warm, or the time for both is used up."""
-        filled = len(self.buffer) == self.buffer.capacity
-        return super().ready(progress) and (filled or progress >= self.options.warmup_share)
-
     def filling(self) -> Filling:
         """Until the buffer is full and the generator warm."""
         batches = math.ceil(self.buffer.capacity / self.options.generator.batch_size)

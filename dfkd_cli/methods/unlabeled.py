@@ -65,9 +65,9 @@ class Unlabeled(Method):
         if self.selected is None:
             return {}
         self.notes.append(self.selected.describe())
-        device, classes = self.setting.runtime.device, self.setting.teacher.spec.num_classes
-        counts = torch.bincount(torch.tensor(self.selected.classes), minlength=classes)
-        return {"selection/class_counts": counts.float().to(device)}
+        classes, count = torch.tensor(self.selected.classes), self.setting.teacher.spec.num_classes
+        counts = torch.bincount(classes, minlength=count).float()
+        return {"selection/class_counts": counts.to(self.setting.runtime.device)}
 
     def sample(self) -> Batch:
         """Augmented images from the selection, each as likely as any other."""
@@ -93,9 +93,8 @@ class Unlabeled(Method):
 
     def counts(self) -> Counts:
         """How many images of the pool were seen, and how many are learned from."""
-        if self.selected is not None:
-            return Counts(self.selected.seen, len(self.selected.chosen))
-        return Counts(self.selection.seen, len(self.selection.candidates))
+        kept = self.selection.candidates if self.selected is None else self.selected.chosen
+        return Counts(self.selection.seen if self.selected is None else self.selected.seen, len(kept))
 
     def extra_modules(self) -> Iterable[nn.Module]:
         """The projection."""
@@ -116,7 +115,6 @@ class Unlabeled(Method):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` returned."""
-        saved = state["selected"]
-        self.selected = saved and Selected.from_state(saved, self.setting.runtime.device)
+        self.selected = state["selected"] and Selected.from_state(state["selected"], self.setting.runtime.device)
         if self.selected is not None:
             self.notes.append(self.selected.describe())
