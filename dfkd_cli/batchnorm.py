@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dfkd_cli.networks import NormStatistics
 
-BatchNormForm = Literal["kl", "norm"]
+BatchNormForm = Literal["relative", "kl", "norm"]
 Distance = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -41,17 +41,27 @@ def norm_distance(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: 
     return torch.linalg.vector_norm(mean - running_mean) + torch.linalg.vector_norm(var - running_var)
 
 
-DISTANCES: dict[BatchNormForm, Distance] = {"kl": gaussian_kl, "norm": norm_distance}
+def relative_distance(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
+    """||mean - running mean||_2 / ||running std||_2 + ||var - running var||_2 / ||running var||_2: [C] x 4 -> scalar.
+
+    The published norms measured in units of the layer itself: neither the channels' scale nor their number matters.
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    shift = torch.linalg.vector_norm(mean - running_mean) / running_var.sum().sqrt().clamp_min(tiny)
+    return shift + torch.linalg.vector_norm(var - running_var) / torch.linalg.vector_norm(running_var).clamp_min(tiny)
+
+
+DISTANCES: dict[BatchNormForm, Distance] = {"relative": relative_distance, "kl": gaussian_kl, "norm": norm_distance}
 
 
 def batchnorm_loss(norm_inputs: Sequence[Tensor], statistics: Sequence[NormStatistics], form: BatchNormForm) -> Tensor:
     """Distance between the batch's statistics and the running ones over all BatchNorm layers: a scalar >= 0.
 
-    `form` "kl" is the mean of `gaussian_kl` over layers, "norm" the sum of `norm_distance`, as published.
+    `form` "relative" and "kl" are means over layers, the same size on every teacher; "norm" is the sum, as published.
     """
     distances = []
     for inputs, running in zip(norm_inputs, statistics, strict=True):
         running_mean, running_var = running.mean.float(), running.var.float()
         distances.append(DISTANCES[form](*channel_moments(inputs, running_mean), running_mean, running_var))
     total = torch.stack(distances)
-    return total.mean() if form == "kl" else total.sum()
+    return total.sum() if form == "norm" else total.mean()

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from dfkd_cli.batchnorm import DISTANCES, batchnorm_loss, channel_moments, gaussian_kl, norm_distance
+from dfkd_cli.batchnorm import (
+    DISTANCES,
+    batchnorm_loss,
+    channel_moments,
+    gaussian_kl,
+    norm_distance,
+    relative_distance,
+)
 from dfkd_cli.networks import NormStatistics
 
 
@@ -43,13 +50,22 @@ def test_gaussian_kl_is_the_divergence_of_the_two_gaussians():
     torch.testing.assert_close(gaussian_kl(mean, var, running_mean, running_var, eps=0.0), expected)
 
 
-def test_gaussian_kl_ignores_the_scale_of_a_channel_and_the_published_form_does_not():
-    mean, var, running_mean, running_var = (torch.rand(4) + 0.5 for _ in range(4))
+def test_relative_distance_is_the_published_one_in_units_of_the_layer():
+    mean, var, running_mean, running_var = (torch.rand(4, dtype=torch.double) + 0.5 for _ in range(4))
+    shift = (mean - running_mean).square().sum().sqrt() / running_var.sum().sqrt()
+    spread = (var - running_var).square().sum().sqrt() / running_var.square().sum().sqrt()
+    torch.testing.assert_close(relative_distance(mean, var, running_mean, running_var), shift + spread)
+
+
+def test_gaussian_kl_and_relative_ignore_the_scale_of_a_layer_and_its_width_and_the_published_form_does_not():
+    moments = tuple(torch.rand(4) + 0.5 for _ in range(4))
+    mean, var, running_mean, running_var = moments
     scaled = (10 * mean, 100 * var, 10 * running_mean, 100 * running_var)
-    torch.testing.assert_close(
-        gaussian_kl(*scaled, eps=0.0), gaussian_kl(mean, var, running_mean, running_var, eps=0.0)
-    )
-    assert norm_distance(*scaled) > 5 * norm_distance(mean, var, running_mean, running_var)
+    wide = tuple(moment.repeat(9) for moment in moments)
+    for other in (scaled, wide):
+        torch.testing.assert_close(gaussian_kl(*other, eps=0.0), gaussian_kl(*moments, eps=0.0))
+        torch.testing.assert_close(relative_distance(*other), relative_distance(*moments))
+        assert norm_distance(*other) > 2.9 * norm_distance(*moments)
 
 
 @pytest.mark.parametrize("form", DISTANCES)
@@ -69,10 +85,11 @@ def test_a_constant_batch_has_a_finite_gradient(form):
     assert inputs.grad.isfinite().all()
 
 
-def test_kl_averages_over_layers_and_norm_adds_them_up():
+def test_norm_adds_layers_up_and_the_others_average():
     inputs = layer_input()
     running = NormStatistics(torch.zeros(5), torch.ones(5))
     once = {form: batchnorm_loss([inputs], [running], form) for form in DISTANCES}
     twice = {form: batchnorm_loss([inputs] * 2, [running] * 2, form) for form in DISTANCES}
     torch.testing.assert_close(twice["kl"], once["kl"])
+    torch.testing.assert_close(twice["relative"], once["relative"])
     torch.testing.assert_close(twice["norm"], 2 * once["norm"])
