@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import LOOK, dfkd, save_teacher
-from noise_pool import make_noise_pool
+from noise_pool import noise_pool
 
 from dfkd_cli import pace
 from dfkd_cli.forecast import SAVING_S, reckon
@@ -86,7 +86,7 @@ def run_document(words: list[str], arguments: list[str]) -> dict:
 def test_every_recipe_can_be_planned(tmp_path, monkeypatch, recipe):
     monkeypatch.setattr(pace, "ENOUGH_S", 0.0)
     teacher = save_teacher(tmp_path / "teacher.pt")
-    pool = ["--pool", make_noise_pool(tmp_path)] if METHODS[recipe].needs.pool else []
+    pool = ["--pool", noise_pool()] if METHODS[recipe].needs.pool else []
     more = ["--set", "train.steps=10", "--set", "train.batch_size=8", "--recipe", recipe, *pool, "--json"]
     result = dfkd("plan", teacher, *LOOK, "--student", "cifar_resnet8", *more)
     assert result.exit_code == 0, result.stderr

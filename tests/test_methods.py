@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from noise_pool import make_noise_pool
+from noise_pool import noise_pool
 from torch import nn
 
 from dfkd_cli.augmentation import Augmentation
@@ -36,15 +36,6 @@ TINY = {
     "unlabeled": ["options.selection.keep=16", "options.embedding.relation_images=4", "options.kept_classes=2"],
 }
 GENERATIVE = [name for name, method in METHODS.items() if not method.needs.pool]
-POOL = Path()  # the fixture below fills it
-
-
-@pytest.fixture(scope="module", autouse=True)
-def pool(tmp_path_factory) -> Path:
-    """60 pictures of noise, for the methods that choose their images."""
-    global POOL
-    POOL = make_noise_pool(tmp_path_factory.mktemp("pool"))
-    return POOL
 
 
 def tiny_classifier(seed: int, width: int, norm: bool = True, size: tuple[int, int, int] = SIZE) -> Classifier:
@@ -71,7 +62,7 @@ def make(name: str, *more: str, norm: bool = True, seed: int = 0, size=SIZE) -> 
         augmentation=Augmentation(flip=True, shift=0.125, mix=0.0),
         runtime=Runtime(torch.device("cpu")),
         rng=torch.Generator().manual_seed(seed),
-        pool=POOL if METHODS[name].needs.pool else None,
+        pool=noise_pool() if METHODS[name].needs.pool else None,
     )
     torch.manual_seed(seed)
     method = METHODS[name](setting, recipe.options)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from noise_pool import make_noise_pool
+from noise_pool import noise_pool
 from test_methods import TINY
 from torch import nn
 
@@ -26,13 +26,9 @@ from dfkd_cli.output_folder import WRITTEN
 STEPS = 40
 SMALL = (f"train.steps={STEPS}", "train.batch_size=8", "train.refresh_every=2", "train.report_every=7")
 LOOK = ("--input-size", "1x8x8", "--mean", "0.4", "--std", "0.3", "--student", "cifar_resnet8", "--precision", "fp32")
-EXTRA_ARGS: dict[str, list[str]] = {}  # method -> what its recipe asks for on the command line
+# Method -> what its recipe asks for on the command line.
+EXTRA_ARGS: dict[str, list[str]] = {"unlabeled": ["--pool", str(noise_pool())]}
 LONGEST_WAIT_S = 240.0  # a guard against hanging, not an expectation
-
-
-@pytest.fixture(scope="module", autouse=True)
-def pool(tmp_path_factory) -> None:
-    EXTRA_ARGS["unlabeled"] = ["--pool", str(make_noise_pool(tmp_path_factory.mktemp("pool")))]
 
 
 @pytest.fixture(scope="module")
