@@ -78,7 +78,7 @@ def _summary(report: Report, out: Path) -> str:
         f"images   {report.images.generated:,} {'seen' if report.images.pool else 'generated'}, "
         f"{report.images.kept:,} kept",
         f"time     {report.time.total_s:.0f} s, {report.time.synthesis_s:.0f} s of it for images",
-        f"written  {out / 'student.safetensors'}, {out / 'report.md'}, {out / 'samples.png'}",
+        f"written  {out / 'student.safetensors'}, {out / 'report.html'}, {out / 'samples.png'}",
     ]
     return "\n".join(lines)
 
