@@ -112,7 +112,7 @@ def summary(figures: dict, report: dict, student: Path, seconds: float) -> str:
             f"student   accuracy {figures['accuracy']:.4f}, {student_size:,} parameters "
             f"({student_size / teacher_size:.0%} of the teacher's)",
             f"relative accuracy {figures['relative_accuracy']:.4f} on {figures['images']} digits neither had seen",
-            f"report    {student / 'report.md'}",
+            f"report    {student / 'report.html'}",
             f"pictures  {student / 'samples.png'}: what the student learned from",
             f"time      {seconds:.0f} s",
         ]
