@@ -12,7 +12,7 @@ help: ## Show the targets
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "dfkd needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[demo,export,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[demo,export,tensorboard,dev]'
 	@touch $@
 
 demo: $(READY) ## Train a small teacher on real digits, compress it without them, evaluate the student

@@ -13,7 +13,8 @@ from typing import TextIO
 from dfkd_cli.checkpoint import Checkpoints
 from dfkd_cli.errors import DfkdError, UsageError
 
-# Everything a run writes at the top of its folder. `--overwrite` replaces a folder only when it holds nothing else.
+# Everything a run writes at the top of its folder. `--overwrite` replaces a folder only when it holds nothing else but
+# what `dfkd export` made of an earlier student there.
 WRITTEN = (
     "student.safetensors",
     "config.json",
@@ -26,6 +27,7 @@ WRITTEN = (
     "samples.png",
     "selected.csv",
 )
+EXPORTED = ("student.onnx", "student.pt", "student.pt2")
 LOCK = "lock"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -147,7 +149,7 @@ class OutputFolder:
         found = sorted(entry.name for entry in self.path.iterdir())
         if found and not self.overwrite:
             raise UsageError(f"{self.path} is not empty (it holds {found[0]}); use --overwrite or another folder")
-        strange = [name for name in found if name not in WRITTEN]
+        strange = [name for name in found if name not in (*WRITTEN, *EXPORTED)]
         if strange:
             raise UsageError(
                 f"{self.path} holds {strange[0]}, which dfkd did not write and --overwrite would delete; "

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dfkd_cli.errors import DfkdError, UsageError
+from dfkd_cli.export_forms import EXPORT_FORMS
 from dfkd_cli.output_folder import OutputFolder, write_atomically
 
 
@@ -217,3 +218,13 @@ def test_a_run_without_a_checkpoint_is_swept_away_by_the_next(tmp_path):
     with OutputFolder(tmp_path / "out") as folder:
         assert names(folder) == []
     assert names(tmp_path) == ["out"]
+
+
+def test_overwriting_takes_exports_of_the_earlier_student_along(tmp_path):
+    (tmp_path / "out").mkdir()
+    fill(tmp_path / "out", "old")
+    for form in EXPORT_FORMS.values():
+        (tmp_path / "out" / f"student{form.suffix}").touch()
+    with OutputFolder(tmp_path / "out", overwrite=True) as folder:
+        fill(folder, "new")
+    assert names(tmp_path / "out") == ["report.json"]

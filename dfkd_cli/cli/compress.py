@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkd_cli.cli.arguments import JobArguments, parse_seconds, taking
+from dfkd_cli.cli.arguments import WATCH, JobArguments, parse_seconds, taking
 from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ def compress(
     checkpoint_every: Annotated[
         str, typer.Option(metavar="TIME|STEPS", help="How often to save what --resume needs, e.g. 10m or 500.")
     ] = "5m",
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write every number for TensorBoard into DIR.", rich_help_panel=WATCH),
+    ] = None,
 ) -> object:
     """Train a small student of TEACHER on images made from TEACHER itself, or on unlabelled pictures (--pool)."""
     folder, interval = output_folder(out, resume), parse_interval(checkpoint_every)
@@ -37,9 +42,11 @@ def compress(
 
         from dfkd_cli import run
         from dfkd_cli.checkpoint import Interval
+        from dfkd_cli.tensorboard_log import TensorBoardLog
 
         job = replace(job, overwrite=overwrite, resume=resume is not None, checkpoint_every=Interval(*interval))
-        report = run.compress(job, progress)
+        with TensorBoardLog(tensorboard, progress) if tensorboard else nullcontext(progress) as listener:
+            report = run.compress(job, listener)
     if arguments.as_json:
         return report
     if not arguments.quiet:
