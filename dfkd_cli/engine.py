@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import nn
 
 from dfkd_cli.accumulation import Accumulation
@@ -15,6 +14,7 @@ from dfkd_cli.errors import DfkdError, DivergedError, OutOfMemoryError, is_out_o
 from dfkd_cli.loading.failures import first_line
 from dfkd_cli.means import Means
 from dfkd_cli.methods.base import Method, Setting, Terms
+from dfkd_cli.optimizer import OptimizerName, make_optimizer, suited_optimizer
 from dfkd_cli.random_streams import random_streams, set_random_streams
 from dfkd_cli.recipe_values import require
 from dfkd_cli.report import peak_memory_bytes
@@ -30,8 +30,10 @@ class TrainConfig:
     budget: float | None  # seconds for the whole run; replaces `steps`
     compile: Literal["auto", "on", "off"]  # torch.compile; auto: for runs long enough to win its cost back
     batch_size: int
-    lr: float
-    momentum: float
+    optimizer: OptimizerName
+    lr: float  # of SGD
+    adamw_lr: float
+    momentum: float  # AdamW's beta 1
     weight_decay: float
     warmup: float  # share of the training in which the learning rate grows from 0
     refresh_every: int  # student steps between two renewals of the images
@@ -40,7 +42,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require(self, 1, "steps", "refresh_every", "report_every")
         require(self, 2, "batch_size")  # the student's BatchNorm needs two images
-        require(self, 0, "lr", "momentum", "weight_decay", "warmup")
+        require(self, 0, "lr", "adamw_lr", "momentum", "weight_decay", "warmup")
 
 
 class Event(NamedTuple):
@@ -60,14 +62,16 @@ class Distillation:
         self.method, self.setting, self.config, self.clock = method, setting, config, clock
         self.stopwatch = Stopwatch(setting.runtime.device)
         self.trained = nn.ModuleList([setting.student, *method.extra_modules()])
-        self.optimizer = torch.optim.SGD(
-            self.trained.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=True
-        )
+        kind = suited_optimizer(setting.student) if config.optimizer == "auto" else config.optimizer
+        self.lr = config.lr if kind == "sgd" else config.adamw_lr
+        self.optimizer = make_optimizer(self.trained, kind, self.lr, config.momentum, config.weight_decay)
         self.accumulation = Accumulation(self.optimizer)
         self.step = 0
         self.refreshed_at = -1
         self.rate_scale = 1.0  # of the learning rate
         self.remarks: list[str] = []  # what happened to this run, for `notes`
+        if kind != "sgd" and config.optimizer == "auto":
+            self.remarks.append("The student has no BatchNorm layers: it learns with AdamW instead of SGD.")
         self.earlier_peak_bytes = 0  # of memory, in the processes that this one goes on from
 
     def run(self, due: Callable[[], bool] = lambda: False) -> Iterator[Event]:
@@ -102,7 +106,7 @@ class Distillation:
                 ) from error
 
     def _student_step(self, progress: float) -> Terms:
-        rate = self.rate_scale * cosine(progress, self.config.lr) * ramp(progress, self.config.warmup)
+        rate = self.rate_scale * cosine(progress, self.lr) * ramp(progress, self.config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self.stopwatch.measure("distillation"):

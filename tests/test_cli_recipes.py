@@ -22,7 +22,9 @@ train:
   budget: null
   compile: offf
   batch_size: 1
+  optimizer: sgd
   lr: 1e-3
+  adamw_lr: 1e-3
   momentum: 0.9
   weight_decay: 5e-4
   warmup: 0.05
@@ -87,8 +89,8 @@ def test_all_six_mistakes_are_told_with_line_and_suggestion(tmp_path):
         (3, "unknown key 'train.stepz'; did you mean 'steps'?"),
         (5, "'train.compile' is 'offf'; did you mean 'off'?; choose one of: auto, on, off"),
         (6, "train: batch_size is 1; it must be at least 2"),
-        (12, "'train.report_every' is 'many'; it must be a whole number"),
-        (14, "'augmentation.flip' is 'yes'; it must be true or false"),
+        (14, "'train.report_every' is 'many'; it must be a whole number"),
+        (16, "'augmentation.flip' is 'yes'; it must be true or false"),
     ]
     assert said == [f"error: {path}:{line}: {text}" for line, text in expected]
 
