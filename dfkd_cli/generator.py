@@ -16,13 +16,14 @@ SMALLEST_WIDTH = 16  # channels; below this a convolution no longer fills the ma
 class Generator(nn.Module):
     """Noise [B, noise_size], and labels [B] when conditional -> images [B, C, H, W] in [0, 1].
 
-    The layout of FastDFKD's generator (arXiv:2112.15278) with as many doublings as the image size asks for: 2 from 8x8
-    at 32 pixels, 5 from 7x7 at 224. As in DAFL (arXiv:1904.01186) a BatchNorm without weights comes last: it gives
-    every batch the mean and contrast that the teacher's normalisation says its training images had.
+    FastDFKD's generator (arXiv:2112.15278) made two convolutions deep per doubling, with as many doublings as the
+    image size asks for: 2 from 8x8 at 32 pixels, 5 from 7x7 at 224. As in DAFL (arXiv:1904.01186) a BatchNorm without
+    weights comes last: it gives every batch the mean and contrast that the teacher's normalisation says its training
+    images had.
 
     A conditional one hears of the class by `conditioning`: "concat" puts an embedding of it beside the noise; "product"
-    multiplies the two, as arXiv:2003.03603 does, so that nothing is drawn without noise; "batchnorm" gives every
-    BatchNorm a gain and a shift per class; "product_batchnorm" does both.
+    multiplies the two, as arXiv:2003.03603 does, so that nothing is drawn without noise; "batchnorm" gives the
+    last BatchNorm of every block a gain and a shift per class; "product_batchnorm" does both.
     """
 
     centre: Tensor
@@ -84,16 +85,19 @@ def _pixel_curve(spec: InputSpec) -> tuple[Tensor, Tensor]:
 
 
 class _UpBlock(nn.Module):
-    """Twice the resolution, then convolution and BatchNorm.
+    """Twice the resolution, then two convolutions with BatchNorm: with one, images differ less in shape.
 
     Reflected borders: padded with zeros, a generator draws a dark frame around every image.
     """
 
     def __init__(self, before: int, after: int):
         super().__init__()
-        self.conv = nn.Conv2d(before, after, 3, padding=1, padding_mode="reflect", bias=False)
-        self.norm = nn.BatchNorm2d(after)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels, after, 3, padding=1, padding_mode="reflect", bias=False) for channels in (before, after)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(after) for _ in self.convs)
 
     def forward(self, features: Tensor) -> Tensor:
         features = F.interpolate(features, scale_factor=2.0, mode="nearest")
-        return self.norm(self.conv(features))
+        features = F.leaky_relu(self.norms[0](self.convs[0](features)), 0.2)
+        return self.norms[1](self.convs[1](features))
