@@ -177,7 +177,7 @@ def test_every_suite_is_made_of_different_runs_that_its_recipe_accepts(name):
 
 def test_the_ablation_has_every_row_that_was_asked_for():
     rows = load_suite("ssd-ablation").experiments
-    assert {"none", "diversity", "difficulty", "diversity and difficulty", "default"} <= {row.name for row in rows}
+    assert {"none", "diversity", "difficulty", "default", "default with priority"} <= {row.name for row in rows}
     sizes = [override for row in rows for override in row.overrides if "buffer_size" in override]
     assert sizes == [f"options.buffer_size={size}" for size in (500, 1000, 2500, 10000)]
     assert sum(row.seed == 1 for row in rows) == 3

@@ -185,7 +185,7 @@ def test_every_generator_term_moves_the_images(name, norm):
     [("options.priority=false", "uniform"), ("options.importance=false", "weights")],
 )
 def test_a_component_of_ssd_can_be_switched_off(switch, metric):
-    method, run = make("ssd", switch)
+    method, run = make("ssd", "options.priority=true", switch)
     list(run.run())
     buffer = method.buffer
     if metric == "uniform":

@@ -98,7 +98,10 @@ class Ssd(StoringMethod):
         return Batch(self.setting.augment(self.buffer.read(index)), index=index)
 
     def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
-        """Importance-weighted KL; the images' priorities are renewed on the way (eqs. of delta and w)."""
+        """Importance-weighted KL; the images' priorities are renewed on the way (eqs. of delta and w).
+
+        The weights stay as they are: divided by their largest, as arXiv:1511.05952 does, they halve the step.
+        """
         if batch.index is None:
             raise ValueError("ssd learns from batches of its own buffer")
         teacher, student = self.setting.predict(batch.images)
@@ -106,7 +109,7 @@ class Ssd(StoringMethod):
         kd = losses.kl_div(student, teacher, self.options.temperature)
         kl = losses.kl_div(student.detach(), teacher)
         self.buffer.update(batch.index, kl, self.alpha, self.beta)
-        return {"kd": (weights / weights.max() * kd).mean()}, {
+        return {"kd": (weights * kd).mean()}, {
             "agreement": losses.agreement(student, teacher).mean(),
             "priority/discrepancy": self.buffer.discrepancy[: len(self.buffer)].mean(),
             "priority/weight": weights.mean(),
