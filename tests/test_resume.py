@@ -103,7 +103,8 @@ def stopped(teacher, tmp_path_factory):
                 assert dfkd(patch, *arguments(name, teacher, "--out", folder / "whole")) == 0
             out = folder / "out"
             process = start(arguments(name, teacher, "--out", out, "--checkpoint-every", 3))
-            stop(process, out, random.randrange(1, STEPS // 2), signal.SIGKILL)
+            # Past the first checkpoint (step 3), so that a second one lies beside it for the tests of damage.
+            stop(process, out, random.randrange(4, STEPS // 2), signal.SIGKILL)
             assert process.returncode == -signal.SIGKILL
             made[name] = student(folder / "whole"), out
         whole, killed = made[name]
