@@ -18,8 +18,9 @@ $(READY): pyproject.toml
 demo: $(READY) ## Train a small teacher on real digits, compress it without them, evaluate the student
 	$(BIN)/python -m benchmarks.demo --out out/demo --seed $(or $(SEED),0)
 
+# Two workers of one thread each: most tests wait for a process to start or for one core.
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(READY) ## Check format, lint and types
 	$(BIN)/ruff format --check .
