@@ -10,8 +10,7 @@ from torch import nn
 
 from dfkd_cli.accumulation import Accumulation
 from dfkd_cli.clock import Clock
-from dfkd_cli.errors import DfkdError, DivergedError, OutOfMemoryError, is_out_of_memory
-from dfkd_cli.loading.failures import first_line
+from dfkd_cli.errors import DfkdError, DivergedError
 from dfkd_cli.means import Means
 from dfkd_cli.methods.base import Method, Setting, Terms
 from dfkd_cli.optimizer import OptimizerName, make_optimizer, suited_optimizer
@@ -95,15 +94,7 @@ class Distillation:
     def _refresh(self, progress: float) -> Terms:
         self.refreshed_at = self.step
         with self.stopwatch.measure("synthesis"), frozen(self.setting.student):
-            try:
-                return self.method.refresh(progress)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise OutOfMemoryError(
-                    f"out of memory while making images: {first_line(error)}; make fewer of them at once with the "
-                    "batch sizes among the recipe's options"
-                ) from error
+            return self.method.refresh(progress)
 
     def _student_step(self, progress: float) -> Terms:
         rate = self.rate_scale * cosine(progress, self.lr) * ramp(progress, self.config.warmup)
@@ -136,8 +127,9 @@ class Distillation:
 
     def notes(self) -> list[str]:
         """What the user should know of this run, one sentence each."""
-        notes = (*self.method.notes, *self.setting.runtime.notes, *self.remarks, *self.accumulation.note())
-        return list(dict.fromkeys(notes))  # what was restored may say again what was said before
+        notes = (*self.method.notes, *self.setting.runtime.notes, *self.remarks)
+        in_parts = (*self.method.remarks(), *self.accumulation.parts.note("every batch is learned from"))
+        return list(dict.fromkeys(notes + in_parts))  # what was restored may say again what was said before
 
     def peak_bytes(self) -> int:
         """The most memory this run has held at once, earlier processes of it included."""
@@ -153,7 +145,7 @@ class Distillation:
             "step": self.step,
             "refreshed_at": self.refreshed_at,
             "rate_scale": self.rate_scale,
-            "parts": self.accumulation.parts,
+            "parts": self.accumulation.parts.count,
             "remarks": list(self.remarks),
             "seconds": self.stopwatch.totals(),
             "peak_bytes": self.peak_bytes(),
@@ -167,7 +159,7 @@ class Distillation:
         self.method.load_state_dict(state["method"])
         self.clock.load_state_dict(state["clock"])
         self.step, self.refreshed_at = state["step"], state["refreshed_at"]
-        self.rate_scale, self.accumulation.parts = state["rate_scale"], state["parts"]
+        self.rate_scale, self.accumulation.parts.count = state["rate_scale"], state["parts"]
         self.remarks, self.earlier_peak_bytes = list(state["remarks"]), state["peak_bytes"]
         self.stopwatch.load(state["seconds"])
         set_random_streams(self.setting.rng, state["random"])

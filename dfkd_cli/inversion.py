@@ -44,6 +44,20 @@ class Inverted(NamedTuple):
         return Inverted(self.images.detach(), self.labels, self.teacher_logits.detach(), student, terms)
 
 
+def joined(parts: list[Inverted]) -> Inverted:
+    """One batch of several: the images and answers in their order, the terms' means weighted by size."""
+    sizes = torch.tensor([len(part.images) for part in parts], device=parts[0].images.device)
+    shares = (sizes / sizes.sum()).to(torch.float32)
+    answers = [part.student_logits for part in parts if part.student_logits is not None]
+    return Inverted(
+        images=torch.cat([part.images for part in parts]),
+        labels=torch.cat([part.labels for part in parts]),
+        teacher_logits=torch.cat([part.teacher_logits for part in parts]),
+        student_logits=torch.cat(answers) if answers else None,
+        terms={name: shares @ torch.stack([part.terms[name].float() for part in parts]) for name in parts[0].terms},
+    )
+
+
 class Inversion:
     """The generator's loss for one teacher and student: looks at the images once and returns every wanted term."""
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from dfkd_cli.class_modulation import Conditioning
 from dfkd_cli.generator import Generator
-from dfkd_cli.inversion import Inverted
+from dfkd_cli.inversion import Inverted, joined
+from dfkd_cli.memory_parts import Parts
 from dfkd_cli.recipe_values import require
 from dfkd_cli.schedules import cosine
 from dfkd_cli.setting import Setting
@@ -44,6 +45,7 @@ class Synthesizer:
         self.generator = setting.runtime.place(self._new_generator())
         self.optimizer = self._adam(self.generator.parameters())
         self.forward = setting.runtime.compile(self.generator)
+        self.parts = Parts()
         self.generated = 0
 
     def _new_generator(self) -> Generator:
@@ -75,7 +77,7 @@ class Synthesizer:
         self._prepare(progress)
         for _ in range(self.config.steps - 1):
             self._step(objective, *self.draw(self.config.batch_size))
-        return self._step(objective, *self.draw(self.config.batch_size)).detach()
+        return self._step(objective, *self.draw(self.config.batch_size))
 
     def invert(self, objective: Objective, progress: float) -> Inverted:
         """Trains the generator and one batch of noise together; returns the batch of the last step, detached."""
@@ -85,8 +87,7 @@ class Synthesizer:
         for _ in range(self.config.steps - 1):
             self._step(objective, noise, labels)
             noise_optimizer.step()
-            noise_optimizer.zero_grad(set_to_none=True)
-        return self._step(objective, noise, labels).detach()
+        return self._step(objective, noise, labels)
 
     def _prepare(self, progress: float) -> None:
         rate = cosine(progress, self.config.lr, self.config.lr * self.config.final_lr)
@@ -95,13 +96,24 @@ class Synthesizer:
         self.generator.train()
 
     def _step(self, objective: Objective, noise: Tensor, labels: Tensor | None) -> Inverted:
-        with self.setting.runtime.autocast():
-            made = objective(self.forward(noise, labels), labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(made.terms.values())).sum().backward()
+        made = self.parts.fit(len(noise), lambda count: self._gradients(objective, noise, labels, count))
         self.optimizer.step()
         self.generated += len(noise)
         return made
+
+    def _gradients(self, objective: Objective, noise: Tensor, labels: Tensor | None, parts: int) -> Inverted:
+        """Leaves the gradients of the loss in the generator, and in the noise if that is trained."""
+        self.optimizer.zero_grad(set_to_none=True)
+        noise.grad = None
+        asked = [None] * parts if labels is None else labels.tensor_split(parts)
+        made: list[Inverted] = []
+        for some, their in zip(noise.tensor_split(parts), asked, strict=True):
+            with self.setting.runtime.autocast():
+                one = objective(self.forward(some, their), their)
+            share = len(some) / len(noise)
+            (share * torch.stack(list(one.terms.values())).sum()).backward()
+            made.append(one.detach())
+        return made[0] if parts == 1 else joined(made)
 
     @torch.no_grad()
     def sample(self, count: int) -> Tensor:
@@ -129,10 +141,11 @@ class Synthesizer:
             "generator": self.generator.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generated": self.generated,
+            "parts": self.parts.count,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` returned."""
         self.generator.load_state_dict(state["generator"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.generated = state["generated"]
+        self.generated, self.parts.count = state["generated"], state["parts"]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dfkd_cli.accumulation import Accumulation, split
 from dfkd_cli.errors import OutOfMemoryError
+from dfkd_cli.inversion import Inverted
 from dfkd_cli.methods import METHODS, Batch
 
 FULL = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
@@ -61,7 +62,7 @@ def test_parts_give_the_gradient_and_the_means_of_the_whole(network, error, coun
     expected = gradients(network)
     accumulation, memory = Accumulation(optimizer), Memory(loss_of(network), 4, error)
     terms = accumulation.backward(batch_of(count), memory)
-    assert accumulation.parts == 4
+    assert accumulation.parts.count == 4
     assert len(expected) == 2
     for one, other in zip(expected, gradients(network), strict=True):
         torch.testing.assert_close(one, other)
@@ -111,13 +112,66 @@ def test_every_method_goes_on_in_parts_says_so_and_resumes_in_parts(monkeypatch,
     assert equal(weights(method.setting.student), weights(other.setting.student))
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_memory_that_images_do_not_fit_into_is_an_error_that_says_so(monkeypatch, name):
-    method, run = make(name)
+GENERATIVE = [name for name, method in METHODS.items() if not method.needs.pool]
 
-    def refresh(progress: float):
+
+@pytest.mark.parametrize("name", GENERATIVE)
+def test_images_are_made_in_parts_when_memory_runs_out_and_resumed_so(monkeypatch, name):
+    method, run = make(name)
+    look = method.inversion.look
+    sizes: list[int] = []
+
+    def full(images: Tensor):
+        sizes.append(len(images))
+        if len(images) > 4:
+            raise RuntimeError(FULL)
+        return look(images)
+
+    monkeypatch.setattr(method.inversion, "look", full)
+    events = list(run.run())
+    assert events[-1].step == 6
+    assert {size for size in sizes if size <= 4} == {3}
+    assert sum(size > 4 for size in sizes) == 2  # twelve images, then six
+    assert sum("images are made in 4 parts" in note for note in run.notes()) == 1
+    other, resumed = make(name, seed=5)
+    resumed.load_state_dict(copy.deepcopy(run.state_dict()))
+    assert other.synthesizer.parts.count == 4
+
+
+def test_a_generator_step_in_parts_has_the_gradient_of_the_whole():
+    method, _ = make("ssd")
+    synthesizer = method.synthesizer
+    # Without BatchNorm, whose statistics of a part are not those of the whole.
+    generator = nn.Sequential(nn.Linear(3, 12), nn.Unflatten(1, (3, 2, 2))).double()
+
+    def objective(images: Tensor, labels: Tensor | None) -> Inverted:
+        logits = images.mean(dim=(2, 3))
+        return Inverted(images, logits.argmax(dim=1), logits, None, {"some": images.square().mean()})
+
+    noise = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthesizer, "forward", lambda noise, labels: generator(noise))
+        for parts in (1, 3):
+            generator.zero_grad()
+            made = synthesizer._gradients(objective, noise, None, parts)
+            assert noise.grad is not None
+            found.append((made, noise.grad.clone(), gradients(generator)))
+    (whole, noise_whole, weights_whole), (split_up, noise_split, weights_split) = found
+    torch.testing.assert_close(split_up.images, whole.images)
+    torch.testing.assert_close(split_up.terms["some"].double(), whole.terms["some"], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(noise_split, noise_whole)
+    assert len(weights_whole) == 2
+    for one, other in zip(weights_split, weights_whole, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_memory_for_less_than_two_generated_images_is_an_error_that_says_so(monkeypatch):
+    method, run = make("ssd")
+
+    def full(images: Tensor):
         raise MemoryError
 
-    monkeypatch.setattr(method, "refresh", refresh)
-    with pytest.raises(OutOfMemoryError, match="making images"):
+    monkeypatch.setattr(method.inversion, "look", full)
+    with pytest.raises(OutOfMemoryError, match="3 images at a time"):
         run._refresh(0.0)

@@ -97,6 +97,10 @@ class Method(ABC):
     def counts(self) -> Counts:
         """How many images were generated and how many are kept."""
 
+    def remarks(self) -> list[str]:
+        """What happened to this run that the user should know, one sentence each."""
+        return []
+
     def extra_modules(self) -> Iterable[nn.Module]:
         """Networks trained in the same step as the student and thrown away with the run."""
         return ()

@@ -69,6 +69,10 @@ class GenerativeMethod(Method):
             "synthesis/confidence": confidence.mean(),
         }
 
+    def remarks(self) -> list[str]:
+        """That memory ran out over the generator's batches, if it did."""
+        return self.synthesizer.parts.note("images are made")
+
     def fresh_images(self, count: int) -> Tensor:
         """New images of the generator, made for this call."""
         return self.synthesizer.images(count)
