@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from dfkd_cli.networks import Network, NormStatistics, Outputs
 
+SMALLEST_PROBABILITY = 1e-30  # below it a softmax in float32 may have ended in 0
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -36,8 +38,10 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Network, spec: InputSpec, origin: Origin):
+    def __init__(self, network: Network, spec: InputSpec, origin: Origin, ends_in_softmax: bool = False):
+        """A network that `ends_in_softmax` returns probabilities; their logarithms are its logits."""
         super().__init__()
+        self.ends_in_softmax = ends_in_softmax
         self.network = network
         self.spec = spec
         self.origin = origin
@@ -51,11 +55,16 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, K] of images [B, C, H, W] in [0, 1]."""
-        return self.network((images - self.mean) / self.std)
+        return self._logits(self.network((images - self.mean) / self.std))
 
     def observe(self, images: Tensor) -> Outputs:
         """Logits with BatchNorm inputs, embedding and stage features, of images [B, C, H, W] in [0, 1]."""
-        return self.network.observe((images - self.mean) / self.std)
+        seen = self.network.observe((images - self.mean) / self.std)
+        return seen._replace(logits=self._logits(seen.logits))
+
+    def _logits(self, returned: Tensor) -> Tensor:
+        # Up to a constant per image, which no softmax sees, this undoes a softmax.
+        return returned.float().clamp_min(SMALLEST_PROBABILITY).log() if self.ends_in_softmax else returned
 
     def parameter_count(self) -> int:
         """Number of trained values: parameters, without running statistics."""

@@ -35,6 +35,40 @@ class TestArchives:
         assert classifier.origin.found["num_classes"] == "the forward on noise"
         assert_same(classifier, module)
 
+    @pytest.mark.parametrize("save", [script, export])
+    def test_the_logits_behind_a_softmax_are_found(self, tmp_path, module, save):
+        path = save(nn.Sequential(module, nn.Softmax(dim=1)).eval(), tmp_path / "t.pt")
+        classifier = load(path, input_size=SIZE, **MNIST)
+        assert any("returns probabilities" in note for note in classifier.origin.notes)
+        images = torch.rand(3, *SIZE, requires_grad=True)
+        expected = module((images - classifier.mean) / classifier.std).log_softmax(dim=1)
+        for logits in (classifier(images), classifier.observe(images).logits):
+            torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+        (gradient,) = torch.autograd.grad(classifier(images).log_softmax(dim=1).square().sum(), images)
+        (wanted,) = torch.autograd.grad(expected.square().sum(), images)
+        torch.testing.assert_close(gradient, wanted, atol=1e-3, rtol=1e-3)
+
+    @pytest.mark.parametrize("last", [nn.Identity(), nn.LogSoftmax(dim=1), nn.Sigmoid()])
+    def test_what_is_no_probability_stays_as_it_is(self, tmp_path, module, last):
+        network = nn.Sequential(module, last).eval()
+        classifier = load(script(network, tmp_path / "t.pt"), input_size=SIZE, **MNIST)
+        assert not any("probabilities" in note for note in classifier.origin.notes)
+        assert_same(classifier, network)
+
+    def test_probabilities_that_underflow_leave_finite_gradients(self, tmp_path, module):
+        sure = create(ARCH).eval()
+        sure.load_state_dict(module.state_dict())
+        with torch.no_grad():
+            for parameter in list(sure.parameters())[-2:]:
+                parameter.mul_(1e4)
+        path = script(nn.Sequential(sure, nn.Softmax(dim=1)).eval(), tmp_path / "t.pt")
+        classifier = load(path, input_size=SIZE, **MNIST)
+        images = torch.rand(3, *SIZE, requires_grad=True)
+        logits = classifier(images)
+        (gradient,) = torch.autograd.grad(logits.square().sum(), images)
+        assert logits.isfinite().all()
+        assert gradient.isfinite().all()
+
     def test_script_without_flags_names_all_of_them(self, tmp_path, module):
         with pytest.raises(UsageError, match=r"--input-size CxHxW --mean M1,M2,... --std S1,S2,...$"):
             load(script(module, tmp_path / "t.pt"))

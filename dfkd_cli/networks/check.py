@@ -8,6 +8,7 @@ from dfkd_cli.networks.fixed_batch import last_line
 from dfkd_cli.networks.noise import noise
 
 BATCH = 4
+SOFTMAX_TOLERANCE = 5e-3  # half-precision files add up to 1 no better
 
 
 def check_forward(network: Network, size: tuple[int, int, int]) -> int:
@@ -39,3 +40,11 @@ def input_gradient_reaches(network: Network, size: tuple[int, int, int]) -> bool
     """Whether the logits depend on the images in a way autograd sees: archives optimised for inference may not."""
     with torch.enable_grad():
         return network(noise(network, BATCH, size).requires_grad_()).requires_grad
+
+
+def ends_in_softmax(network: Network, size: tuple[int, int, int]) -> bool:
+    """Whether what it returns for noise of size (C, H, W) are probabilities: from 0 to 1, with a sum of 1 per image."""
+    with torch.no_grad():
+        returned = network(noise(network, BATCH, size)).float()
+    within = (returned >= 0.0).all() and (returned <= 1.0).all()
+    return bool(within) and bool((returned.sum(dim=1) - 1.0).abs().max() < SOFTMAX_TOLERANCE)
