@@ -68,7 +68,9 @@ def load_suite(name: str) -> Suite:
     content = yaml.safe_load(SUITES[name].read_text(encoding="utf-8"))
     experiments = []
     for entry in content["runs"]:
-        experiments += _expand({**content.get("defaults", {}), **entry, "suite": name})
+        defaults = content.get("defaults", {})
+        settings = {**defaults.get("set", {}), **entry.get("set", {})}
+        experiments += _expand({**defaults, **entry, "set": settings, "suite": name})
     return Suite(content["about"].strip(), tuple(experiments))
 
 
