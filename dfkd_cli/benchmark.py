@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.cost import activation_bytes, count_macs, weight_bytes
-from dfkd_cli.errors import TeacherError
 from dfkd_cli.loading import LoadOptions, load_classifier
-from dfkd_cli.loading.failures import first_line
-from dfkd_cli.onnx_file import OnnxNetwork, require_extra
+from dfkd_cli.onnx_file import open_onnx
 from dfkd_cli.weights_file import file_bytes
 
 WARM_UP = 3  # calls of each kind per network before anything counts
@@ -129,15 +127,9 @@ def _candidate(source: str, options: LoadOptions, device: torch.device, batch_si
 
 def _onnx_candidate(source: str, batch_size: int) -> Candidate:
     """An ONNX file in onnxruntime, on the CPU with as many threads as torch uses."""
-    require_extra()
     path = Path(source)
-    try:
-        content = path.read_bytes()
-        network = OnnxNetwork(content, torch.get_num_threads())
-        batch = torch.rand(network.batch_size or batch_size, *network.input_size)
-        network(batch)
-    except Exception as error:  # a stranger's file can fail in any way
-        raise TeacherError(f"{source} cannot be run by onnxruntime: {first_line(error)}") from error
+    network = open_onnx(path, torch.get_num_threads())
+    batch = torch.rand(network.batch_size or batch_size, *network.input_size)
     about = {
         "source": source,
         "kind": "ONNX",
@@ -145,7 +137,7 @@ def _onnx_candidate(source: str, batch_size: int) -> Candidate:
         "input_size": network.input_size,
         "parameters": network.parameters,
         "macs": None,
-        "file_bytes": len(content),
+        "file_bytes": path.stat().st_size,
         "memory_bytes": None,
     }
     return Candidate(about, network, batch)

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from dfkd_cli import evaluation
+from dfkd_cli.classifier import Classifier
 from dfkd_cli.datasets import open_dataset
 from dfkd_cli.device import resolve_device
 from dfkd_cli.loading import LoadOptions, load_classifier
+from dfkd_cli.loading.onnx import load_onnx
+from dfkd_cli.loading.sniff import is_onnx
 from dfkd_cli.weights_file import file_bytes
 
 Source = tuple[str, LoadOptions]  # what the user typed, and the flags for it
@@ -25,10 +29,16 @@ def measure(
 ) -> Measured:
     """Loads both networks, tells `note` what the user should know of them, and measures."""
     where = resolve_device(device)
-    network = load_classifier(*student)
+    network = _load(*student)
     pictures = open_dataset(data, network.spec)
-    reference = None if teacher is None else load_classifier(*teacher)
+    reference = None if teacher is None else _load(*teacher)
     for text in (*network.origin.notes, *(reference.origin.notes if reference else ())):
         note(text)
     result = evaluation.evaluate(network, pictures, where, teacher=reference, batch_size=batch_size)
     return Measured(**asdict(result), parameters=network.parameter_count(), file_bytes=file_bytes(student[0]))
+
+
+def _load(source: str, options: LoadOptions) -> Classifier:
+    """What can be evaluated: what can be compressed, and ONNX files."""
+    path = Path(source)
+    return load_onnx(source, options) if path.is_file() and is_onnx(path) else load_classifier(source, options)

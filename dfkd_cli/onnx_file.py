@@ -3,14 +3,15 @@
 import importlib
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfkd_cli.errors import UsageError
-from dfkd_cli.loading.failures import quiet
+from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.loading.failures import first_line, quiet
 
 EXTRA = ("onnx", "onnxruntime", "onnxscript")
 INPUT, OUTPUT, BATCH = "images", "logits", "batch"
@@ -71,6 +72,7 @@ class OnnxNetwork:
         self.input = given[0].name
         self.batch_size: int | None = shape[0] if isinstance(shape[0], int) else None  # None: any
         self.input_size: tuple[int, int, int] = (shape[1], shape[2], shape[3])
+        self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         weights = onnx.load_from_string(content).graph.initializer
         self.parameters = sum(
             math.prod(weight.dims) for weight in weights if weight.data_type == onnx.TensorProto.FLOAT
@@ -79,6 +81,17 @@ class OnnxNetwork:
     def __call__(self, images: Tensor) -> Tensor:
         (logits, *_) = self.session.run(None, {self.input: images.numpy()})
         return torch.from_numpy(np.asarray(logits))
+
+
+def open_onnx(path: Path, threads: int = 0) -> OnnxNetwork:
+    """The file, tried on noise. Raises UsageError without the extra, and TeacherError for what cannot be run."""
+    require_extra()
+    try:
+        network = OnnxNetwork(path.read_bytes(), threads)
+        network(torch.rand(network.batch_size or 2, *network.input_size))
+    except Exception as error:  # a stranger's file can fail in any way
+        raise TeacherError(f"{path} cannot be run by onnxruntime: {first_line(error)}") from error
+    return network
 
 
 def _is_installed(name: str) -> bool:

@@ -61,6 +61,51 @@ def onnx_session(path: Path) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize("preprocessing", [True, False])
+def test_an_onnx_file_is_evaluated_like_the_student_it_was_written_from(student, tmp_path, dynamic, preprocessing):
+    needs_onnx()
+    path = tmp_path / "a name without extension"
+    flags = ["--dynamic-batch"] * dynamic + ["--with-preprocessing"] * preprocessing
+    assert dfkd("export", student, "--to", "onnx", "--out", path, *flags).exit_code == 0
+    for label in range(6):
+        (tmp_path / "data" / f"{label}").mkdir(parents=True)
+        pixels = np.random.default_rng(label).integers(0, 256, (16, 16)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / f"{label}" / "picture.png")
+    # Flags that are about the teacher do not reach a file that describes itself.
+    more = ["--teacher", student, "--mean", "0.9", "--std", "0.9", "--json", "--device", "cpu"]
+    result = dfkd("evaluate", path, "--data", tmp_path / "data", *more)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["images"], found["agreement"], found["relative_accuracy"]) == (6, 1.0, 1.0)
+    assert found["file_bytes"] == path.stat().st_size
+    assert found["parameters"] > 70_000
+
+
+def test_onnx_of_others_asks_for_what_it_does_not_say_and_cannot_be_compressed(student, tmp_path):
+    needs_onnx()
+    import onnx
+
+    path = tmp_path / "student.onnx"
+    assert dfkd("export", student, "--to", "onnx", "--out", path).exit_code == 0
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    Image.new("L", (16, 16)).save(tmp_path / "data" / "a" / "picture.png")
+    result = dfkd("evaluate", path, "--data", tmp_path / "data")
+    assert result.exit_code == 2
+    assert "--mean" in result.stderr
+    assert "--std" in result.stderr
+    result = dfkd("compress", path, "--student", "cifar_resnet8", "--out", tmp_path / "out")
+    assert result.exit_code == 3
+    assert "is an ONNX file" in result.stderr
+    path.write_bytes(path.read_bytes()[:-5000])
+    result = dfkd("evaluate", path, "--data", tmp_path / "data")
+    assert result.exit_code == 3
+    assert "cannot be run by onnxruntime" in result.stderr
+
+
 @pytest.mark.parametrize("to", ["torchscript", "pt2"])
 @pytest.mark.parametrize("dynamic", [True, False])
 @pytest.mark.parametrize("preprocessing", [True, False])

@@ -94,6 +94,11 @@ def _load_file(source: str, path: Path, form: Form, options: LoadOptions, findin
         return _finish(
             ScriptNetwork, script, findings, options, _origin_of_archive(source, "TorchScript", path, options)
         )
+    if form is Form.ONNX:
+        raise TeacherError(
+            f"{path} is an ONNX file, which can be run (`dfkd evaluate`, `dfkd benchmark`) but not learned from: "
+            "give the network it was exported from"
+        )
     if form is Form.EXPORTED:
         program = load_exported(path, findings, options.trust_pickle)
         origin = _origin_of_archive(source, "exported program", path, options)

@@ -16,6 +16,7 @@ class Form(enum.Enum):
     EXPORTED = "a torch.export archive"
     TORCH_ZIP = "a torch.save file"
     TORCH_LEGACY = "a torch.save file of the old format"
+    ONNX = "an ONNX file"
 
 
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch.save's magic number as pickle writes it
@@ -54,7 +55,20 @@ def identify(path: Path) -> Form:
         return Form.SAFETENSORS
     if head.startswith(b"\x80") and _LEGACY_MAGIC in head[:32]:
         return Form.TORCH_LEGACY
+    if _starts_like_onnx(head):
+        return Form.ONNX
     raise TeacherError(f"{path} holds no network: it looks like {_looks_like(head)}")
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether an existing file holds an ONNX network."""
+    with path.open("rb") as file:
+        return _starts_like_onnx(file.read(4))
+
+
+def _starts_like_onnx(head: bytes) -> bool:
+    """Whether it starts as an ONNX ModelProto does: the format's version, then the producer's name or the graph."""
+    return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64 and head[2] in b"\x12\x3a\x42"
 
 
 def _identify_archive(path: Path) -> Form:
