@@ -1,7 +1,7 @@
 """A network that is Python code: timm models, students, one's own modules."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -121,10 +121,12 @@ class _Recorder(TorchFunctionMode):
         def before(layer, args):
             self._saw_norm(args[0], layer.running_mean, layer.running_var)
 
-        with ExitStack() as hooks:
-            for layer in frozen_layers:
-                hooks.enter_context(layer.register_forward_pre_hook(before))
+        hooks = [layer.register_forward_pre_hook(before) for layer in frozen_layers]
+        try:
             yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 FROZEN_LAYERS = (FrozenBatchNorm2d, FrozenBatchNormAct2d)
