@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from dfkd_cli import losses
+from dfkd_cli.allocator import keep_freed_memory
 from dfkd_cli.classifier import InputSpec
 from dfkd_cli.clock import StepClock
 from dfkd_cli.device import resolve_device
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="of 4 steps per side")
     parser.add_argument("--no-compile", action="store_true")
     arguments = parser.parse_args()
+    keep_freed_memory()
     device = resolve_device(arguments.device)
     runtime = Runtime(device, choose_dtype(arguments.precision, device), not arguments.no_compile)
     print(f"{device}, {runtime.dtype}, compiled: {runtime.compiles}, torch {torch.__version__}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dfkd_cli.allocator import keep_freed_memory
 from dfkd_cli.checkpoint import Checkpoints
 from dfkd_cli.clock import BudgetClock, Clock, StepClock
 from dfkd_cli.datasets import open_dataset
@@ -68,6 +69,7 @@ def load(job: Job) -> Parts:
     recipe = load_recipe(job.recipe, list(job.overrides))
     check_pool_for(recipe.method, job.pool)
     device = resolve_device(job.device)
+    keep_freed_memory()
     runtime = Runtime(device, choose_dtype(job.precision, device), _worth_compiling(recipe.train))
     teacher = load_classifier(job.teacher, job.load)
     check_needs(recipe.method, teacher)

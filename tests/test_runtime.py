@@ -19,7 +19,7 @@ def test_a_precision_asked_for_is_used(precision, dtype):
 @pytest.mark.parametrize(("bf16_seconds", "dtype"), [(0.5, torch.bfloat16), (0.9, torch.float32), (2.0, torch.float32)])
 def test_auto_takes_bf16_only_where_it_measures_clearly_faster(monkeypatch, bf16_seconds, dtype):
     seconds = {torch.float32: 1.0, torch.bfloat16: bf16_seconds}
-    monkeypatch.setattr("dfkd_cli.runtime._conv_seconds", lambda kind, _: seconds[kind])
+    monkeypatch.setattr("dfkd_cli.runtime._conv_seconds", lambda kinds, _: [seconds[kind] for kind in kinds])
     assert choose_dtype("auto", CPU) is dtype
 
 
