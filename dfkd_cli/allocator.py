@@ -1,8 +1,11 @@
-"""How the C library hands out memory on a processor."""
+"""How a process gets its memory on a processor."""
 
 import ctypes
+import re
 import sys
+from pathlib import Path
 
+UNLIMITED = 2**60
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -18,3 +21,34 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, -1)
+
+
+def fail_before_memory_is_used_up() -> None:
+    """Makes an allocation beyond the memory that is free now fail, on Linux; elsewhere nothing.
+
+    A failed allocation is answered by smaller batches. Linux would promise the memory and kill the process later.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    free = min(_kilobytes(Path("/proc/meminfo"), "MemAvailable") * 1024, free_in_container(Path("/sys/fs/cgroup")))
+    wanted = free + _kilobytes(Path("/proc/self/status"), "VmData") * 1024
+    limit, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit == resource.RLIM_INFINITY or wanted < limit:
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+
+
+def free_in_container(folder: Path) -> int:
+    """Bytes that a control group (version 2) with its files in `folder` still grants; very many without a limit."""
+    try:
+        limit = (folder / "memory.max").read_text(encoding="utf-8").strip()
+        (used,) = re.findall(r"^anon (\d+)", (folder / "memory.stat").read_text(encoding="utf-8"), re.MULTILINE)
+    except (OSError, ValueError):
+        return UNLIMITED
+    return max(int(limit) - int(used), 0) if limit.isdecimal() else UNLIMITED
+
+
+def _kilobytes(file: Path, name: str) -> int:
+    (number,) = re.findall(rf"^{name}:\s+(\d+) kB", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return int(number)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_cli.recipe_values import require
+from dfkd_cli.recipe_values import require_share
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Augmentation:
     mix: float  # share of the images blended with another one of the batch
 
     def __post_init__(self) -> None:
-        require(self, 0, "shift", "mix")
+        require_share(self, "shift", "mix")
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """One random view of each image: [B, C, H, W] in [0, 1] -> the same."""

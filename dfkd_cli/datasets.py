@@ -67,8 +67,8 @@ class LabelledImages:
                 yield images.float().div(255), torch.tensor(self.labels[first : first + count])
 
 
-def open_dataset(where: str, spec: InputSpec) -> LabelledImages:
-    """The evaluation images at `where`, prepared for a network that takes `spec`.
+def open_dataset(where: str, spec: InputSpec, flag: str = "--data") -> LabelledImages:
+    """The evaluation images at `where`, as `flag` of the command names it, prepared for a network that takes `spec`.
 
     `where` is an ImageFolder tree (one folder per class, numbered alphabetically) or NAME:ROOT with NAME one of
     cifar10, cifar100, mnist, fashion-mnist: the test split as torchvision stores it, never downloaded.
@@ -84,19 +84,19 @@ def open_dataset(where: str, spec: InputSpec) -> LabelledImages:
     name, colon, root = where.partition(":")
     # A Windows drive and a folder with a colon in its name are folders.
     if colon and name in _PACKED and not Path(where).exists():
-        data = _open_packed(where, name, root, spec)
+        data = _open_packed(where, name, root, spec, flag)
     elif colon and name.isidentifier() and len(name) > 1 and not Path(where).exists():
-        raise UsageError(f"--data {where}: unknown data set '{name}'; use a folder or one of {', '.join(_PACKED)}")
+        raise UsageError(f"{flag} {where}: unknown data set '{name}'; use a folder or one of {', '.join(_PACKED)}")
     else:
-        data = _open_folder(where, spec)
+        data = _open_folder(where, spec, flag)
     if len(data.class_names) != spec.num_classes:
-        raise UsageError(_class_count_message(data, spec.num_classes))
+        raise UsageError(_class_count_message(data, spec.num_classes, flag))
     return data
 
 
-def _open_packed(where: str, name: str, root: str, spec: InputSpec) -> LabelledImages:
+def _open_packed(where: str, name: str, root: str, spec: InputSpec, flag: str) -> LabelledImages:
     dataset_class, below = _PACKED[name]
-    hint = f"--data {where}: torchvision finds no complete {name} there; it needs {Path(root) / below}"
+    hint = f"{flag} {where}: torchvision finds no complete {name} there; it needs {Path(root) / below}"
     try:
         packed = dataset_class(root or ".", train=False, download=False)
     # A damaged idx file ends in whatever its parsing trips over.
@@ -108,15 +108,15 @@ def _open_packed(where: str, name: str, root: str, spec: InputSpec) -> LabelledI
     return LabelledImages(where, tuple(packed.classes), labels, spec.size, lambda index: packed[index][0])
 
 
-def _open_folder(where: str, spec: InputSpec) -> LabelledImages:
+def _open_folder(where: str, spec: InputSpec, flag: str) -> LabelledImages:
     root = Path(where)
     if not root.is_dir():
-        raise UsageError(f"--data {where}: {'not a folder' if root.exists() else 'no such folder'}")
+        raise UsageError(f"{flag} {where}: {'not a folder' if root.exists() else 'no such folder'}")
     # Hidden folders (.ipynb_checkpoints) are nobody's class.
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
         problem = "its pictures lie side by side" if _pictures_below(root) else "it is empty"
-        raise UsageError(f"--data {where}: {problem}; evaluation needs one sub-folder of pictures per class")
+        raise UsageError(f"{flag} {where}: {problem}; evaluation needs one sub-folder of pictures per class")
     files: list[Path] = []
     labels: list[int] = []
     empty: list[str] = []
@@ -126,9 +126,9 @@ def _open_folder(where: str, spec: InputSpec) -> LabelledImages:
         labels += [label] * len(found)
         empty += [] if found else [folder.name]
     if not files:
-        raise UsageError(f"--data {where}: no pictures in its {len(folders)} sub-folders ({', '.join(IMG_EXTENSIONS)})")
+        raise UsageError(f"{flag} {where}: no pictures in its {len(folders)} sub-folders ({', '.join(IMG_EXTENSIONS)})")
     if empty:
-        raise UsageError(f"--data {where}: no pictures in the class folder {empty[0]} ({len(empty)} without any)")
+        raise UsageError(f"{flag} {where}: no pictures in the class folder {empty[0]} ({len(empty)} without any)")
     names = tuple(folder.name for folder in folders)
     return LabelledImages(where, names, tuple(labels), spec.size, lambda index: open_picture(files[index]))
 
@@ -142,9 +142,9 @@ def _pictures_below(folder: Path) -> list[Path]:
     )
 
 
-def _class_count_message(data: LabelledImages, num_classes: int) -> str:
+def _class_count_message(data: LabelledImages, num_classes: int, flag: str) -> str:
     names = data.class_names
-    message = f"--data {data.where} has {len(names)} classes ({', '.join(names[:3])}{', ...' if names[3:] else ''})"
+    message = f"{flag} {data.where} has {len(names)} classes ({', '.join(names[:3])}{', ...' if names[3:] else ''})"
     message += f", the network has {num_classes}"
     splits = [name for name in names if name.lower() in _SPLIT_NAMES]
     return f"{message}; did you mean {Path(data.where) / splits[0]}?" if splits else message

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dfkd_cli import losses
 from dfkd_cli.projection import make_projection
-from dfkd_cli.recipe_values import require
+from dfkd_cli.recipe_values import require, require_share
 from dfkd_cli.schedules import ramp
 from dfkd_cli.setting import Features, Setting, Terms
 
@@ -22,7 +22,8 @@ class EmbeddingWeights:
     relation_warmup: float  # share of the training in which the implicit terms grow from 0
 
     def __post_init__(self) -> None:
-        require(self, 0, "explicit", "distance", "angle", "relation_warmup")
+        require(self, 0, "explicit", "distance", "angle")
+        require_share(self, "relation_warmup")
         require(self, 3, "relation_images")  # an angle has three corners
 
 

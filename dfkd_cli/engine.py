@@ -15,10 +15,13 @@ from dfkd_cli.means import Means
 from dfkd_cli.methods.base import Method, Setting, Terms
 from dfkd_cli.optimizer import OptimizerName, make_optimizer, suited_optimizer
 from dfkd_cli.random_streams import random_streams, set_random_streams
-from dfkd_cli.recipe_values import require
+from dfkd_cli.recipe_values import require, require_share
 from dfkd_cli.report import peak_memory_bytes
 from dfkd_cli.schedules import cosine, ramp
 from dfkd_cli.stopwatch import Stopwatch
+
+SMALLEST_RATE = 1e-8  # a rate of 0 learns nothing
+LARGEST_MOMENTUM = 0.9999  # with 1 a step is never forgotten
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require(self, 1, "steps", "refresh_every", "report_every")
         require(self, 2, "batch_size")  # the student's BatchNorm needs two images
-        require(self, 0, "lr", "adamw_lr", "momentum", "weight_decay", "warmup")
+        require(self, SMALLEST_RATE, "lr", "adamw_lr")
+        require(self, 0, "weight_decay")
+        require(self, 0, "momentum", at_most=LARGEST_MOMENTUM)
+        require_share(self, "warmup")
+        if self.budget is not None:
+            require(self, 1, "budget")
 
 
 class Event(NamedTuple):
@@ -71,6 +79,9 @@ class Distillation:
         self.remarks: list[str] = []  # what happened to this run, for `notes`
         if kind != "sgd" and config.optimizer == "auto":
             self.remarks.append("The student has no BatchNorm layers: it learns with AdamW instead of SGD.")
+        sizes = setting.student.parameter_count(), setting.teacher.parameter_count()
+        if sizes[0] >= sizes[1]:
+            self.remarks.append(f"The student is not smaller: {sizes[0]:,} parameters, the teacher has {sizes[1]:,}.")
         self.earlier_peak_bytes = 0  # of memory, in the processes that this one goes on from
 
     def run(self, due: Callable[[], bool] = lambda: False) -> Iterator[Event]:

@@ -111,6 +111,7 @@ def facts(classifier: Classifier, with_preprocessing: bool) -> dict[str, Any]:
     return {
         "version": __version__,
         "arch": classifier.origin.arch,
+        "parameters": classifier.parameter_count(),
         "num_classes": spec.num_classes,
         "input_size": list(spec.size),
         "mean": [0.0] * channels if with_preprocessing else list(spec.mean),

@@ -1,7 +1,7 @@
 """What a generated image has to please: the terms of model inversion, shared by the generative methods."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dfkd_cli import losses
 from dfkd_cli.batchnorm import BatchNormForm, batchnorm_loss
+from dfkd_cli.recipe_values import require
 from dfkd_cli.setting import Setting, Terms
 
 Modulation = Callable[[Tensor, Tensor], Tensor]  # teacher logits [B, K], labels [B] -> weight of each sample [B]
@@ -26,6 +27,9 @@ class InversionWeights:
     balance: float = 0.0  # entropy of the batch's mean prediction
     activation: float = 0.0  # size of the teacher's embedding
     total_variation: float = 0.0  # roughness of the images
+
+    def __post_init__(self) -> None:
+        require(self, 0, *(weight.name for weight in fields(self)))
 
 
 class Inverted(NamedTuple):

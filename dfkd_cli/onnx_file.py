@@ -74,8 +74,11 @@ class OnnxNetwork:
         self.input_size: tuple[int, int, int] = (shape[1], shape[2], shape[3])
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         weights = onnx.load_from_string(content).graph.initializer
-        self.parameters = sum(
-            math.prod(weight.dims) for weight in weights if weight.data_type == onnx.TensorProto.FLOAT
+        told = self.metadata.get("parameters", "")  # the graph holds constants of other kinds too
+        self.parameters = (
+            int(told)
+            if told.isdecimal()
+            else sum(math.prod(weight.dims) for weight in weights if weight.data_type == onnx.TensorProto.FLOAT)
         )
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -83,6 +83,9 @@ class RecipeFile:
         return RecipeError(sorted(mistakes, key=lambda mistake: (mistake.line is None, mistake.line, mistake.key)))
 
     def _placed(self, problem: Problem) -> Mistake:
+        for changed, override in self.changes.items():
+            if changed.startswith(f"{problem.key}.") and problem.key not in self.lines:
+                return Mistake(problem.key, None, f"{override}: {problem.text}")
         key = problem.key
         while key and key not in self.lines and key not in self.changes:
             key = key.rpartition(".")[0]  # a missing key: its section's line
@@ -163,5 +166,7 @@ def _read(name_or_path: str) -> str:
         raise UsageError(f"no recipe '{name_or_path}'{did_you_mean(name_or_path, shipped)}; known: {known}, or a file")
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"recipe {name_or_path} cannot be read: {error}") from error
+    except OSError as error:
+        raise UsageError(f"recipe {name_or_path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"recipe {name_or_path} is no text file") from error

@@ -17,12 +17,12 @@ class Problem(NamedTuple):
     text: str
 
 
-class BelowBoundError(ValueError):
-    """A value of a dataclass that is smaller than it may be."""
+class OutOfBoundsError(ValueError):
+    """A value of a dataclass that is smaller or larger than it may be."""
 
-    def __init__(self, name: str, value: float, at_least: float):
-        super().__init__(f"{name} is {value}; it must be at least {at_least:g}")
-        self.name, self.at_least = name, at_least
+    def __init__(self, name: str, value: float, bound: float):
+        super().__init__(f"{name} is {value}; it must be at {'least' if value < bound else 'most'} {bound:g}")
+        self.name, self.bound = name, bound
 
 
 def build(kind: type, values: Any, where: str, problems: list[Problem]) -> Any:
@@ -32,7 +32,7 @@ def build(kind: type, values: Any, where: str, problems: list[Problem]) -> Any:
     only; it is None where not even that can be made.
     """
     if not isinstance(values, dict):
-        problems.append(Problem(where, f"{where or 'the recipe'} must be a section with keys, not {values!r}"))
+        problems.append(Problem(where, f"{where or 'the recipe'} must be a section with keys, not {_written(values)}"))
         return None
     hints = get_type_hints(kind)
     known = {field.name: field for field in fields(kind)}
@@ -56,15 +56,15 @@ def build(kind: type, values: Any, where: str, problems: list[Problem]) -> Any:
 
 
 def _instance(kind: type, values: dict[str, Any], standins: set[str], where: str, problems: list[Problem]) -> Any:
-    """The dataclass with these values; one after the other, those below their bound are reported and raised to it."""
+    """The dataclass with these values; one after the other, those beyond a bound are reported and moved to it."""
     while True:
         try:
             return kind(**values)
-        except BelowBoundError as error:
+        except OutOfBoundsError as error:
             if error.name not in standins:
                 problems.append(Problem(_join(where, error.name), f"{where}: {error}" if where else str(error)))
             standins.add(error.name)
-            values = values | {error.name: error.at_least}
+            values = values | {error.name: error.bound}
         except ValueError as error:
             if not standins:  # with stand-ins, a check of several values says nothing about the user's
                 problems.append(Problem(where, f"{where}: {error}" if where else str(error)))
@@ -112,15 +112,25 @@ def _scalar(kind: type, value: Any, where: str, problems: list[Problem]) -> Any:
         return int(value)
     if kind in (bool, str) and isinstance(value, kind):
         return value
-    problems.append(Problem(where, f"'{where}' is {value!r}; it must be {WRITTEN[kind]}"))
+    problems.append(Problem(where, f"'{where}' is {_written(value)}; it must be {WRITTEN[kind]}"))
     return value
 
 
-def require(values: object, at_least: float, *names: str) -> None:
-    """Raises BelowBoundError, for `build` to report, when one of these fields is below the bound."""
+def require(values: object, at_least: float, *names: str, at_most: float = math.inf) -> None:
+    """Raises OutOfBoundsError, for `build` to report, when one of these fields is beyond a bound."""
     for name in names:
-        if getattr(values, name) < at_least:
-            raise BelowBoundError(name, getattr(values, name), at_least)
+        value = getattr(values, name)
+        if not at_least <= value <= at_most:
+            raise OutOfBoundsError(name, value, at_least if value < at_least else at_most)
+
+
+def require_share(values: object, *names: str) -> None:
+    """Raises OutOfBoundsError when one of these fields is no share of something: from 0 to 1."""
+    require(values, 0.0, *names, at_most=1.0)
+
+
+def _written(value: Any) -> str:
+    return "empty" if value is None else repr(value)
 
 
 def did_you_mean(name: str, known: Any) -> str:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd_cli.errors import RecipeMismatchError
-from dfkd_cli.recipe_values import require
+from dfkd_cli.recipe_values import require, require_share
 from dfkd_cli.setting import Setting, Terms
 
 
@@ -25,7 +25,8 @@ class RotationConfig:
     normalize_logits: bool  # to length 1 before the scale, as in the authors' code
 
     def __post_init__(self) -> None:
-        require(self, 0, "lr", "momentum", "weight_decay", "scale")
+        require(self, 0, "lr", "weight_decay", "scale")
+        require_share(self, "momentum")
 
 
 class RotationTask:

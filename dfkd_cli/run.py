@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dfkd_cli.allocator import keep_freed_memory
+from dfkd_cli.allocator import fail_before_memory_is_used_up, keep_freed_memory
 from dfkd_cli.checkpoint import Checkpoints
 from dfkd_cli.clock import BudgetClock, Clock, StepClock
 from dfkd_cli.datasets import open_dataset
@@ -68,8 +68,11 @@ def load(job: Job) -> Parts:
     """Reads and checks everything a job names, cheapest first, without training anything."""
     recipe = load_recipe(job.recipe, list(job.overrides))
     check_pool_for(recipe.method, job.pool)
+    _check_apart(job.pool, job.eval_data)
     device = resolve_device(job.device)
-    keep_freed_memory()
+    if device.type == "cpu":
+        keep_freed_memory()
+        fail_before_memory_is_used_up()
     runtime = Runtime(device, choose_dtype(job.precision, device), _worth_compiling(recipe.train))
     teacher = load_classifier(job.teacher, job.load)
     check_needs(recipe.method, teacher)
@@ -78,11 +81,23 @@ def load(job: Job) -> Parts:
             f"{job.teacher} lets no gradient through to its images, as archives optimised for inference do; "
             "use the file from before that step"
         )
-    data = open_dataset(job.eval_data, teacher.spec) if job.eval_data else None
+    data = open_dataset(job.eval_data, teacher.spec, "--eval") if job.eval_data else None
     torch.manual_seed(job.seed)
     student = build_student(job.student, teacher.spec)
     teacher = runtime.place(teacher).eval().requires_grad_(False)
     return Parts(recipe, teacher, runtime.place(student), data, runtime, job.pool)
+
+
+def _check_apart(pool: Path | None, eval_data: str | None) -> None:
+    """Raises UsageError when the student would be measured on pictures that it learns from."""
+    if pool is None or eval_data is None:
+        return
+    learned, measured = pool.resolve(), Path(eval_data).resolve()
+    if learned == measured or learned in measured.parents or measured in learned.parents:
+        raise UsageError(
+            f"--eval {eval_data} and --pool {pool} share pictures: accuracy on what the student learned from says "
+            "nothing; evaluate on others, or leave --eval out"
+        )
 
 
 def begin(parts: Parts, clock: Clock, seed: int) -> Distillation:

@@ -14,7 +14,7 @@ from dfkd_cli.errors import RecipeMismatchError, UsageError
 from dfkd_cli.pictures import MODES
 from dfkd_cli.pool import picture_files, read_pool
 from dfkd_cli.projection import embedding_size
-from dfkd_cli.recipe_values import require
+from dfkd_cli.recipe_values import require, require_share
 from dfkd_cli.selected import Selected
 from dfkd_cli.setting import Setting
 
@@ -34,7 +34,7 @@ class SelectionConfig:
 
     def __post_init__(self) -> None:
         require(self, 1, "keep", "class_cap", "cache_mb")
-        require(self, 0, "reading_share")
+        require_share(self, "reading_share")
 
 
 class Selection:

@@ -12,6 +12,7 @@ from dfkd_cli.errors import DivergedError
 from dfkd_cli.interruption import Interruption
 from dfkd_cli.metrics_log import MetricsLog
 
+LONGEST_SILENCE_S = 10.0
 SMALLER_STEP = 0.1  # of the learning rate, after a loss that was not finite
 
 
@@ -61,7 +62,8 @@ class Session:
         """
         if self.checkpoints.step() is None:
             self.first = _packed(self._state())
-        self.saved_at = time.monotonic(), self.run.step
+        self.heard_at = time.monotonic()
+        self.saved_at = self.heard_at, self.run.step
         with Interruption() as interruption:
             while True:
                 try:
@@ -70,7 +72,8 @@ class Session:
                     self._go_back(error)
 
     def _train(self, interruption: Interruption) -> None:
-        for event in self.run.run(lambda: interruption.requested or self._due()):
+        for event in self.run.run(lambda: interruption.requested or self._due() or self._silent()):
+            self.heard_at = time.monotonic()
             self.listener.event(event)
             self.metrics.write(event, time.monotonic() - self.begun)
             self._say_news()
@@ -82,6 +85,10 @@ class Session:
     def _due(self) -> bool:
         seconds, step = self.saved_at
         return self.interval.over(time.monotonic() - seconds, self.run.step - step)
+
+    def _silent(self) -> bool:
+        """Whether the listener has waited long enough to wonder; on slow machines the usual interval takes minutes."""
+        return time.monotonic() - self.heard_at >= LONGEST_SILENCE_S
 
     def _save(self) -> None:
         self.checkpoints.save(self._state(), self.run.step)

@@ -11,7 +11,7 @@ from dfkd_cli.class_modulation import Conditioning
 from dfkd_cli.generator import Generator
 from dfkd_cli.inversion import Inverted, joined
 from dfkd_cli.memory_parts import Parts
-from dfkd_cli.recipe_values import require
+from dfkd_cli.recipe_values import require, require_share
 from dfkd_cli.schedules import cosine
 from dfkd_cli.setting import Setting
 
@@ -34,7 +34,8 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         require(self, 1, "steps", "noise_size", "width")
         require(self, 2, "batch_size")  # BatchNorm statistics of one image mean nothing
-        require(self, 0, "lr", "final_lr")
+        require(self, 0, "lr")
+        require_share(self, "final_lr")
 
 
 class Synthesizer:

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from dfkd_cli.allocator import UNLIMITED, free_in_container
+
 # Twenty times 64 MB: mapped anew each time, they cost 16,384 page faults each.
 FAULTS = """
 import resource, sys, torch
@@ -27,3 +29,35 @@ def test_freed_memory_is_used_again_without_page_faults():
         for how in ("keep", "default")
     }
     assert faults["keep"] < 0.2 * faults["default"]
+
+
+MORE_THAN_FREE = """
+import resource, torch
+from dfkd_cli import allocator
+from dfkd_cli.errors import is_out_of_memory
+free = allocator._kilobytes
+allocator._kilobytes = lambda file, name: 500_000 if name == "MemAvailable" else free(file, name)
+allocator.fail_before_memory_is_used_up()
+torch.ones(60 * 2**20)
+try:
+    torch.ones(250 * 2**20)
+except (MemoryError, RuntimeError) as error:
+    print(is_out_of_memory(error))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's way with memory")
+def test_more_than_the_free_memory_is_an_error_that_can_be_caught():
+    done = subprocess.run([sys.executable, "-c", MORE_THAN_FREE], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("limit", "stat", "free"),
+    [("1000000", "file 5\nanon 400000\n", 600_000), ("3", "anon 400\n", 0), ("max", "anon 1\n", UNLIMITED)],
+)
+def test_a_container_grants_its_limit_less_what_is_used(tmp_path, limit, stat, free):
+    assert free_in_container(tmp_path) == UNLIMITED
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.stat").write_text(stat)
+    assert free_in_container(tmp_path) == free

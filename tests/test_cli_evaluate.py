@@ -128,6 +128,18 @@ def test_accuracy_gate(files, bar, code):
     assert ("--min-accuracy" in result.stderr) == (code == 5)
 
 
+def test_every_missed_gate_is_told(files, monkeypatch):
+    from dfkd_cli import evaluation
+
+    measured = evaluation.Evaluation(100, 0.5, None, 0.9, 0.5 / 0.9, 0.5)
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: measured)
+    bars = ["--min-accuracy", "0.6", "--max-drop", "0.1", "--teacher", files / "out"]
+    result = dfkd("evaluate", files / "out", "--data", files / "data", *bars)
+    assert result.exit_code == 5
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error")]
+    assert "below --min-accuracy 0.6; accuracy 0.5000 is 0.4000 below the teacher's 0.9000" in line
+
+
 @pytest.mark.parametrize(
     ("student", "teacher", "allowed", "code"),
     [(0.91, 0.93, 0.02, 0), (0.9, 0.93, 0.02, 5), (0.95, 0.93, 0.0, 0), (0.9299, 0.93, 0.0, 5)],

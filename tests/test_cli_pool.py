@@ -105,3 +105,11 @@ def test_a_pool_without_a_readable_picture_leaves_nothing_behind(teacher, tmp_pa
     assert done.exit_code == 2
     assert "none of its 1 pictures can be read" in done.output
     assert [entry.name for entry in tmp_path.iterdir()] == ["pool"]
+
+
+@pytest.mark.parametrize("measured", [".", "whatever", ".."])
+def test_a_student_is_not_measured_on_pictures_it_learns_from(teacher, pool, tmp_path, measured):
+    done = compress(teacher, tmp_path / "out", "--recipe", "unlabeled", "--pool", pool, "--eval", f"{pool}/{measured}")
+    assert done.exit_code == 2
+    assert "share pictures" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -123,7 +123,7 @@ class TestMisfits:
         [
             ({"num_classes": 5}, "--num-classes says 5 classes, but the head fc2.weight says 10"),
             ({"input_size": (3, 32, 32)}, "--input-size says 3 channels, but the stem conv1.weight says 1"),
-            ({"mean": (0.1, 0.2)}, "--mean gives 2 mean values for 1 channels"),
+            ({"mean": (0.1, 0.2)}, r"--mean gives 2 mean values for 1 channel\(s\); give 1"),
         ],
     )
     def test_flags_that_contradict_the_weights(self, tmp_path, weights, options, message):

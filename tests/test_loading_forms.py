@@ -73,6 +73,10 @@ class TestArchives:
         with pytest.raises(UsageError, match=r"--input-size CxHxW --mean M1,M2,... --std S1,S2,...$"):
             load(script(module, tmp_path / "t.pt"))
 
+    def test_statistics_of_images_up_to_255_are_refused_with_what_they_would_be(self, tmp_path, module):
+        with pytest.raises(UsageError, match=r"--mean is 73: images are in \[0, 1\].*--mean 0.2863$"):
+            load(script(module, tmp_path / "t.pt"), input_size=SIZE, mean=(73.0,), std=(90.0,))
+
     def test_export_knows_its_size(self, tmp_path, module):
         path = export(module, tmp_path / "t.pt2")
         with pytest.raises(UsageError, match=r"add --mean M1,M2,... --std S1,S2,...$"):

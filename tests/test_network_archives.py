@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dfkd_cli.errors import TeacherError
+from dfkd_cli.errors import DfkdError, TeacherError, UsageError
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward, input_gradient_reaches
 from dfkd_cli.networks.outputs import pick_logits
 
@@ -112,7 +112,7 @@ def test_output_names_the_logits(form):
 
 @pytest.mark.parametrize("form", ["traced", "exported"])
 def test_two_candidates_are_listed(form):
-    with pytest.raises(TeacherError, match=r"first \[\d+, 10\], second \[\d+, 10\].*--output"):
+    with pytest.raises(UsageError, match=r"first \[\d+, 10\], second \[\d+, 10\].*--output"):
         _archive(Small(returns="twins").eval(), form, 4)
 
 
@@ -126,8 +126,15 @@ def test_the_number_of_classes_tells_logits_from_an_embedding():
     ("returned", "output"), [((torch.zeros(2, 10),), "1"), (torch.zeros(2, 10), "0"), ("text", None), ({}, None)]
 )
 def test_outputs_that_cannot_be_used_are_refused(returned, output):
-    with pytest.raises(TeacherError, match="network returns"):
+    with pytest.raises(DfkdError, match="network returns") as refused:
         pick_logits(returned, batch=2, output=output)
+    assert isinstance(refused.value, UsageError if output else TeacherError)
+
+
+def test_what_is_called_logits_needs_no_flag():
+    returned = {"probabilities": torch.zeros(2, 10), "logits": torch.ones(2, 10), "features": torch.zeros(2, 10)}
+    assert pick_logits(returned, batch=2) is returned["logits"]
+    assert pick_logits(returned, batch=2, output="features") is returned["features"]
 
 
 def test_a_frozen_archive_keeps_its_values_and_moves():

@@ -153,3 +153,14 @@ def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint_before(tmp_path, monk
     with MetricsLog(tmp_path / "metrics.jsonl") as metrics, pytest.raises(OSError, match="full"):
         Session(run, checkpoints, Interval(steps=2), metrics, Ears(), time.monotonic()).train()
     assert checkpoints.step() == 2
+
+
+def test_a_slow_run_is_heard_of_between_its_usual_reports(tmp_path, monkeypatch):
+    _, run = make("ssd", "train.report_every=100")
+    assert len(train(run, tmp_path, Interval()).events) == 1
+    monkeypatch.setattr("dfkd_cli.session.LONGEST_SILENCE_S", 0.0)
+    _, slow = make("ssd", "train.report_every=100")
+    (tmp_path / "slow").mkdir()
+    ears = train(slow, tmp_path / "slow", Interval())
+    assert [event.step for event in ears.events if event.phase == "training"] == [*range(1, 7), 6]
+    assert equal(weights(run.setting.student), weights(slow.setting.student))

@@ -32,6 +32,8 @@ class Environment:
             if flags:
                 option.envvar = variable(*_command_words(ctx), flags[0].removeprefix("--"))
                 option.show_envvar = False  # one rule in the help is easier to read than a name at every option
+            if getattr(option, "is_flag", False):
+                option.metavar = " "  # some versions of typer write <bool>, as if a value had to follow
         return super().parse_args(ctx, args)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -118,7 +120,7 @@ def _report(failure: DfkdError) -> tuple[dict[str, Any], int]:
 
 def _usage_message(error: Any) -> str:
     """Typer's message as one line, with the nearest option and where to read on."""
-    text = " ".join(error.format_message().split()).rstrip(".")
+    text = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
     if getattr(error, "possibilities", None):
         text = f"{error.message}; did you mean {error.possibilities[0]}?"
     where = f"; see {error.ctx.command_path} --help" if error.ctx else ""

@@ -67,11 +67,11 @@ def evaluate(
     student_flags, teacher_flags = _who_gets(flags, teacher_arch, student, teacher)
     reference = None if teacher is None else (teacher, teacher_flags)
     measured = measure((student, student_flags), data, reference, arguments.device, batch_size, _note)
-    missed = _missed_gate(measured, min_accuracy, max_drop)
+    missed = _missed_gates(measured, min_accuracy, max_drop)
     if not as_json:
         _print_table(asdict(measured))
     if missed:
-        raise GateMissedError(missed, measured)
+        raise GateMissedError("; ".join(missed), measured)
     return measured if as_json else None
 
 
@@ -120,15 +120,16 @@ def _percent(share: float | None) -> str | None:
     return None if share is None else f"{100 * share:.2f} %"
 
 
-def _missed_gate(result: Evaluation, min_accuracy: float | None, max_drop: float | None) -> str | None:
-    """What is below the bar, or None."""
+def _missed_gates(result: Evaluation, min_accuracy: float | None, max_drop: float | None) -> list[str]:
+    """What is below its bar."""
+    missed = []
     if min_accuracy is not None and result.accuracy < min_accuracy - _TOLERANCE:
-        return f"accuracy {result.accuracy:.4f} is below --min-accuracy {min_accuracy:g}"
+        missed.append(f"accuracy {result.accuracy:.4f} is below --min-accuracy {min_accuracy:g}")
     if max_drop is not None and result.teacher_accuracy is not None:
         drop = result.teacher_accuracy - result.accuracy
         if drop > max_drop + _TOLERANCE:
-            return (
+            missed.append(
                 f"accuracy {result.accuracy:.4f} is {drop:.4f} below the teacher's {result.teacher_accuracy:.4f}, "
                 f"more than --max-drop {max_drop:g}"
             )
-    return None
+    return missed

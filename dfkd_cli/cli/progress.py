@@ -26,7 +26,7 @@ class PlainProgress:
 
     def __init__(self, notes: bool = True, verbose: bool = False) -> None:
         self.notes, self.verbose = notes, verbose
-        self.started = time.monotonic()
+        self.pace = _Pace()
         self.printed = float("-inf")
         self.phase = ""
         self.speed = _Speed()
@@ -53,7 +53,7 @@ class PlainProgress:
 
     def line(self, event: Event) -> str:
         """How long the rest will take, and what the event says."""
-        left = time_left(time.monotonic() - self.started, event.progress)
+        left = self.pace.time_left(event.progress)
         return f"{left} left, {describe(event, self.speed.images_per_s(event), self.verbose)}"
 
 
@@ -97,6 +97,22 @@ class LiveProgress(PlainProgress):
         self.bar.update(self.task, completed=event.progress, description=self.line(event))
 
 
+class _Pace:
+    """How long the rest takes at the pace since the first event.
+
+    What came before, loading and the earlier part of a resumed run, was of another pace.
+    """
+
+    def __init__(self) -> None:
+        self.began: tuple[float, float] | None = None  # time and progress of the first event
+
+    def time_left(self, progress: float) -> str:
+        now = time.monotonic()
+        if self.began is None or progress == self.began[1]:  # nothing counted yet: filling a buffer by steps
+            self.began = now, progress
+        return time_left(now - self.began[0], progress - self.began[1], 1.0 - progress)
+
+
 class _Speed:
     """Images per second between two events."""
 
@@ -123,9 +139,9 @@ def describe(event: Event, images_per_s: float, all_terms: bool = False) -> str:
     return ", ".join(shown)
 
 
-def time_left(elapsed: float, progress: float) -> str:
-    """The rest of a run at its speed so far, e.g. 12m05s; a question mark before anything is known."""
+def time_left(elapsed: float, progress: float, rest: float) -> str:
+    """How long the rest takes when `progress` took so long, e.g. 12m05s; a question mark before anything is known."""
     if progress <= 0.0:
-        return "?"
-    minutes, seconds = divmod(round(elapsed * (1.0 - progress) / progress), 60)
+        return "?" if rest > 0.0 else "0s"
+    minutes, seconds = divmod(round(elapsed * rest / progress), 60)
     return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"

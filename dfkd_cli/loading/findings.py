@@ -72,9 +72,8 @@ class Findings:
             return tuple(values) * channels
         if len(values) != channels:
             source = self.found[name]
-            raise UsageError(
-                f"{source} gives {len(values)} {name} values for {channels} channels; give {channels} or 1"
-            )
+            wanted = "1" if channels == 1 else f"{channels} or 1"
+            raise UsageError(f"{source} gives {len(values)} {name} values for {channels} channel(s); give {wanted}")
         return tuple(values)
 
 

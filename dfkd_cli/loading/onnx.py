@@ -17,12 +17,12 @@ from dfkd_cli.onnx_file import OnnxNetwork, open_onnx
 class OnnxClassifier(Classifier):
     """Runs in onnxruntime on the CPU, wherever the images are; without gradients."""
 
-    def __init__(self, runner: OnnxNetwork, spec: InputSpec, origin: Origin):
+    def __init__(self, runner: OnnxNetwork, spec: InputSpec, origin: Origin, parameters: int):
         super().__init__(_Runner(runner), spec, origin)
-        self.parameters_in_file = runner.parameters
+        self.parameters_in_file = parameters
 
     def parameter_count(self) -> int:
-        """Number of values in the file's graph."""
+        """Number of trained values, as the file says or as its graph holds them."""
         return self.parameters_in_file
 
 
@@ -65,7 +65,7 @@ def load_onnx(source: str, options: LoadOptions) -> OnnxClassifier:
     findings.must_agree("num_classes", classes, "the forward on noise")
     arch = facts.get("arch")
     origin = Origin(source, "ONNX", arch if isinstance(arch, str) else None, None, findings.found)
-    return OnnxClassifier(runner, findings.spec(), origin)
+    return OnnxClassifier(runner, findings.spec(), origin, runner.parameters)
 
 
 def _facts(metadata: dict[str, str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a user may say about a teacher file, and the flags that say it."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dfkd_cli.errors import UsageError
@@ -35,6 +36,16 @@ class LoadOptions:
         if self.input_size is not None and (len(self.input_size) != 3 or min(self.input_size) < 1):
             raise UsageError(f"--input-size is {self.input_size}; give three positive numbers such as 3x32x32")
         if self.mean is not None and not all(map(math.isfinite, self.mean)):
-            raise UsageError(f"--mean is {self.mean}; give finite numbers")
+            raise UsageError(f"--mean is {_listed(self.mean)}; give finite numbers")
         if self.std is not None and not all(math.isfinite(value) and value > 0 for value in self.std):
-            raise UsageError(f"--std is {self.std}; give positive finite numbers")
+            raise UsageError(f"--std is {_listed(self.std)}; give positive finite numbers")
+        if self.mean is not None and max(self.mean) > 1.0:
+            divided = _listed(round(value / 255, 4) for value in self.mean)
+            raise UsageError(
+                f"--mean is {_listed(self.mean)}: images are in [0, 1] here. If these are of images from 0 to 255, "
+                f"divide mean and std by 255: --mean {divided}"
+            )
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)

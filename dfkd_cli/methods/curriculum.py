@@ -12,7 +12,7 @@ from dfkd_cli import losses
 from dfkd_cli.inversion import Inverted, equally
 from dfkd_cli.methods.base import Batch, Counts, Needs
 from dfkd_cli.methods.generative import GenerativeMethod, GenerativeOptions
-from dfkd_cli.recipe_values import require
+from dfkd_cli.recipe_values import require, require_share
 from dfkd_cli.schedules import linear
 from dfkd_cli.self_paced import Pacing, self_paced_weight
 from dfkd_cli.setting import Setting, Terms
@@ -36,8 +36,9 @@ class CurriculumOptions(GenerativeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, 0, "adversarial_start", "ramp_begin")
-        require(self, self.ramp_begin, "ramp_end")
+        require(self, 0, "adversarial_start")
+        require_share(self, "ramp_begin")
+        require(self, self.ramp_begin, "ramp_end", at_most=1)
         require(self, 0.01, "adversarial_temperature", "lambda_start", "lambda_end", "temperature")
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from dfkd_cli.batchnorm import BatchNormForm
 from dfkd_cli.inversion import Inversion, InversionWeights, Inverted
 from dfkd_cli.methods.base import Batch, Counts, Filling, Method
-from dfkd_cli.recipe_values import require
+from dfkd_cli.recipe_values import require, require_share
 from dfkd_cli.setting import Setting, Terms
 from dfkd_cli.store import ImageStore
 from dfkd_cli.synthesis import GeneratorConfig, Synthesizer
@@ -27,7 +27,8 @@ class GenerativeOptions:
     warmup_share: float  # of the training time at most
 
     def __post_init__(self) -> None:
-        require(self, 0, "warmup_rounds", "warmup_share")
+        require(self, 0, "warmup_rounds")
+        require_share(self, "warmup_share")
 
 
 class GenerativeMethod(Method):

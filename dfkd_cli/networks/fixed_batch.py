@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from dfkd_cli.errors import TeacherError
+from dfkd_cli.errors import DfkdError, TeacherError
 from dfkd_cli.networks.base import Outputs
 
 # Below this the per-channel variance of a batch is too noisy to steer synthesis by.
@@ -34,18 +34,18 @@ def find_batch_size(
                     f"the network works at batch size {size} only, too few images for batch statistics: {HOW_TO_EXPORT}"
                 )
             return size
-    if isinstance(failure, TeacherError):
+    if isinstance(failure, DfkdError):
         raise failure
     shape = "x".join(str(length) for length in make_images(1).shape[1:])
     raise TeacherError(f"the network fails on noise of {shape}: {failure}; give its true size with --input-size CxHxW")
 
 
 @torch.no_grad()
-def _failure(call: Callable[[Tensor], Tensor], images: Tensor) -> str | TeacherError | None:
+def _failure(call: Callable[[Tensor], Tensor], images: Tensor) -> str | DfkdError | None:
     """Why `call` does not work on this batch; None when it does."""
     try:
         logits = call(images)
-    except TeacherError as error:
+    except DfkdError as error:
         return error
     except Exception as error:  # a stranger's network can raise anything
         return last_line(error)

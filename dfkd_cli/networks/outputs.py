@@ -4,36 +4,41 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from dfkd_cli.errors import TeacherError
+from dfkd_cli.errors import TeacherError, UsageError
 
 
 def pick_logits(returned: object, batch: int, output: str | None = None, num_classes: int | None = None) -> Tensor:
     """The logits in what a network returned for a batch: a tensor, or one tensor inside a tuple or a dict.
 
-    `output` names a dict key, a named tuple's field or a position ("0"). Without it the logits are the only tensor of
-    shape [batch, classes]. Raises TeacherError when there is no such tensor, or more than one.
+    `output` names a dict key, a named tuple's field or a position ("0"). Without it the logits are what is called so,
+    else the only tensor of shape [batch, classes]. Raises TeacherError when there is none, and UsageError when
+    `output` is wrong or missing.
     """
     if isinstance(returned, Tensor):
         if output is not None:
-            raise TeacherError(f"--output {output}: the network returns a single tensor; leave the flag out")
+            raise UsageError(f"--output {output}: the network returns a single tensor; leave the flag out")
         return returned
     parts = _name_parts(returned)
     if output is not None:
         if output not in parts:
-            raise TeacherError(f"--output {output}: the network returns {_describe(parts)}; name one of these")
+            raise UsageError(f"--output {output}: the network returns {_describe(parts)}; name one of these")
         return parts[output]
+    if "logits" in parts and parts["logits"].ndim == 2:
+        return parts["logits"]
     candidates = [
         part
         for part in parts.values()
         if part.ndim == 2 and part.shape[0] == batch and num_classes in (None, part.shape[1])
     ]
-    if len(candidates) != 1:
-        classes = "classes" if num_classes is None else num_classes
-        raise TeacherError(
-            f"the network returns {_describe(parts)} for {batch} images, and {len(candidates)} of these have the "
-            f"shape [{batch}, {classes}]: choose the logits with --output NAME"
-        )
-    return candidates[0]
+    if len(candidates) == 1:
+        return candidates[0]
+    classes = "classes" if num_classes is None else num_classes
+    seen = f"the network returns {_describe(parts)} for {batch} images, and"
+    if not candidates:
+        raise TeacherError(f"{seen} none of these has the shape [{batch}, {classes}] of logits")
+    raise UsageError(
+        f"{seen} {len(candidates)} of these have the shape [{batch}, {classes}]: choose the logits with --output NAME"
+    )
 
 
 def _name_parts(returned: object) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit._fuser import optimized_execution
 
-from dfkd_cli.errors import TeacherError
+from dfkd_cli.errors import DfkdError
 from dfkd_cli.networks.base import Network, NormStatistics, Outputs
 from dfkd_cli.networks.fixed_batch import find_batch_size, forward_in_pieces, last_line, observe_in_pieces
 from dfkd_cli.networks.noise import noise
@@ -86,7 +86,7 @@ class ScriptNetwork(Network):
         try:
             rewritten = evaluation_graph(self.module)
             function = tap(rewritten.graph, [])
-        except TeacherError:
+        except DfkdError:
             raise
         except Exception as error:  # a stranger's graph can be anything, and its logits are still worth having
             self.notes.append(f"only the logits can be observed: the graph cannot be rewritten ({last_line(error)})")
