@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 UNLIMITED = 2**60
+RESERVE = 2**28  # bytes
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
+_USUAL_TRIM_THRESHOLD, _USUAL_MMAP_MAX = 128 * 1024, 65536
 
 
 def keep_freed_memory() -> None:
@@ -23,6 +25,30 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, -1)
 
 
+def give_back_freed_memory() -> None:
+    """Undoes `keep_freed_memory` once memory ran out: what is kept may lie in pieces too small for what comes next."""
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
+        library.mallopt(_MMAP_MAX, _USUAL_MMAP_MAX)
+        library.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM_THRESHOLD)
+        library.malloc_trim(0)
+    _use_reserve()
+
+
+def _use_reserve() -> None:
+    """Raises the limit a little: libraries ask the system for the code they generate; kept memory is no use to them."""
+    import resource
+
+    limit, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit != resource.RLIM_INFINITY:
+        higher = limit + RESERVE
+        resource.setrlimit(
+            resource.RLIMIT_DATA, (higher if hard == resource.RLIM_INFINITY else min(higher, hard), hard)
+        )
+
+
 def fail_before_memory_is_used_up() -> None:
     """Makes an allocation beyond the memory that is free now fail, on Linux; elsewhere nothing.
 
@@ -33,7 +59,7 @@ def fail_before_memory_is_used_up() -> None:
     import resource
 
     free = min(_kilobytes(Path("/proc/meminfo"), "MemAvailable") * 1024, free_in_container(Path("/sys/fs/cgroup")))
-    wanted = free + _kilobytes(Path("/proc/self/status"), "VmData") * 1024
+    wanted = free + _kilobytes(Path("/proc/self/status"), "VmData") * 1024 - RESERVE
     limit, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if limit == resource.RLIM_INFINITY or wanted < limit:
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))

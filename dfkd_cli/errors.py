@@ -57,6 +57,10 @@ class InterruptedRunError(DfkdError):
     exit_code = 130
 
 
+# Of the CPU allocator, and of oneDNN, which says no more when its own allocation fails.
+_NO_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch, Python or the system raised this because no memory was left, on any device."""
     # By name, because importing torch only to compare classes would cost more than most failing commands. The CPU
@@ -64,4 +68,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    return bool(kinds & {"OutOfMemoryError", "MemoryError"}) or "can't allocate memory" in str(error)
+    return bool(kinds & {"OutOfMemoryError", "MemoryError"}) or any(text in str(error) for text in _NO_MEMORY)

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import torch
 
+from dfkd_cli.allocator import give_back_freed_memory
 from dfkd_cli.errors import OutOfMemoryError, is_out_of_memory
 from dfkd_cli.loading.failures import first_line
 
@@ -36,6 +37,7 @@ class Parts:
                 each = size // self.count
                 raise OutOfMemoryError(f"out of memory with {each} images at a time: {reason}; use a smaller network")
             self.count *= 2
+            give_back_freed_memory()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
 

@@ -36,7 +36,7 @@ import resource, torch
 from dfkd_cli import allocator
 from dfkd_cli.errors import is_out_of_memory
 free = allocator._kilobytes
-allocator._kilobytes = lambda file, name: 500_000 if name == "MemAvailable" else free(file, name)
+allocator._kilobytes = lambda file, name: 800_000 if name == "MemAvailable" else free(file, name)
 allocator.fail_before_memory_is_used_up()
 torch.ones(60 * 2**20)
 try:
