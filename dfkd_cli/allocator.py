@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 UNLIMITED = 2**60
-RESERVE = 2**28  # bytes
+RESERVE = 2**28  # bytes, for code that libraries generate
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 _USUAL_TRIM_THRESHOLD, _USUAL_MMAP_MAX = 128 * 1024, 65536
 
@@ -25,44 +25,49 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, -1)
 
 
-def give_back_freed_memory() -> None:
-    """Undoes `keep_freed_memory` once memory ran out: what is kept may lie in pieces too small for what comes next."""
-    if sys.platform != "linux":
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
-        library.mallopt(_MMAP_MAX, _USUAL_MMAP_MAX)
-        library.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM_THRESHOLD)
-        library.malloc_trim(0)
-    _use_reserve()
-
-
-def _use_reserve() -> None:
-    """Raises the limit a little: libraries ask the system for the code they generate; kept memory is no use to them."""
-    import resource
-
-    limit, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if limit != resource.RLIM_INFINITY:
-        higher = limit + RESERVE
-        resource.setrlimit(
-            resource.RLIMIT_DATA, (higher if hard == resource.RLIM_INFINITY else min(higher, hard), hard)
-        )
-
-
 def fail_before_memory_is_used_up() -> None:
     """Makes an allocation beyond the memory that is free now fail, on Linux; elsewhere nothing.
 
-    A failed allocation is answered by smaller batches. Linux would promise the memory and kill the process later.
+    A failed allocation is answered by smaller batches. Linux would promise the memory and kill the process later. A
+    reserve is held back until `make_room`: its size is the distance from the soft limit to the hard one.
     """
     if sys.platform != "linux":
         return
     import resource
 
     free = min(_kilobytes(Path("/proc/meminfo"), "MemAvailable") * 1024, free_in_container(Path("/sys/fs/cgroup")))
-    wanted = free + _kilobytes(Path("/proc/self/status"), "VmData") * 1024 - RESERVE
-    limit, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if limit == resource.RLIM_INFINITY or wanted < limit:
-        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+    granted = free + _kilobytes(Path("/proc/self/status"), "VmData") * 1024
+    soft, hard = _limits()
+    hard = min(hard, granted)
+    resource.setrlimit(resource.RLIMIT_DATA, (min(soft, hard - RESERVE), hard))
+
+
+def make_room() -> None:
+    """Once memory ran out: undoes `keep_freed_memory`, whose pieces may be too small for what comes next.
+
+    Opens the reserve too: libraries ask the system for the code they generate, and kept memory is no use to them.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
+        library.mallopt(_MMAP_MAX, _USUAL_MMAP_MAX)
+        library.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM_THRESHOLD)
+        library.malloc_trim(0)
+    soft, hard = _limits()
+    if soft < UNLIMITED:
+        resource.setrlimit(resource.RLIMIT_DATA, (min(soft + RESERVE, hard), hard))
+
+
+def _limits() -> tuple[int, int]:
+    """The soft and the hard limit of this process's data, in bytes."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    infinite = resource.RLIM_INFINITY
+    return UNLIMITED if soft == infinite else soft, UNLIMITED if hard == infinite else hard
 
 
 def free_in_container(folder: Path) -> int:

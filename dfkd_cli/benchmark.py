@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dfkd_cli.cost import activation_bytes, count_macs, weight_bytes
 from dfkd_cli.loading import LoadOptions, load_classifier
+from dfkd_cli.loading.sniff import is_onnx
 from dfkd_cli.onnx_file import open_onnx
 from dfkd_cli.weights_file import file_bytes
 
@@ -108,7 +109,7 @@ def _seconds(run: Callable[[Tensor], Any], images: Tensor, device: torch.device)
 
 
 def _candidate(source: str, options: LoadOptions, device: torch.device, batch_size: int) -> Candidate:
-    if Path(source).suffix == ".onnx":
+    if is_onnx(source):
         return _onnx_candidate(source, batch_size)
     network = load_classifier(source, options).to(device)
     batch = torch.rand(batch_size, *network.spec.size, device=device)

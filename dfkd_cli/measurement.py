@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from dfkd_cli import evaluation
 from dfkd_cli.classifier import Classifier
@@ -40,5 +39,4 @@ def measure(
 
 def _load(source: str, options: LoadOptions) -> Classifier:
     """What can be evaluated: what can be compressed, and ONNX files."""
-    path = Path(source)
-    return load_onnx(source, options) if path.is_file() and is_onnx(path) else load_classifier(source, options)
+    return load_onnx(source, options) if is_onnx(source) else load_classifier(source, options)

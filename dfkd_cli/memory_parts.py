@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import torch
 
-from dfkd_cli.allocator import give_back_freed_memory
+from dfkd_cli.allocator import make_room
 from dfkd_cli.errors import OutOfMemoryError, is_out_of_memory
 from dfkd_cli.loading.failures import first_line
 
@@ -37,9 +37,10 @@ class Parts:
                 each = size // self.count
                 raise OutOfMemoryError(f"out of memory with {each} images at a time: {reason}; use a smaller network")
             self.count *= 2
-            give_back_freed_memory()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
+            else:
+                make_room()
 
     def note(self, what: str) -> list[str]:
         """What the user should know, one sentence, once memory ran out: `what` happens in parts."""

@@ -83,7 +83,9 @@ def test_an_onnx_file_runs_in_onnxruntime_with_the_batch_it_takes(files, tmp_pat
     assert onnx["file_bytes"] == path.stat().st_size
     # BatchNorm may be folded into the convolutions.
     assert 0.95 < onnx["parameters"] / load_classifier(str(files / "out")).parameter_count() <= 1.0
-    path.write_bytes(b"not an ONNX file")
+    path = path.rename(tmp_path / "no extension")
+    assert measured(path)[0]["kind"] == "ONNX"
+    path.write_bytes(path.read_bytes()[:2000])
     result = dfkd("benchmark", path, *QUICK)
     assert result.exit_code == 3
     assert result.stderr.count("\n") == 1
@@ -91,7 +93,7 @@ def test_an_onnx_file_runs_in_onnxruntime_with_the_batch_it_takes(files, tmp_pat
 
 def test_the_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    (tmp_path / "student.onnx").touch()
+    (tmp_path / "student.onnx").write_bytes(bytes.fromhex("080a1207") + b"pytorch")
     result = dfkd("benchmark", tmp_path / "student.onnx", *QUICK)
     assert result.exit_code == 2
     assert "pip install 'dfkd[export]'" in result.stderr

@@ -49,12 +49,13 @@ def benchmark(
 
     from dfkd_cli.benchmark import Speeds, benchmark
     from dfkd_cli.device import resolve_device
+    from dfkd_cli.loading.sniff import is_onnx
 
     where = resolve_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
     used = torch.get_num_threads()
-    if where.type == "cuda" and any(name.endswith(".onnx") for name in networks):
+    if where.type == "cuda" and any(map(is_onnx, networks)):
         print("note: ONNX files run on the CPU", file=sys.stderr)
     speeds = benchmark(_described(networks, flags, arch or []), where, batch_size, seconds)
     if as_json:
@@ -68,9 +69,10 @@ def _described(networks: list[str], flags: LoadOptions, archs: list[str]) -> lis
     """Each network with the flags that are about it."""
     from dataclasses import replace
 
+    from dfkd_cli.loading.sniff import is_onnx
     from dfkd_cli.student import is_student
 
-    foreign = [name for name in networks if not is_student(name) and not name.endswith(".onnx")]
+    foreign = [name for name in networks if not is_student(name) and not is_onnx(name)]
     if len(archs) > 1 and len(archs) != len(foreign):
         raise UsageError(
             f"--arch is given {len(archs)} times; give it once, or for each of the {len(foreign)} networks that "

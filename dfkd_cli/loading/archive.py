@@ -1,8 +1,10 @@
 """Reads zip archives that may be damaged or hostile, and writes clean copies of them."""
 
+import contextlib
 import io
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from dfkd_cli.errors import TeacherError
@@ -12,38 +14,39 @@ _MOST_SWELLING = 50
 _ALWAYS_ALLOWED = 64 * 2**20
 
 
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive; raises TeacherError for all that reading it inside the block trips over."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise TeacherError(f"{path} is a damaged zip archive ({error}); copy or download it again") from error
+
+
 def read_archive(path: Path) -> dict[str, bytes]:
     """Every record of a zip file by name, with checksums verified.
 
     Raises TeacherError for truncated or altered records, duplicate names, encryption and absurd sizes.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_directory(path, archive)
-            return {entry.filename: archive.read(entry) for entry in archive.infolist()}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise TeacherError(f"{path} is a damaged zip archive ({error}); copy or download it again") from error
+    with _opened(path) as archive:
+        _check_directory(path, archive)
+        return {entry.filename: archive.read(entry) for entry in archive.infolist()}
 
 
 def check_archive(path: Path) -> None:
     """Like `read_archive`, for files another reader opens afterwards: checks every record, keeps none."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_directory(path, archive)
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise TeacherError(f"{path} is a damaged zip archive ({error}); copy or download it again") from error
+    with _opened(path) as archive:
+        _check_directory(path, archive)
+        broken = archive.testzip()
     if broken is not None:
         raise TeacherError(f"{path} is a damaged zip archive (bad checksum of {broken!r}); copy or download it again")
 
 
 def list_archive(path: Path) -> list[str]:
     """Names of the records; raises TeacherError when the directory of the archive cannot be read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
-        raise TeacherError(f"{path} is a damaged zip archive ({error}); copy or download it again") from error
+    with _opened(path) as archive:
+        return archive.namelist()
 
 
 def write_archive(records: dict[str, bytes]) -> io.BytesIO:

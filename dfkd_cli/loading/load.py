@@ -24,7 +24,7 @@ from dfkd_cli.loading.sniff import Form, identify
 from dfkd_cli.loading.state_dict import Checkpoint, check_finite, unwrap
 from dfkd_cli.loading.timm_name import fetch_from_hub, load_timm_name
 from dfkd_cli.loading.torch_file import read_torch_file
-from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward, ends_in_softmax
+from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward
 
 
 def load_classifier(source: str, options: LoadOptions | None = None) -> Classifier:
@@ -163,11 +163,11 @@ def _finish(
     shape = "x".join(map(str, size))
     with damaged_file(origin.source, f"a network for {shape} images ({findings.found['input_size']})"):
         network = body(module, options.output, input_size=size, num_classes=classes)
-    findings.must_agree("num_classes", check_forward(network, size), "the forward on noise")
-    probabilities = ends_in_softmax(network, size)
-    said = ("The network returns probabilities: their logarithms serve as logits.",) if probabilities else ()
+    tried = check_forward(network, size)
+    findings.must_agree("num_classes", tried.num_classes, "the forward on noise")
+    said = ("The network returns probabilities: their logarithms serve as logits.",) if tried.ends_in_softmax else ()
     origin = dataclasses.replace(origin, found=findings.found, notes=(*origin.notes, *network.notes, *said))
-    classifier = Classifier(network, findings.spec(), origin, probabilities)
+    classifier = Classifier(network, findings.spec(), origin, tried.ends_in_softmax)
     return classifier.eval().requires_grad_(False)
 
 

@@ -17,13 +17,13 @@ from dfkd_cli.onnx_file import OnnxNetwork, open_onnx
 class OnnxClassifier(Classifier):
     """Runs in onnxruntime on the CPU, wherever the images are; without gradients."""
 
-    def __init__(self, runner: OnnxNetwork, spec: InputSpec, origin: Origin, parameters: int):
+    def __init__(self, runner: OnnxNetwork, spec: InputSpec, origin: Origin):
         super().__init__(_Runner(runner), spec, origin)
-        self.parameters_in_file = parameters
+        self.runner = runner
 
     def parameter_count(self) -> int:
         """Number of trained values, as the file says or as its graph holds them."""
-        return self.parameters_in_file
+        return self.runner.parameters
 
 
 class _Runner(Network):
@@ -60,12 +60,11 @@ def load_onnx(source: str, options: LoadOptions) -> OnnxClassifier:
     findings = Findings(LoadOptions() if facts.keys() >= FLAGS.keys() else options)
     findings.must_agree("input_size", runner.input_size, "the ONNX graph's input")
     findings.offer_metadata(facts, "the ONNX file's metadata")
-    findings.require("mean", "std")
-    classes = check_forward(_Runner(runner), runner.input_size)
-    findings.must_agree("num_classes", classes, "the forward on noise")
+    tried = check_forward(_Runner(runner), runner.input_size)
+    findings.must_agree("num_classes", tried.num_classes, "the forward on noise")
     arch = facts.get("arch")
     origin = Origin(source, "ONNX", arch if isinstance(arch, str) else None, None, findings.found)
-    return OnnxClassifier(runner, findings.spec(), origin, runner.parameters)
+    return OnnxClassifier(runner, findings.spec(), origin)
 
 
 def _facts(metadata: dict[str, str]) -> dict[str, Any]:

@@ -60,8 +60,11 @@ def identify(path: Path) -> Form:
     raise TeacherError(f"{path} holds no network: it looks like {_looks_like(head)}")
 
 
-def is_onnx(path: Path) -> bool:
-    """Whether an existing file holds an ONNX network."""
+def is_onnx(source: str) -> bool:
+    """Whether `source` names a file with an ONNX network in it."""
+    path = Path(source)
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         return _starts_like_onnx(file.read(4))
 

@@ -1,7 +1,7 @@
 """A classifier's body behind one interface, whether it is eager code, TorchScript or an exported program."""
 
 from dfkd_cli.networks.base import Network, NormStatistics, Outputs
-from dfkd_cli.networks.check import check_forward, ends_in_softmax, input_gradient_reaches
+from dfkd_cli.networks.check import check_forward, input_gradient_reaches
 from dfkd_cli.networks.eager import EagerNetwork
 from dfkd_cli.networks.exported import ExportedNetwork
 from dfkd_cli.networks.script import ScriptNetwork
@@ -14,6 +14,5 @@ __all__ = [
     "Outputs",
     "ScriptNetwork",
     "check_forward",
-    "ends_in_softmax",
     "input_gradient_reaches",
 ]

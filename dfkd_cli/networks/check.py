@@ -1,6 +1,9 @@
 """The trial before any training: does the network give finite logits for images of this size?"""
 
+from typing import NamedTuple
+
 import torch
+from torch import Tensor
 
 from dfkd_cli.errors import DfkdError, TeacherError
 from dfkd_cli.networks.base import Network
@@ -11,8 +14,15 @@ BATCH = 4
 SOFTMAX_TOLERANCE = 5e-3  # half-precision files add up to 1 no better
 
 
-def check_forward(network: Network, size: tuple[int, int, int]) -> int:
-    """Number of classes of a network, after a forward on noise of size (C, H, W).
+class Tried(NamedTuple):
+    """What a forward on noise tells of a network."""
+
+    num_classes: int
+    ends_in_softmax: bool  # what it returns are probabilities: from 0 to 1, with a sum of 1 per image
+
+
+def check_forward(network: Network, size: tuple[int, int, int]) -> Tried:
+    """What a forward on noise of size (C, H, W) tells.
 
     Raises TeacherError when the forward fails, or its result is not finite or not of shape [B, K].
     """
@@ -33,7 +43,7 @@ def check_forward(network: Network, size: tuple[int, int, int]) -> int:
         )
     if not torch.isfinite(logits).all():
         raise TeacherError(f"the network's outputs on noise of {shape} are not finite: its weights are damaged")
-    return logits.shape[1]
+    return Tried(logits.shape[1], _are_probabilities(logits.float()))
 
 
 def input_gradient_reaches(network: Network, size: tuple[int, int, int]) -> bool:
@@ -42,9 +52,6 @@ def input_gradient_reaches(network: Network, size: tuple[int, int, int]) -> bool
         return network(noise(network, BATCH, size).requires_grad_()).requires_grad
 
 
-def ends_in_softmax(network: Network, size: tuple[int, int, int]) -> bool:
-    """Whether what it returns for noise of size (C, H, W) are probabilities: from 0 to 1, with a sum of 1 per image."""
-    with torch.no_grad():
-        returned = network(noise(network, BATCH, size)).float()
+def _are_probabilities(returned: Tensor) -> bool:
     within = (returned >= 0.0).all() and (returned <= 1.0).all()
     return bool(within) and bool((returned.sum(dim=1) - 1.0).abs().max() < SOFTMAX_TOLERANCE)
