@@ -12,9 +12,9 @@ import torch
 
 from benchmarks.experiment import TEACHERS
 from benchmarks.places import Places, add_arguments, places_of
-from dfkd_cli.batchnorm import DISTANCES, batchnorm_loss
 from dfkd_cli.datasets import open_dataset
 from dfkd_cli.loading import LoadOptions, load_classifier
+from dfkd_cli.synthesis.batchnorm import DISTANCES, batchnorm_loss
 
 BATCH = 128
 

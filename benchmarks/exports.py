@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.datasets import open_dataset
-from dfkd_cli.export import ExportJob, export
-from dfkd_cli.export_forms import EXPORT_FORMS
+from dfkd_cli.export.export import ExportJob, export
+from dfkd_cli.export.forms import EXPORT_FORMS
 from dfkd_cli.loading import LoadOptions, load_classifier
 
 

@@ -20,13 +20,13 @@ import torch
 
 from benchmarks.throughput import SPEC
 from dfkd_cli.device import resolve_device
-from dfkd_cli.pool import picture_files, read_pool
-from dfkd_cli.recipe import load_recipe
-from dfkd_cli.report import peak_memory_bytes
+from dfkd_cli.pool.folder import picture_files, read_pool
+from dfkd_cli.pool.selection import Selection
+from dfkd_cli.recipe.recipe import load_recipe
+from dfkd_cli.report.report import peak_memory_bytes
 from dfkd_cli.runtime import Runtime, choose_dtype
-from dfkd_cli.selection import Selection
-from dfkd_cli.setting import Setting
 from dfkd_cli.student import build_student
+from dfkd_cli.training.setting import Setting
 
 CHUNKS_OF_LIMITS = 40  # of a batch: enough to measure by
 

@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from dfkd_cli import losses
 from dfkd_cli.allocator import keep_freed_memory
 from dfkd_cli.classifier import InputSpec
-from dfkd_cli.clock import StepClock
 from dfkd_cli.device import resolve_device
-from dfkd_cli.engine import Distillation, frozen
 from dfkd_cli.methods import METHODS
-from dfkd_cli.recipe import load_recipe
+from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.runtime import Runtime, choose_dtype
-from dfkd_cli.setting import Setting
 from dfkd_cli.student import build_student
-from dfkd_cli.synthesis import Synthesizer
+from dfkd_cli.synthesis.synthesizer import Synthesizer
+from dfkd_cli.training.clock import StepClock
+from dfkd_cli.training.engine import Distillation, frozen
+from dfkd_cli.training.setting import Setting
 
 SPEC = InputSpec((3, 32, 32), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), num_classes=10)
 Step = Callable[[], object]

@@ -17,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_cli.augmentation import Augmentation
 from dfkd_cli.classifier import Classifier, InputSpec
 from dfkd_cli.datasets import LabelledImages, open_dataset
 from dfkd_cli.device import resolve_device
 from dfkd_cli.evaluation import evaluate
 from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.runtime import Runtime, choose_dtype
-from dfkd_cli.schedules import cosine, ramp
 from dfkd_cli.student import build_student
+from dfkd_cli.training.augmentation import Augmentation
+from dfkd_cli.training.schedules import cosine, ramp
 
 AUGMENTATION = Augmentation(flip=True, shift=0.125, mix=0.0)  # the usual 4 of 32 pixels
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.cost import activation_bytes, count_macs, weight_bytes
+from dfkd_cli.export.onnx_file import open_onnx
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.loading.sniff import is_onnx
-from dfkd_cli.onnx_file import open_onnx
 from dfkd_cli.weights_file import file_bytes
 
 WARM_UP = 3  # calls of each kind per network before anything counts

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.classifier import Classifier
-from dfkd_cli.confusion import Confusion
 from dfkd_cli.datasets import LabelledImages
 from dfkd_cli.errors import DfkdError, UsageError
+from dfkd_cli.report.confusion import Confusion
 
 
 @dataclass(frozen=True)

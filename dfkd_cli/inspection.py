@@ -11,7 +11,7 @@ from dfkd_cli.cost import macs_per_image
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.methods import METHODS
 from dfkd_cli.networks import EagerNetwork, input_gradient_reaches
-from dfkd_cli.recipe_list import list_recipes
+from dfkd_cli.recipe.listing import list_recipes
 from dfkd_cli.weights_file import file_bytes
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from dfkd_cli.checkpoint import Checkpoints
 from dfkd_cli.errors import DfkdError, UsageError
+from dfkd_cli.training.checkpoint import Checkpoints
 
 # Everything a run writes at the top of its folder. `--overwrite` replaces a folder only when it holds nothing else but
 # what `dfkd export` made of an earlier student there.

@@ -6,11 +6,11 @@ from statistics import median
 
 import torch
 
-from dfkd_cli.clock import Clock
 from dfkd_cli.job import Parts
 from dfkd_cli.methods import Filling, Method
-from dfkd_cli.report import peak_memory_bytes
+from dfkd_cli.report.report import peak_memory_bytes
 from dfkd_cli.run import begin
+from dfkd_cli.training.clock import Clock
 
 HALFWAY = 0.5  # of the training: what a method turns on at some moment is on by then
 REFRESH_EVERY = 2  # student steps between renewals while measuring, so that there are renewals to measure

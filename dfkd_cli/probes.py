@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_cli.classifier import InputSpec
-from dfkd_cli.samples import read_grid
+from dfkd_cli.report.samples import read_grid
 from dfkd_cli.weights_file import weights_file
 
 _COARSE = 4  # pixels per side of the large blobs in shaped noise

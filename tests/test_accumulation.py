@@ -7,10 +7,10 @@ import torch
 from test_methods import equal, make, weights
 from torch import Tensor, nn
 
-from dfkd_cli.accumulation import Accumulation, split
 from dfkd_cli.errors import OutOfMemoryError
-from dfkd_cli.inversion import Inverted
 from dfkd_cli.methods import METHODS, Batch
+from dfkd_cli.synthesis.inversion import Inverted
+from dfkd_cli.training.accumulation import Accumulation, split
 
 FULL = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_methods import make
 
-from dfkd_cli.alignment import FeatureAlignment, relative_error
+from dfkd_cli.distillation.alignment import FeatureAlignment, relative_error
 from dfkd_cli.errors import RecipeMismatchError
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dfkd_cli.augmentation import Augmentation, random_flip, random_mix, random_shift
+from dfkd_cli.training.augmentation import Augmentation, random_flip, random_mix, random_shift
 
 
 def rng(seed: int = 0) -> torch.Generator:

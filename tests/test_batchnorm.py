@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dfkd_cli.batchnorm import (
+from dfkd_cli.networks import NormStatistics
+from dfkd_cli.synthesis.batchnorm import (
     DISTANCES,
     batchnorm_loss,
     channel_moments,
@@ -11,7 +12,6 @@ from dfkd_cli.batchnorm import (
     norm_distance,
     relative_distance,
 )
-from dfkd_cli.networks import NormStatistics
 
 
 def layer_input(seed: int = 0) -> torch.Tensor:

@@ -15,8 +15,8 @@ from benchmarks import results, run, table, train_teacher
 from benchmarks.experiment import SUITES, Experiment, load_suite
 from benchmarks.places import Places
 from dfkd_cli.loading import load_classifier
-from dfkd_cli.recipe import load_recipe
-from dfkd_cli.recipe_file import shipped_recipes
+from dfkd_cli.recipe.file import shipped_recipes
+from dfkd_cli.recipe.recipe import load_recipe
 
 TINY = ("train.steps=2", "train.batch_size=8", "train.report_every=2", "options.buffer_size=8")
 TINY += ("options.warmup_rounds=1", "options.generator.batch_size=8", "options.generator.width=16")

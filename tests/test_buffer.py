@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dfkd_cli.buffer import ReplayBuffer
+from dfkd_cli.synthesis.buffer import ReplayBuffer
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dfkd_cli.candidates import Candidates, rank
+from dfkd_cli.pool.candidates import Candidates, rank
 
 
 def pool(count: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

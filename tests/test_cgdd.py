@@ -7,13 +7,13 @@ from test_methods import CLASSES, SIZE, make
 from torch import nn
 
 from dfkd_cli import losses
-from dfkd_cli.class_modulation import Conditioning
 from dfkd_cli.classifier import Classifier
 from dfkd_cli.errors import RecipeMismatchError
-from dfkd_cli.inversion import Inverted, equally
 from dfkd_cli.methods import Batch
 from dfkd_cli.methods.cgdd import Cgdd
 from dfkd_cli.networks import EagerNetwork
+from dfkd_cli.synthesis.class_modulation import Conditioning
+from dfkd_cli.synthesis.inversion import Inverted, equally
 
 
 def cgdd(*more: str) -> Cgdd:

@@ -7,7 +7,7 @@ import resource
 import pytest
 import torch
 
-from dfkd_cli.checkpoint import Checkpoints, Interval
+from dfkd_cli.training.checkpoint import Checkpoints, Interval
 
 
 def state(step: int) -> dict:

@@ -14,7 +14,7 @@ from PIL import Image
 
 import dfkd_cli.cli
 from dfkd_cli.methods import METHODS
-from dfkd_cli.recipe_list import list_recipes
+from dfkd_cli.recipe.listing import list_recipes
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 QUICK_S = 0.3

@@ -15,10 +15,10 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 import dfkd_cli.cli
-from dfkd_cli import export_forms
 from dfkd_cli.classifier import InputSpec
+from dfkd_cli.export import forms
 from dfkd_cli.loading import load_classifier
-from dfkd_cli.samples import save_grid
+from dfkd_cli.report.samples import save_grid
 from dfkd_cli.student import build_student, save_student
 
 SPEC = InputSpec((1, 16, 16), (0.3,), (0.2,), 6)
@@ -206,9 +206,9 @@ class Wrong(nn.Module):
 
 @pytest.mark.parametrize("before", [None, b"an earlier export"])
 def test_a_file_that_computes_something_else_is_an_error_and_not_kept(own, monkeypatch, before):
-    right = export_forms.EXPORT_FORMS["torchscript"]
+    right = forms.EXPORT_FORMS["torchscript"]
     wrong = right._replace(write=lambda module, *others: right.write(Wrong(module), *others))
-    monkeypatch.setitem(export_forms.EXPORT_FORMS, "torchscript", wrong)
+    monkeypatch.setitem(forms.EXPORT_FORMS, "torchscript", wrong)
     if before is not None:
         (own / "student.pt").write_bytes(before)
     listed = sorted(own.iterdir())

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from dfkd_cli.clock import BudgetClock, StepClock
-from dfkd_cli.recipe import load_recipe
+from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.run import _clock
+from dfkd_cli.training.clock import BudgetClock, StepClock
 
 
 def test_steps_count_to_one_and_no_further():

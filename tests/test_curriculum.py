@@ -5,7 +5,7 @@ import torch
 from test_methods import make
 
 from dfkd_cli import losses
-from dfkd_cli.self_paced import self_paced_weight
+from dfkd_cli.distillation.self_paced import self_paced_weight
 
 
 def refreshed(method, run, progress: float) -> dict[str, torch.Tensor]:

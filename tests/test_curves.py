@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from dfkd_cli.page.curves import POINTS, grouped, read_curves
+from dfkd_cli.report.page.curves import POINTS, grouped, read_curves
 
 
 def log(*events: tuple[str, int, dict]) -> list[str]:

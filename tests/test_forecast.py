@@ -14,7 +14,7 @@ from dfkd_cli import pace
 from dfkd_cli.forecast import SAVING_S, reckon
 from dfkd_cli.methods import METHODS, Filling
 from dfkd_cli.pace import Pace
-from dfkd_cli.recipe import load_recipe
+from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.run import SAVING_SECONDS
 
 PACE = Pace(

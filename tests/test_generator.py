@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd_cli.class_modulation import ClassModulation, Conditioning
 from dfkd_cli.classifier import InputSpec
-from dfkd_cli.generator import Generator
+from dfkd_cli.synthesis.class_modulation import ClassModulation, Conditioning
+from dfkd_cli.synthesis.generator import Generator
 
 
 def spec(size: tuple[int, int, int], classes: int = 3, mean: float = 0.5, std: float = 0.25) -> InputSpec:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dfkd_cli.interruption import SIGNALS, Interruption
+from dfkd_cli.training.interruption import SIGNALS, Interruption
 
 HANDLERS = (signal.default_int_handler, signal.SIG_DFL)
 

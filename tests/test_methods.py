@@ -9,16 +9,16 @@ import torch
 from noise_pool import noise_pool
 from torch import nn
 
-from dfkd_cli.augmentation import Augmentation
 from dfkd_cli.classifier import Classifier, InputSpec, Origin
-from dfkd_cli.clock import StepClock
-from dfkd_cli.engine import Distillation
 from dfkd_cli.errors import DfkdError
 from dfkd_cli.methods import METHODS
 from dfkd_cli.networks.eager import EagerNetwork
-from dfkd_cli.recipe import Recipe, load_recipe
+from dfkd_cli.recipe.recipe import Recipe, load_recipe
 from dfkd_cli.runtime import Runtime
-from dfkd_cli.setting import Setting
+from dfkd_cli.training.augmentation import Augmentation
+from dfkd_cli.training.clock import StepClock
+from dfkd_cli.training.engine import Distillation
+from dfkd_cli.training.setting import Setting
 
 SIZE, CLASSES = (1, 8, 8), 3
 TINY_GENERATOR = [
@@ -234,5 +234,5 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_one_line():
 
 
 def test_the_loop_knows_no_method():
-    text = Path("dfkd_cli/engine.py").read_text()
+    text = Path("dfkd_cli/training/engine.py").read_text()
     assert not any(name in text for name in (*METHODS, "Ssd"))

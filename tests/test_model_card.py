@@ -9,7 +9,7 @@ from PIL import Image
 from test_report import MEASURED, UNMEASURED
 
 from dfkd_cli.datasets import LabelledImages
-from dfkd_cli.model_card import hub_name, model_card
+from dfkd_cli.report.model_card import hub_name, model_card
 
 
 def pictures(where: str) -> LabelledImages:

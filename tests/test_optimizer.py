@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd_cli.optimizer import make_optimizer, suited_optimizer
+from dfkd_cli.training.optimizer import make_optimizer, suited_optimizer
 
 NORMALISED = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
 PLAIN = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))

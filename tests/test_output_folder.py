@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dfkd_cli.errors import DfkdError, UsageError
-from dfkd_cli.export_forms import EXPORT_FORMS
+from dfkd_cli.export.forms import EXPORT_FORMS
 from dfkd_cli.output_folder import OutputFolder, write_atomically
 
 

@@ -35,14 +35,15 @@ def run(installed: Path, code: str, tmp_path: Path) -> str:
 
 
 def test_recipes_are_found_from_any_folder(installed, tmp_path):
-    code = "import dfkd_cli.recipe as r; print(r.__file__); print(r.load_recipe('ssd', []).method)"
+    code = "import dfkd_cli.recipe.recipe as r; print(r.__file__); print(r.load_recipe('ssd', []).method)"
     file, method = run(installed, code, tmp_path).split()
     assert file.startswith(str(installed))
     assert method == "ssd"
 
 
 def test_the_template_of_the_report_travels_along(installed, tmp_path):
-    code = "from importlib.resources import files; print(files('dfkd_cli.page').joinpath('template.html').read_text())"
+    where = "files('dfkd_cli.report.page').joinpath('template.html')"
+    code = f"from importlib.resources import files; print({where}.read_text())"
     assert "$body" in run(installed, code, tmp_path)
 
 

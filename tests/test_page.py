@@ -9,12 +9,12 @@ import pytest
 import torch
 from test_report import MEASURED, UNMEASURED
 
-from dfkd_cli.confusion import Confusion
-from dfkd_cli.environment import Environment
-from dfkd_cli.page.curves import read_curves
-from dfkd_cli.page.disagreement import ALL_CLASSES, WORST_CLASSES
-from dfkd_cli.page.document import Evidence, render
-from dfkd_cli.page.plots import draw
+from dfkd_cli.report.confusion import Confusion
+from dfkd_cli.report.environment import Environment
+from dfkd_cli.report.page.curves import read_curves
+from dfkd_cli.report.page.disagreement import ALL_CLASSES, WORST_CLASSES
+from dfkd_cli.report.page.document import Evidence, render
+from dfkd_cli.report.page.plots import draw
 
 LIMIT = 3_000_000  # bytes
 VOID = {"meta", "img", "br", "hr", "input", "link", "base", "source", "embed"}

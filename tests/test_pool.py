@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dfkd_cli import pool as pool_module
 from dfkd_cli.errors import UsageError
-from dfkd_cli.pool import check_pool, picture_files, read_pool
+from dfkd_cli.pool import folder as pool_module
+from dfkd_cli.pool.folder import check_pool, picture_files, read_pool
 
 SIZE = (3, 8, 8)
 

@@ -5,7 +5,7 @@ import torch
 
 from dfkd_cli.classifier import InputSpec
 from dfkd_cli.probes import random_probe, shaped_noise, synthetic_probe
-from dfkd_cli.samples import read_grid, save_grid
+from dfkd_cli.report.samples import read_grid, save_grid
 
 
 @pytest.mark.parametrize("size", [(3, 32, 32), (1, 28, 20), (3, 64, 100)])

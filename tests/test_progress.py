@@ -4,8 +4,8 @@ import pytest
 
 from dfkd_cli.cli.arguments import parse_budget
 from dfkd_cli.cli.progress import PlainProgress, describe, time_left
-from dfkd_cli.engine import Event
 from dfkd_cli.errors import UsageError
+from dfkd_cli.training.engine import Event
 
 
 def event(step: int = 50, progress: float = 0.25, **metrics: float) -> Event:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dfkd_cli.quantities import duration, megabytes, share
+from dfkd_cli.report.quantities import duration, megabytes, share
 
 
 @pytest.mark.parametrize(

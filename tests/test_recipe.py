@@ -3,8 +3,8 @@
 import pytest
 
 from dfkd_cli.errors import UsageError
-from dfkd_cli.recipe import load_recipe
-from dfkd_cli.recipe_file import shipped_recipes
+from dfkd_cli.recipe.file import shipped_recipes
+from dfkd_cli.recipe.recipe import load_recipe
 
 
 def test_there_are_recipes():

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dfkd_cli.report import (
+from dfkd_cli.report.report import (
     ON_EVALUATION_DATA,
     ON_SYNTHETIC_IMAGES,
     ImagesReport,

@@ -18,10 +18,10 @@ from noise_pool import noise_pool
 from test_methods import TINY
 from torch import nn
 
-from dfkd_cli.checkpoint import Checkpoints
 from dfkd_cli.cli import main
 from dfkd_cli.methods import METHODS
 from dfkd_cli.output_folder import WRITTEN
+from dfkd_cli.training.checkpoint import Checkpoints
 
 STEPS = 40
 SMALL = (f"train.steps={STEPS}", "train.batch_size=8", "train.refresh_every=2", "train.report_every=7")

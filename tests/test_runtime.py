@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dfkd_cli.runtime import Runtime, choose_dtype
-from dfkd_cli.stopwatch import Stopwatch
+from dfkd_cli.training.stopwatch import Stopwatch
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dfkd_cli.schedules import cosine, linear, ramp
+from dfkd_cli.training.schedules import cosine, linear, ramp
 
 
 def test_cosine_goes_from_start_to_end():

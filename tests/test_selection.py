@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dfkd_cli.augmentation import Augmentation
 from dfkd_cli.classifier import Classifier, InputSpec, Origin
 from dfkd_cli.errors import RecipeMismatchError, UsageError
 from dfkd_cli.networks import EagerNetwork
+from dfkd_cli.pool.selected import Selected
+from dfkd_cli.pool.selection import Selection, SelectionConfig
 from dfkd_cli.runtime import Runtime
-from dfkd_cli.selected import Selected
-from dfkd_cli.selection import Selection, SelectionConfig
-from dfkd_cli.setting import Setting
+from dfkd_cli.training.augmentation import Augmentation
+from dfkd_cli.training.setting import Setting
 
 BATCH, CLASSES = 4, 3
 CONFIG = SelectionConfig("confidence", keep=10, class_cap=1.5, cache_mb=1, reading_share=0.5)

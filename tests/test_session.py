@@ -9,13 +9,13 @@ import pytest
 import torch
 from test_methods import equal, make, weights
 
-from dfkd_cli.checkpoint import Checkpoints, Interval
-from dfkd_cli.clock import BudgetClock
-from dfkd_cli.engine import Distillation, Event
 from dfkd_cli.errors import DivergedError
 from dfkd_cli.methods import METHODS
-from dfkd_cli.metrics_log import MetricsLog
-from dfkd_cli.session import Session
+from dfkd_cli.training.checkpoint import Checkpoints, Interval
+from dfkd_cli.training.clock import BudgetClock
+from dfkd_cli.training.engine import Distillation, Event
+from dfkd_cli.training.metrics_log import MetricsLog
+from dfkd_cli.training.session import Session
 
 
 class Ears:
@@ -158,7 +158,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint_before(tmp_path, monk
 def test_a_slow_run_is_heard_of_between_its_usual_reports(tmp_path, monkeypatch):
     _, run = make("ssd", "train.report_every=100")
     assert len(train(run, tmp_path, Interval()).events) == 1
-    monkeypatch.setattr("dfkd_cli.session.LONGEST_SILENCE_S", 0.0)
+    monkeypatch.setattr("dfkd_cli.training.session.LONGEST_SILENCE_S", 0.0)
     _, slow = make("ssd", "train.report_every=100")
     (tmp_path / "slow").mkdir()
     ears = train(slow, tmp_path / "slow", Interval())

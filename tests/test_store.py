@@ -2,7 +2,7 @@
 
 import torch
 
-from dfkd_cli.store import ImageStore
+from dfkd_cli.synthesis.store import ImageStore
 
 
 def images(*values: int) -> torch.Tensor:

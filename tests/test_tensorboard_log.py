@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from dfkd_cli.cli.progress import NoProgress
-from dfkd_cli.engine import Event
 from dfkd_cli.errors import UsageError
-from dfkd_cli.tensorboard_log import TensorBoardLog
+from dfkd_cli.training.engine import Event
+from dfkd_cli.training.tensorboard_log import TensorBoardLog
 
 ESCAPES = "ignore::DeprecationWarning"  # of tensorboard's own modules
 

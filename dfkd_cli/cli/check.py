@@ -19,7 +19,7 @@ def check(
     as_json: options.Json = False,
 ) -> object:
     """Check a recipe: every mistake with its line and the nearest right name. compress does the same before a run."""
-    from dfkd_cli.recipe_check import check_recipe
+    from dfkd_cli.recipe.check import check_recipe
 
     checked = check_recipe(recipe, list(overrides or []))
     if as_json:

@@ -13,7 +13,7 @@ from dfkd_cli.cli.arguments import WATCH, JobArguments, parse_seconds, taking
 from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from dfkd_cli.report import Report
+    from dfkd_cli.report.report import Report
 
 
 @taking(JobArguments)
@@ -41,8 +41,8 @@ def compress(
         job = arguments.job(folder)
 
         from dfkd_cli import run
-        from dfkd_cli.checkpoint import Interval
-        from dfkd_cli.tensorboard_log import TensorBoardLog
+        from dfkd_cli.training.checkpoint import Interval
+        from dfkd_cli.training.tensorboard_log import TensorBoardLog
 
         job = replace(job, overwrite=overwrite, resume=resume is not None, checkpoint_every=Interval(*interval))
         with TensorBoardLog(tensorboard, progress) if tensorboard else nullcontext(progress) as listener:

@@ -11,7 +11,7 @@ import typer
 from dfkd_cli.cli import options
 
 if TYPE_CHECKING:
-    from dfkd_cli.export import ExportReport
+    from dfkd_cli.export.export import ExportReport
 
 
 def export(
@@ -49,7 +49,7 @@ def export(
     """
     load = options.load_options(arch, num_classes, input_size, mean, std, output, trust_pickle)
 
-    from dfkd_cli.export import ExportJob, export
+    from dfkd_cli.export.export import ExportJob, export
 
     report = export(ExportJob(network, load, to, out, overwrite, dynamic_batch, with_preprocessing))
     for note in report.notes:

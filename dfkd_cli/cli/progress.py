@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
-    from dfkd_cli.engine import Event
+    from dfkd_cli.training.engine import Event
 
 Kind = Literal["auto", "bar", "text", "none"]
 SHOWN = ("loss", "agreement", "synthesis/bn", "synthesis/hit_rate")  # of an event's metrics

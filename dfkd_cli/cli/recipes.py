@@ -13,7 +13,7 @@ from dfkd_cli.cli.arguments import Overrides
 from dfkd_cli.cli.completion import complete_recipe
 
 if TYPE_CHECKING:
-    from dfkd_cli.recipe_list import RecipeEntry, RecipeList
+    from dfkd_cli.recipe.listing import RecipeEntry, RecipeList
 
 recipes = typer.Typer(cls=CommandGroup, invoke_without_command=True)
 NEEDS = {
@@ -33,7 +33,7 @@ def list_all(ctx: typer.Context, as_json: options.Json = False) -> object:
     if ctx.invoked_subcommand is not None:
         return None
 
-    from dfkd_cli.recipe_list import list_recipes
+    from dfkd_cli.recipe.listing import list_recipes
 
     listed = list_recipes()
     if as_json:
@@ -52,10 +52,10 @@ def show(
     as_json: options.Json = False,
 ) -> object:
     """Print a recipe as it is written, or with --resolved or --set as a run would use it."""
-    from dfkd_cli.recipe_list import show_recipe
+    from dfkd_cli.recipe.listing import show_recipe
 
     if resolved or overrides:
-        from dfkd_cli.recipe import load_recipe
+        from dfkd_cli.recipe.recipe import load_recipe
 
         text = load_recipe(name, list(overrides or [])).to_yaml()
         shown = show_recipe(name, text)
@@ -74,7 +74,7 @@ def copy(
     as_json: options.Json = False,
 ) -> object:
     """Copy a recipe into a file of your own, comments included, for `--recipe FILE`."""
-    from dfkd_cli.recipe_list import copy_recipe
+    from dfkd_cli.recipe.listing import copy_recipe
 
     copied = copy_recipe(name, to)
     if as_json:

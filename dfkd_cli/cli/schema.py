@@ -9,21 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from dfkd_cli.errors import UsageError
-from dfkd_cli.recipe_values import did_you_mean
+from dfkd_cli.recipe.values import did_you_mean
 
 # Command -> module and dataclass of its document. By name, since most of the modules import torch.
 DOCUMENTS = {
     "benchmark": ("dfkd_cli.benchmark", "Speeds"),
-    "check": ("dfkd_cli.recipe_check", "Checked"),
-    "compress": ("dfkd_cli.report", "Report"),
+    "check": ("dfkd_cli.recipe.check", "Checked"),
+    "compress": ("dfkd_cli.report.report", "Report"),
     "evaluate": ("dfkd_cli.measurement", "Measured"),
-    "export": ("dfkd_cli.export", "ExportReport"),
+    "export": ("dfkd_cli.export.export", "ExportReport"),
     "inspect": ("dfkd_cli.inspection", "Inspection"),
     "models": ("dfkd_cli.student_list", "Students"),
     "plan": ("dfkd_cli.forecast", "Forecast"),
-    "recipes": ("dfkd_cli.recipe_list", "RecipeList"),
-    "recipes copy": ("dfkd_cli.recipe_list", "CopiedRecipe"),
-    "recipes show": ("dfkd_cli.recipe_list", "ShownRecipe"),
+    "recipes": ("dfkd_cli.recipe.listing", "RecipeList"),
+    "recipes copy": ("dfkd_cli.recipe.listing", "CopiedRecipe"),
+    "recipes show": ("dfkd_cli.recipe.listing", "ShownRecipe"),
 }
 
 

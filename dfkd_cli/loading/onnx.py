@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.classifier import Classifier, InputSpec, Origin
+from dfkd_cli.export.onnx_file import OnnxNetwork, open_onnx
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.options import FLAGS, LoadOptions
 from dfkd_cli.networks import Network, NormStatistics, Outputs, check_forward
-from dfkd_cli.onnx_file import OnnxNetwork, open_onnx
 
 
 class OnnxClassifier(Classifier):

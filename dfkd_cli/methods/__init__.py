@@ -10,7 +10,7 @@ from dfkd_cli.methods.csd import Csd
 from dfkd_cli.methods.curriculum import Curriculum
 from dfkd_cli.methods.ssd import Ssd
 from dfkd_cli.methods.unlabeled import Unlabeled
-from dfkd_cli.pool import check_pool
+from dfkd_cli.pool.folder import check_pool
 
 METHODS: dict[str, type[Method]] = {
     "ssd": Ssd,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_cli.classifier import Classifier
-from dfkd_cli.setting import Setting, Terms
+from dfkd_cli.training.setting import Setting, Terms
 
 
 class Batch(NamedTuple):

@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_cli import losses
-from dfkd_cli.attention import AttentionForm, attention_transfer, match_stages
+from dfkd_cli.distillation.attention import AttentionForm, attention_transfer, match_stages
 from dfkd_cli.errors import RecipeMismatchError
-from dfkd_cli.inversion import Inverted
 from dfkd_cli.methods.base import Batch, Needs
 from dfkd_cli.methods.generative import GenerativeOptions, StoringMethod
-from dfkd_cli.recipe_values import require
-from dfkd_cli.setting import Setting, Terms
-from dfkd_cli.store import ImageStore
+from dfkd_cli.recipe.values import require
+from dfkd_cli.synthesis.inversion import Inverted
+from dfkd_cli.synthesis.store import ImageStore
+from dfkd_cli.training.setting import Setting, Terms
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from dfkd_cli import losses
-from dfkd_cli.alignment import FeatureAlignment
-from dfkd_cli.inversion import Inverted, equally
+from dfkd_cli.distillation.alignment import FeatureAlignment
+from dfkd_cli.distillation.rotation_task import RotationConfig, RotationTask
 from dfkd_cli.methods.base import Batch, Needs
 from dfkd_cli.methods.generative import GenerativeOptions, StoringMethod
-from dfkd_cli.recipe_values import require
-from dfkd_cli.rotation_task import RotationConfig, RotationTask
-from dfkd_cli.setting import Setting, Terms
-from dfkd_cli.store import ImageStore
+from dfkd_cli.recipe.values import require
+from dfkd_cli.synthesis.inversion import Inverted, equally
+from dfkd_cli.synthesis.store import ImageStore
+from dfkd_cli.training.setting import Setting, Terms
 
 
 @dataclass(frozen=True)

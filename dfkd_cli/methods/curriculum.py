@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from dfkd_cli import losses
-from dfkd_cli.inversion import Inverted, equally
+from dfkd_cli.distillation.self_paced import Pacing, self_paced_weight
 from dfkd_cli.methods.base import Batch, Counts, Needs
 from dfkd_cli.methods.generative import GenerativeMethod, GenerativeOptions
-from dfkd_cli.recipe_values import require, require_share
-from dfkd_cli.schedules import linear
-from dfkd_cli.self_paced import Pacing, self_paced_weight
-from dfkd_cli.setting import Setting, Terms
+from dfkd_cli.recipe.values import require, require_share
+from dfkd_cli.synthesis.inversion import Inverted, equally
+from dfkd_cli.training.schedules import linear
+from dfkd_cli.training.setting import Setting, Terms
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
-from dfkd_cli.batchnorm import BatchNormForm
-from dfkd_cli.inversion import Inversion, InversionWeights, Inverted
 from dfkd_cli.methods.base import Batch, Counts, Filling, Method
-from dfkd_cli.recipe_values import require, require_share
-from dfkd_cli.setting import Setting, Terms
-from dfkd_cli.store import ImageStore
-from dfkd_cli.synthesis import GeneratorConfig, Synthesizer
+from dfkd_cli.recipe.values import require, require_share
+from dfkd_cli.synthesis.batchnorm import BatchNormForm
+from dfkd_cli.synthesis.inversion import Inversion, InversionWeights, Inverted
+from dfkd_cli.synthesis.store import ImageStore
+from dfkd_cli.synthesis.synthesizer import GeneratorConfig, Synthesizer
+from dfkd_cli.training.setting import Setting, Terms
 
 
 @dataclass(frozen=True)

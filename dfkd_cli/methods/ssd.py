@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dfkd_cli import losses
-from dfkd_cli.buffer import Eviction, ReplayBuffer
-from dfkd_cli.inversion import Inverted
 from dfkd_cli.methods.base import Batch, Filling, Needs
 from dfkd_cli.methods.generative import GenerativeOptions, StoringMethod
-from dfkd_cli.recipe_values import require
-from dfkd_cli.setting import Setting, Terms
+from dfkd_cli.recipe.values import require
+from dfkd_cli.synthesis.buffer import Eviction, ReplayBuffer
+from dfkd_cli.synthesis.inversion import Inverted
+from dfkd_cli.training.setting import Setting, Terms
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_cli import losses
-from dfkd_cli.embedding_loss import EmbeddingLoss, EmbeddingWeights
+from dfkd_cli.distillation.embedding_loss import EmbeddingLoss, EmbeddingWeights
 from dfkd_cli.errors import UsageError
 from dfkd_cli.methods.base import Batch, Counts, Filling, Method, Needs
-from dfkd_cli.recipe_values import require
-from dfkd_cli.selected import Selected
-from dfkd_cli.selection import Selection, SelectionConfig
-from dfkd_cli.setting import Setting, Terms
+from dfkd_cli.pool.selected import Selected
+from dfkd_cli.pool.selection import Selection, SelectionConfig
+from dfkd_cli.recipe.values import require
+from dfkd_cli.training.setting import Setting, Terms
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""What a student learns from a teacher's embedding: explicitly its direction, implicitly the relations of a batch."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dfkd_cli import losses
+from dfkd_cli.distillation.projection import make_projection
+from dfkd_cli.recipe.values import require, require_share
+from dfkd_cli.training.schedules import ramp
+from dfkd_cli.training.setting import Features, Setting, Terms
+
+
+@dataclass(frozen=True)
+class EmbeddingWeights:
+    """The weight of each term; 0 switches it off."""
+
+    explicit: float  # direction of the projected embedding
+    distance: float  # implicit: distances between the images of a batch
+    angle: float  # implicit: angles between them
+    relation_images: int  # of a batch that are related to each other: angles cost the cube of it
+    relation_warmup: float  # share of the training in which the implicit terms grow from 0
+
+    def __post_init__(self) -> None:
+        require(self, 0, "explicit", "distance", "angle")
+        require_share(self, "relation_warmup")
+        require(self, 3, "relation_images")  # an angle has three corners
+
+
+class EmbeddingLoss:
+    """The weighted terms for one teacher and student; `projection` is trained along, None where nothing can be seen."""
+
+    def __init__(self, setting: Setting, weights: EmbeddingWeights):
+        self.weights = weights
+        self.projection = make_projection(setting.student, setting.teacher)
+
+    def __call__(self, student: Features, teacher: Features, progress: float) -> Terms:
+        """`explicit`, `distance` and `angle` of the same batch in both networks, those that have a weight."""
+        if self.projection is None or student.embedding is None or teacher.embedding is None:
+            return {}
+        terms: Terms = {}
+        if self.weights.explicit:
+            projected = self.projection(student.embedding.float())
+            terms["explicit"] = self.weights.explicit * losses.cosine_distance(projected, teacher.embedding).mean()
+        if self.weights.distance or self.weights.angle:
+            terms |= self._relations(student.embedding, teacher.embedding, progress)
+        return terms
+
+    def _relations(self, student: Tensor, teacher: Tensor, progress: float) -> Terms:
+        related = slice(self.weights.relation_images)  # a batch is drawn at random, and so is its beginning
+        distance, angle = losses.relations(student[related], teacher[related])
+        grown = ramp(progress, self.weights.relation_warmup)
+        terms = {"distance": (self.weights.distance, distance), "angle": (self.weights.angle, angle)}
+        return {name: grown * weight * value for name, (weight, value) in terms.items() if weight}

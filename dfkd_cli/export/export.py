@@ -1,0 +1,185 @@
+"""A network as a file that other programs run, compared with the network itself before it is kept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_cli import __version__
+from dfkd_cli.classifier import Classifier, InputSpec
+from dfkd_cli.errors import DfkdError, UsageError
+from dfkd_cli.export.forms import EXPORT_FORMS, FormName
+from dfkd_cli.loading import LoadOptions, load_classifier
+from dfkd_cli.loading.failures import first_line
+from dfkd_cli.networks import EagerNetwork, ScriptNetwork
+from dfkd_cli.output_folder import write_atomically
+from dfkd_cli.probes import Probe, random_probe, synthetic_probe
+from dfkd_cli.weights_file import weights_file
+
+TOLERANCE = 1e-4  # of the largest logit: other kernels round differently, other weights differ by far more
+COMPARED_IMAGES = 64
+MIXED_BATCHES = (1, 3)  # sizes that a file with a dynamic batch is tried on, besides the rest at once
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """What the user asked for."""
+
+    source: str
+    load: LoadOptions
+    to: FormName
+    out: Path | None  # None: beside the source, under its name
+    overwrite: bool
+    dynamic_batch: bool
+    with_preprocessing: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The exported file against PyTorch on some images."""
+
+    images: str  # what they are
+    count: int
+    largest_difference: float  # between two logits
+    largest_logit: float
+    same_top1: int  # images for which both name the same class
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written; the fields are those of `dfkd export --json`."""
+
+    path: str
+    form: FormName
+    file_bytes: int
+    input_shape: tuple[str | int, ...]
+    num_classes: int
+    preprocessing: bool  # whether the file takes images in [0, 1]; else they must be normalised with mean and std
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+
+
+def export(job: ExportJob) -> ExportReport:
+    """Writes `job.source` as a file of the form asked for.
+
+    Raises UsageError when that cannot be asked, and DfkdError when the file would not compute what the network does:
+    nothing is written then.
+    """
+    form = EXPORT_FORMS[job.to]
+    path = job.out or _default_path(job.source, form.suffix)
+    check_place(path, job)
+    form.require()
+    classifier = load_classifier(job.source, job.load)
+    classifier.ends_in_softmax = False  # the file returns what the network returns
+    module = _exported_module(classifier, job)
+    example = random_probe(classifier.spec, 2 if job.dynamic_batch else 1).images
+    try:
+        content = form.write(module, example, job.dynamic_batch, facts(classifier, job.with_preprocessing))
+        run = form.open(content)
+    except Exception as error:  # exporters fail in any way on somebody's network
+        raise DfkdError(f"{job.source} cannot be exported as {job.to}: {first_line(error)}{_hint(job)}") from error
+    probes = (
+        random_probe(classifier.spec, COMPARED_IMAGES),
+        synthetic_probe(job.source, classifier.spec, COMPARED_IMAGES),
+    )
+    comparisons = tuple(compare(classifier, run, probe, job) for probe in probes)
+    _write(path, content)
+    spec = classifier.spec
+    return ExportReport(
+        path=str(path),
+        form=job.to,
+        file_bytes=len(content),
+        input_shape=("batch" if job.dynamic_batch else 1, *spec.size),
+        num_classes=spec.num_classes,
+        preprocessing=job.with_preprocessing,
+        mean=spec.mean,
+        std=spec.std,
+        comparisons=comparisons,
+        notes=classifier.origin.notes,
+    )
+
+
+def facts(classifier: Classifier, with_preprocessing: bool) -> dict[str, Any]:
+    """What the file says of itself. Mean and std are those its caller still has to apply: 0 and 1 if it does so."""
+    spec: InputSpec = classifier.spec
+    channels = spec.size[0]
+    return {
+        "version": __version__,
+        "arch": classifier.origin.arch,
+        "parameters": classifier.parameter_count(),
+        "num_classes": spec.num_classes,
+        "input_size": list(spec.size),
+        "mean": [0.0] * channels if with_preprocessing else list(spec.mean),
+        "std": [1.0] * channels if with_preprocessing else list(spec.std),
+        "source_sha256": classifier.origin.sha256,
+    }
+
+
+def compare(classifier: Classifier, run: Callable[[Tensor], Tensor], probe: Probe, job: ExportJob) -> Comparison:
+    """Both on the same images. Raises DfkdError when the logits differ by more than rounding."""
+    inputs = probe.images if job.with_preprocessing else (probe.images - classifier.mean) / classifier.std
+    sizes = (*MIXED_BATCHES, len(inputs) - sum(MIXED_BATCHES)) if job.dynamic_batch else (1,) * len(inputs)
+    with torch.no_grad():
+        expected = classifier(probe.images)
+        try:
+            logits = torch.cat([run(piece.contiguous()) for piece in inputs.split([s for s in sizes if s > 0])])
+        except Exception as error:  # whatever its runtime raises
+            raise DfkdError(f"the exported {job.to} file fails: {first_line(error)}{_hint(job)}") from error
+    largest = float(expected.abs().max())
+    difference = float((logits - expected).abs().max()) if logits.shape == expected.shape else float("nan")
+    if not difference <= TOLERANCE * largest:  # also when it is not a number
+        raise DfkdError(
+            f"the exported {job.to} file computes something else than the network: on {probe.name} logits up to "
+            f"{largest:.3g} differ by {difference:.3g}; nothing was written"
+        )
+    same = int((logits.argmax(dim=1) == expected.argmax(dim=1)).sum())
+    return Comparison(probe.name, len(inputs), difference, largest, same)
+
+
+def check_place(path: Path, job: ExportJob) -> None:
+    """Raises UsageError when no file can be written there, when it is the network itself, or holds something else."""
+    weights = weights_file(job.source)
+    if weights is not None and path.resolve() == weights.resolve():
+        raise UsageError(f"{path} is the network itself; name another file with --out")
+    if path.is_dir():
+        raise UsageError(f"--out {path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"--out {path}: there is no folder {path.parent}")
+    if path.exists() and not job.overwrite:
+        raise UsageError(f"{path} exists; use --overwrite or another --out")
+
+
+def _default_path(source: str, suffix: str) -> Path:
+    weights = weights_file(source)
+    return weights.with_suffix(suffix) if weights else Path(source.rpartition(":")[2].rpartition("/")[2] + suffix)
+
+
+def _exported_module(classifier: Classifier, job: ExportJob) -> nn.Module:
+    """What is written: images or normalised images -> logits."""
+    network = classifier.network
+    if isinstance(network, ScriptNetwork):
+        if job.to != "torchscript":
+            raise UsageError(
+                f"{job.source} is TorchScript, which can only be written as torchscript again; "
+                "export the checkpoint it was made from"
+            )
+        # ScriptNetwork runs a rewritten graph, which cannot be saved; the archive's own module can.
+        network = EagerNetwork(network.module, job.load.output, num_classes=classifier.spec.num_classes)
+        classifier = Classifier(network, classifier.spec, classifier.origin).eval()
+    return classifier if job.with_preprocessing else network
+
+
+def _hint(job: ExportJob) -> str:
+    return "; try without --dynamic-batch" if job.dynamic_batch else ""
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise DfkdError(f"cannot write {path}: {error.strerror}; nothing was written") from error
