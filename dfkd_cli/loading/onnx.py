@@ -27,11 +27,13 @@ class OnnxClassifier(Classifier):
 
 
 class _Runner(Network):
-    compilable = False
-
     def __init__(self, runner: OnnxNetwork):
         super().__init__()
         self.runner = runner
+
+    @property
+    def compilable(self) -> bool:
+        return False
 
     @property
     def norm_statistics(self) -> tuple[NormStatistics, ...]:

@@ -25,7 +25,14 @@ class Outputs(NamedTuple):
 class Network(nn.Module, ABC):
     """A frozen or trainable body: normalised images [B, C, H, W] -> logits [B, K]."""
 
-    compilable: bool = True  # whether torch.compile can see inside
+    def make_compilable(self, batch_size: int) -> str | None:
+        """Lets torch.compile see into forwards of this many images, on the device of now; why it cannot, if so."""
+        return None
+
+    @property
+    def compilable(self) -> bool:
+        """Whether torch.compile can see inside."""
+        return True
 
     @property
     @abstractmethod

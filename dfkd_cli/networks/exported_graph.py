@@ -43,7 +43,9 @@ MULTIPLICATIONS: dict[object, tuple[str, int]] = {
     aten.addmm.default: ("linear", 1),
     aten.matmul.default: ("linear", 0),
     aten.mm.default: ("linear", 0),
+    aten.conv1d.default: ("conv", 0),
     aten.conv2d.default: ("conv", 0),
+    aten.conv3d.default: ("conv", 0),
     aten.conv2d.padding: ("conv", 0),
     aten.convolution.default: ("conv", 0),
 }
@@ -88,6 +90,7 @@ def evaluation_module(program: ExportedProgram) -> tuple[fx.GraphModule, list[st
     notes = [TRAINING_MODE_NOTE] if _switch_to_evaluation(graph) else []
     if any(isinstance(node.target, torch._ops.HigherOrderOperator) for node in graph.nodes):
         notes.append("some of the network's layers are inside control flow or no_grad blocks and cannot be observed")
+    _let_autocast_see_convolutions(graph)
     _follow_device(graph)
     return fx.GraphModule(unlifted, graph), notes
 
@@ -120,6 +123,18 @@ def _switch_to_evaluation(graph: fx.Graph) -> bool:
             was_on |= bool(node.args[flag])
             node.update_arg(flag, False)
     return was_on
+
+
+def _let_autocast_see_convolutions(graph: fx.Graph) -> None:
+    """Names convolutions by their dimensions: on a CPU autocast leaves the general operator in single precision."""
+    named = {1: aten.conv1d.default, 2: aten.conv2d.default, 3: aten.conv3d.default}
+    for node in graph.nodes:
+        if node.target is not aten.convolution.default:
+            continue
+        inputs, weight, bias, stride, padding, dilation, transposed, _, groups = node.args
+        if not transposed:
+            node.target = named[len(stride)]
+            node.args = (inputs, weight, bias, stride, padding, dilation, groups)
 
 
 def _follow_device(graph: fx.Graph) -> None:

@@ -13,6 +13,7 @@ from dfkd_cli.networks.fixed_batch import find_batch_size, forward_in_pieces, la
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.norm_layers import NormLayers
 from dfkd_cli.networks.outputs import pick_logits
+from dfkd_cli.networks.recording import Recording, record
 from dfkd_cli.networks.script_evaluation import ScriptGraph, evaluation_graph
 from dfkd_cli.networks.script_graph import (
     MULTIPLICATIONS,
@@ -35,8 +36,6 @@ class ScriptNetwork(Network):
     up to it. `notes` says in one sentence each what a user should know.
     """
 
-    compilable = False
-
     def __init__(
         self,
         module: torch.jit.ScriptModule,
@@ -51,12 +50,14 @@ class ScriptNetwork(Network):
         for parameter in module.parameters():  # ScriptModules have no requires_grad_ of their own
             parameter.requires_grad_(False)
         self.notes: list[str] = []
+        self._input_size = input_size
         self._output = output
         self._num_classes = num_classes
         self._constants: list[str] = []
         self._forward: Callable | None = None
         self._observe: Callable | None = None
         self._norm_layers = NormLayers(self, [])
+        self._recording: Recording | None = None
 
         rewritten = self._rewrite()
         self.float()  # images are single precision, archives may be half or double
@@ -68,7 +69,7 @@ class ScriptNetwork(Network):
     @property
     def norm_statistics(self) -> tuple[NormStatistics, ...]:
         """Running statistics per BatchNorm call; empty when there is none, or when `freeze` has folded them away."""
-        return self._norm_layers.read()
+        return self._norm_layers.read() if self._recording is None else self._recording.norm_statistics
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits [B, K] of normalised images [B, C, H, W]."""
@@ -77,6 +78,20 @@ class ScriptNetwork(Network):
     def observe(self, inputs: Tensor) -> Outputs:
         """The same forward, with everything in `Outputs`."""
         return observe_in_pieces(self._outputs, inputs, self.batch_size)
+
+    def make_compilable(self, batch_size: int) -> str | None:
+        """Records what the archive does with this many images; returns why it cannot, if so."""
+        images = noise(self, self.batch_size or batch_size, self._input_size)
+        try:
+            self._recording = record(self._logits, self._outputs, self.norm_statistics, images)
+        except Exception as error:  # a stranger's graph can be anything
+            return last_line(error)
+        return None
+
+    @property
+    def compilable(self) -> bool:
+        """Whether there is a recording; batches of another size than it is of run as TorchScript."""
+        return self._recording is not None
 
     def train(self, mode: bool = True) -> "ScriptNetwork":
         """Stays in evaluation mode, whatever is asked: an archive is a teacher."""
@@ -139,6 +154,8 @@ class ScriptNetwork(Network):
         return norms, statistics, trail
 
     def _logits(self, inputs: Tensor) -> Tensor:
+        if self._recording is not None and inputs.shape == self._recording.shape:
+            return self._recording.logits(inputs)
         if self._forward is None:
             returned = self.module(inputs)
         else:
@@ -146,6 +163,8 @@ class ScriptNetwork(Network):
         return pick_logits(returned, inputs.shape[0], self._output, self._num_classes)
 
     def _outputs(self, inputs: Tensor) -> Outputs:
+        if self._recording is not None and inputs.shape == self._recording.shape:
+            return self._recording.outputs(inputs)
         if self._observe is None:
             return Outputs(self._logits(inputs), (), None, ())
         returned, norm_inputs, classifier, *stages = self._run(self._observe, inputs)

@@ -1,7 +1,7 @@
 """A copy of a TorchScript forward graph with every layer inlined and in evaluation mode."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,7 @@ def evaluation_graph(module: torch.jit.ScriptModule) -> ScriptGraph:
     notes = [TRAINING_MODE_NOTE] if _switch_to_evaluation(graph) else []
     if any(node.kind() in ("prim::CallMethod", "prim::CallFunction", "prim::fork") for node in walk(graph)):
         notes.append("some of the network's layers are called through an interface and cannot be observed")
+    _let_autocast_see_convolutions(graph)
     _follow_device(graph)
     constants = _constants_to_inputs(graph)
     graph.lint()
@@ -121,6 +122,29 @@ def _switch_to_evaluation(graph: Graph) -> bool:
             off = graph.insertConstant(False)
         node.replaceInput(flag, off)
     return was_on
+
+
+def _let_autocast_see_convolutions(graph: Graph) -> None:
+    """Names the convolutions of a trace by their dimensions: on a CPU autocast leaves the general operator alone."""
+    for node in [node for node in walk(graph) if node.kind() == "aten::_convolution"]:
+        inputs, weight, bias, stride, padding, dilation, transposed, _, groups = list(node.inputs())[:9]
+        dimensions = _length(stride.node())
+        if transposed.node().kind() != "prim::Constant" or transposed.toIValue() or dimensions not in (1, 2, 3):
+            continue
+        arguments = [inputs, weight, bias, stride, padding, dilation, groups]
+        named = graph.create(f"aten::conv{dimensions}d", arguments, 1)
+        named.output().setType(node.output().type())
+        named.insertBefore(node)
+        node.output().replaceAllUsesWith(named.output())
+        node.destroy()
+
+
+def _length(node: Node) -> int | None:
+    """How many numbers a list in the graph holds; None when it is not written down there."""
+    if node.kind() == "prim::ListConstruct":
+        return node.inputsSize()
+    written: Any = node.output().toIValue() if node.kind() == "prim::Constant" else None
+    return len(written) if isinstance(written, list) else None
 
 
 def _follow_device(graph: Graph) -> None:

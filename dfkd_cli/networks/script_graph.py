@@ -25,7 +25,9 @@ MULTIPLICATIONS = {
     "aten::addmm": ("linear", 1),
     "aten::matmul": ("linear", 0),
     "aten::mm": ("linear", 0),
+    "aten::conv1d": ("conv", 0),
     "aten::conv2d": ("conv", 0),
+    "aten::conv3d": ("conv", 0),
     "aten::convolution": ("conv", 0),
     "aten::_convolution": ("conv", 0),
 }

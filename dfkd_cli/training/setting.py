@@ -40,6 +40,8 @@ class Setting:
         self.batch_size, self.augmentation = batch_size, augmentation
         self.runtime, self.rng = runtime, rng
         self.pool = pool  # the user's folder of unlabelled pictures, for methods that need one
+        if runtime.compiles and (reason := teacher.network.make_compilable(batch_size)) is not None:
+            runtime.notes.append(f"the teacher is not compiled, which costs speed only: {reason}")
         self.teacher_forward = runtime.compile(teacher) if teacher.network.compilable else teacher
         self.student_forward = runtime.compile(student)
         self.teacher_features = (
