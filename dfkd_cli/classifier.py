@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_cli.networks import Network, NormStatistics, Outputs
-
-SMALLEST_PROBABILITY = 1e-30  # below it a softmax in float32 may have ended in 0
+from dfkd_cli.networks.returned import Returned, to_logits
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,10 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Network, spec: InputSpec, origin: Origin, ends_in_softmax: bool = False):
-        """A network that `ends_in_softmax` returns probabilities; their logarithms are its logits."""
+    def __init__(self, network: Network, spec: InputSpec, origin: Origin, returned: Returned = "logits"):
+        """`returned` is what the network's own outputs are; a classifier's are logits always."""
         super().__init__()
-        self.ends_in_softmax = ends_in_softmax
+        self.returned: Returned = returned
         self.network = network
         self.spec = spec
         self.origin = origin
@@ -55,16 +54,12 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, K] of images [B, C, H, W] in [0, 1]."""
-        return self._logits(self.network((images - self.mean) / self.std))
+        return to_logits(self.network((images - self.mean) / self.std), self.returned)
 
     def observe(self, images: Tensor) -> Outputs:
         """Logits with BatchNorm inputs, embedding and stage features, of images [B, C, H, W] in [0, 1]."""
         seen = self.network.observe((images - self.mean) / self.std)
-        return seen._replace(logits=self._logits(seen.logits))
-
-    def _logits(self, returned: Tensor) -> Tensor:
-        # Up to a constant per image, which no softmax sees, this undoes a softmax.
-        return returned.float().clamp_min(SMALLEST_PROBABILITY).log() if self.ends_in_softmax else returned
+        return seen._replace(logits=to_logits(seen.logits, self.returned))
 
     def parameter_count(self) -> int:
         """Number of trained values: parameters, without running statistics."""

@@ -1,47 +1,26 @@
 """`dfkd compress` as a user meets it: its files, its exit codes, and nothing written after a failure."""
 
 import json
+import shlex
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 import safetensors
 import timm
 import torch
+from command_line import LOOK, TINY_RUN, save_teacher
 from PIL import Image
 from torch import nn
 
 from dfkd_cli.cli import main
 from dfkd_cli.output_folder import WRITTEN
 
-LOOK = ("--input-size", "1x8x8", "--mean", "0.4", "--std", "0.3")
-SMALL = (
-    "train.steps=4",
-    "train.batch_size=8",
-    "train.refresh_every=2",
-    "train.report_every=2",
-    "options.buffer_size=16",
-    "options.warmup_rounds=1",
-    "options.generator.batch_size=8",
-    "options.generator.width=16",
-    "options.generator.noise_size=8",
-)
-TINY_RUN = tuple(part for value in SMALL for part in ("--set", value))
-
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> Path:
-    """A TorchScript file of a network that timm does not know."""
-    torch.manual_seed(0)
-    layers = [nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3)]
-    network = nn.Sequential(*layers).eval()
-    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated
-        torch.jit.save(torch.jit.trace(network, torch.rand(2, 1, 8, 8)), path)
-    return path
+    return save_teacher(tmp_path_factory.mktemp("teacher") / "teacher.pt")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +59,8 @@ def test_a_run_writes_every_file_and_the_report_holds_what_tools_read(monkeypatc
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4
     assert lines[-1]["progress"] == 1.0
+    (evaluate,) = [line for line in (out / "report.md").read_text().splitlines() if line.startswith("dfkd evaluate")]
+    assert evaluate.endswith(shlex.join(map(str, ["--teacher", teacher, *LOOK])))
     page = (out / "report.html").read_text()
     assert f"{100 * report['agreement']:.2f} %" in page
     assert page.count("<svg") >= 5

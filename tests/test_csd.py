@@ -93,7 +93,7 @@ def test_the_label_term_leaves_out_what_the_teacher_sees_otherwise():
     wrong, right = ((answers + shift) % 3 for shift in (1, 0))
     terms, logged = method.student_loss(Batch(batch.images, wrong), 0.5)
     assert terms["label"] == 0.0
-    assert logged["bank/trusted"] == 0.0
+    assert logged["trusted"] == 0.0
     assert method.student_loss(Batch(batch.images, right), 0.5)[0]["label"] > 0.0
 
 

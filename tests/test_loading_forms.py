@@ -1,5 +1,6 @@
 """Archives, students, folders and names: told apart by content, each value of the input with its source."""
 
+import copy
 import json
 from collections import namedtuple
 
@@ -48,11 +49,29 @@ class TestArchives:
         (wanted,) = torch.autograd.grad(expected.square().sum(), images)
         torch.testing.assert_close(gradient, wanted, atol=1e-3, rtol=1e-3)
 
-    @pytest.mark.parametrize("last", [nn.Identity(), nn.LogSoftmax(dim=1), nn.Sigmoid()])
+    @pytest.mark.parametrize("save", [script, export])
+    def test_the_logits_before_a_sigmoid_are_found(self, tmp_path, module, save):
+        path = save(nn.Sequential(module, nn.Sigmoid()).eval(), tmp_path / "t.pt")
+        classifier = load(path, input_size=SIZE, **MNIST)
+        assert any("sigmoid" in note for note in classifier.origin.notes)
+        images = torch.rand(3, *SIZE)
+        expected = module((images - classifier.mean) / classifier.std)
+        for logits in (classifier(images), classifier.observe(images).logits):
+            torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
+
+    @pytest.mark.parametrize("last", ["as it is", "log_softmax", "zeros", "from 0 to 1 by chance"])
     def test_what_is_no_probability_stays_as_it_is(self, tmp_path, module, last):
-        network = nn.Sequential(module, last).eval()
-        classifier = load(script(network, tmp_path / "t.pt"), input_size=SIZE, **MNIST)
-        assert not any("probabilities" in note for note in classifier.origin.notes)
+        network = nn.Sequential(copy.deepcopy(module), nn.LogSoftmax(dim=1) if last == "log_softmax" else nn.Identity())
+        with torch.no_grad():
+            *_, weight, bias = network.parameters()
+            if last == "zeros":
+                weight.mul_(0.0)
+                bias.mul_(0.0)
+            elif last == "from 0 to 1 by chance":
+                weight.mul_(1e-2)
+                bias.copy_(torch.linspace(0.4, 0.6, len(bias)))
+        classifier = load(script(network.eval(), tmp_path / "t.pt"), input_size=SIZE, **MNIST)
+        assert not any("from 0 to 1" in note or "probabilities" in note for note in classifier.origin.notes)
         assert_same(classifier, network)
 
     def test_probabilities_that_underflow_leave_finite_gradients(self, tmp_path, module):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import save_teacher
 from noise_pool import noise_pool
 from test_methods import TINY
 from torch import nn
@@ -33,13 +34,7 @@ LONGEST_WAIT_S = 240.0  # a guard against hanging, not an expectation
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    layers = [nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3)]
-    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated
-        torch.jit.save(torch.jit.trace(nn.Sequential(*layers).eval(), torch.rand(2, 1, 8, 8)), path)
-    return path
+    return save_teacher(tmp_path_factory.mktemp("teacher") / "teacher.pt")
 
 
 def arguments(name: str, teacher: Path, *more: object) -> list[str]:

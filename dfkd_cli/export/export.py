@@ -75,7 +75,7 @@ def export(job: ExportJob) -> ExportReport:
     check_place(path, job)
     form.require()
     classifier = load_classifier(job.source, job.load)
-    classifier.ends_in_softmax = False  # the file returns what the network returns
+    classifier.returned = "logits"  # the file returns what the network returns
     module = _exported_module(classifier, job)
     example = random_probe(classifier.spec, 2 if job.dynamic_batch else 1).images
     try:

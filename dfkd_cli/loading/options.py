@@ -46,6 +46,20 @@ class LoadOptions:
                 f"divide mean and std by 255: --mean {divided}"
             )
 
+    def as_words(self) -> tuple[str, ...]:
+        """The flags of the command line that say this."""
+        words: list[str] = []
+        for name, value in (
+            ("arch", self.arch),
+            ("num-classes", self.num_classes),
+            ("input-size", self.input_size and "x".join(map(str, self.input_size))),
+            ("mean", self.mean and _listed(self.mean)),
+            ("std", self.std and _listed(self.std)),
+            ("output", self.output),
+        ):
+            words += [] if value is None else [f"--{name}", str(value)]
+        return (*words, "--trust-pickle") if self.trust_pickle else tuple(words)
+
 
 def _listed(values: Iterable[float]) -> str:
-    return ",".join(f"{value:g}" for value in values)
+    return ",".join(f"{value:.9g}" for value in values)

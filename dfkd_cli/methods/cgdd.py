@@ -9,7 +9,7 @@ from dfkd_cli import losses
 from dfkd_cli.distillation.attention import AttentionForm, attention_transfer, match_stages
 from dfkd_cli.errors import RecipeMismatchError
 from dfkd_cli.methods.base import Batch, Needs
-from dfkd_cli.methods.generative import GenerativeOptions, StoringMethod
+from dfkd_cli.methods.labelled import LabelledMethod, LabelledOptions
 from dfkd_cli.recipe.values import require
 from dfkd_cli.synthesis.inversion import Inverted
 from dfkd_cli.synthesis.store import ImageStore
@@ -17,27 +17,23 @@ from dfkd_cli.training.setting import Setting, Terms
 
 
 @dataclass(frozen=True)
-class CgddOptions(GenerativeOptions):
+class CgddOptions(LabelledOptions):
     """The constants of the method; `recipes/cgdd.yaml` says where each value comes from."""
 
     on_class_only: bool  # adversarial term only where the teacher sees the class that was asked for
     gamma: float  # of the class prior's factor (1 - p)^gamma
     sure_enough: float  # probability of the class from which on an image is not pulled towards it any more
     store_size: int  # images; the oldest make room
-    temperature: float
-    label: float  # weight of the label term
-    mask_labels: bool  # no label term where the teacher disagrees with the label
     attention: float  # weight of the attention term
     attention_form: AttentionForm
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, 0, "gamma", "sure_enough", "label", "attention")
+        require(self, 0, "gamma", "sure_enough", "attention")
         require(self, 1, "store_size")
-        require(self, 0.01, "temperature")
 
 
-class Cgdd(StoringMethod):
+class Cgdd(LabelledMethod):
     """A conditional generator fills a store with labelled images; the student learns logits, labels and attention."""
 
     needs = Needs(stages=True)
@@ -85,12 +81,8 @@ class Cgdd(StoringMethod):
             raise ValueError("cgdd learns from labelled images")
         o = self.options
         teacher, student = self.setting.observe(batch.images)
-        trusted = losses.hits(teacher.logits, batch.labels)
-        terms = {"kd": losses.kl_div(student.logits, teacher.logits, o.temperature).mean()}
-        if o.label:
-            label = losses.label_loss(student.logits, teacher.logits, batch.labels, o.mask_labels)
-            terms["label"] = o.label * label.mean()
+        terms, logged = self.kd_and_label(teacher, student, batch.labels)
         if o.attention:
             distance = attention_transfer(student.stages, teacher.stages, o.attention_form)
             terms["attention"] = o.attention * distance.mean()
-        return terms, {"agreement": losses.agreement(student.logits, teacher.logits).mean(), "trusted": trusted.mean()}
+        return terms, logged

@@ -6,11 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dfkd_cli import losses
 from dfkd_cli.distillation.alignment import FeatureAlignment
 from dfkd_cli.distillation.rotation_task import RotationConfig, RotationTask
 from dfkd_cli.methods.base import Batch, Needs
-from dfkd_cli.methods.generative import GenerativeOptions, StoringMethod
+from dfkd_cli.methods.labelled import LabelledMethod, LabelledOptions
 from dfkd_cli.recipe.values import require
 from dfkd_cli.synthesis.inversion import Inverted, equally
 from dfkd_cli.synthesis.store import ImageStore
@@ -18,7 +17,7 @@ from dfkd_cli.training.setting import Setting, Terms
 
 
 @dataclass(frozen=True)
-class CsdOptions(GenerativeOptions):
+class CsdOptions(LabelledOptions):
     """The constants of the method; `recipes/csd.yaml` says where each value comes from."""
 
     rounds_per_generator: int  # until the generator forgets everything; 0: it never does
@@ -28,20 +27,16 @@ class CsdOptions(GenerativeOptions):
     reward: float  # weight of the head's cross-entropy, which the generator raises
     reward_cap: float  # of an image, in units of a guess's cross-entropy
     head: RotationConfig
-    temperature: float
-    label: float  # weight of the label term
-    mask_labels: bool  # no label term where the teacher disagrees with the label
     feature: float  # weight of the feature term
     projection_width: int  # channels in the middle of the projection
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, 0, "rounds_per_generator", "reward", "reward_cap", "label", "feature")
+        require(self, 0, "rounds_per_generator", "reward", "reward_cap", "feature")
         require(self, 1, "bank_size", "projection_width")
-        require(self, 0.01, "temperature")
 
 
-class Csd(StoringMethod):
+class Csd(LabelledMethod):
     """Rounds of inversion fill a bank; their reward is the error of a head that learns beside the student."""
 
     needs = Needs(stages=True)
@@ -90,15 +85,10 @@ class Csd(StoringMethod):
             raise ValueError("csd learns from labelled images")
         o = self.options
         teacher, student = self.setting.observe(batch.images)
-        trusted = losses.hits(teacher.logits, batch.labels)
-        terms = {"kd": losses.kl_div(student.logits, teacher.logits, o.temperature).mean()}
-        if o.label:
-            label = losses.label_loss(student.logits, teacher.logits, batch.labels, o.mask_labels)
-            terms["label"] = o.label * label.mean()
+        terms, logged = self.kd_and_label(teacher, student, batch.labels)
         if o.feature:
             with self.setting.runtime.autocast():
                 terms["feature"] = o.feature * self.alignment(student.stages[-1], teacher.stages[-1]).mean()
-        logged = {"agreement": losses.agreement(student.logits, teacher.logits).mean(), "bank/trusted": trusted.mean()}
         return terms, logged | (self.task.learn(batch.images, batch.labels) if o.reward else {})
 
     def state_dict(self) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class GenerativeMethod(Method):
         if not setting.teacher.norm_statistics:
             weights = options.weights_without_batchnorm
             self.notes.append("The teacher has no BatchNorm layers: the bn term is dropped, the others are reweighted.")
+        setting.expect(options.generator.batch_size)
         self.synthesizer = Synthesizer(setting, options.generator)
         self.inversion = Inversion(
             setting, weights, options.bn_form, options.contested_only, adversarial_temperature, on_class_only

@@ -57,7 +57,8 @@ class ScriptNetwork(Network):
         self._forward: Callable | None = None
         self._observe: Callable | None = None
         self._norm_layers = NormLayers(self, [])
-        self._recording: Recording | None = None
+        self._recordings: dict[int, Recording] = {}  # by batch size
+        self._statistics: tuple[NormStatistics, ...] | None = None  # as they were when recorded
 
         rewritten = self._rewrite()
         self.float()  # images are single precision, archives may be half or double
@@ -69,7 +70,7 @@ class ScriptNetwork(Network):
     @property
     def norm_statistics(self) -> tuple[NormStatistics, ...]:
         """Running statistics per BatchNorm call; empty when there is none, or when `freeze` has folded them away."""
-        return self._norm_layers.read() if self._recording is None else self._recording.norm_statistics
+        return self._norm_layers.read() if self._statistics is None else self._statistics
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits [B, K] of normalised images [B, C, H, W]."""
@@ -81,17 +82,20 @@ class ScriptNetwork(Network):
 
     def make_compilable(self, batch_size: int) -> str | None:
         """Records what the archive does with this many images; returns why it cannot, if so."""
-        images = noise(self, self.batch_size or batch_size, self._input_size)
+        size = self.batch_size or batch_size
+        if size in self._recordings:
+            return None
         try:
-            self._recording = record(self._logits, self._outputs, self.norm_statistics, images)
+            self._recordings[size] = record(self._logits, self._outputs, noise(self, size, self._input_size))
         except Exception as error:  # a stranger's graph can be anything
             return last_line(error)
+        self._statistics = self.norm_statistics  # compilers cannot read a ScriptModule's tensors
         return None
 
     @property
     def compilable(self) -> bool:
-        """Whether there is a recording; batches of another size than it is of run as TorchScript."""
-        return self._recording is not None
+        """Whether there is a recording; batches of a size that was not recorded run as TorchScript."""
+        return bool(self._recordings)
 
     def train(self, mode: bool = True) -> "ScriptNetwork":
         """Stays in evaluation mode, whatever is asked: an archive is a teacher."""
@@ -154,8 +158,8 @@ class ScriptNetwork(Network):
         return norms, statistics, trail
 
     def _logits(self, inputs: Tensor) -> Tensor:
-        if self._recording is not None and inputs.shape == self._recording.shape:
-            return self._recording.logits(inputs)
+        if (recording := self._recordings.get(inputs.shape[0])) is not None:
+            return recording.logits(inputs)
         if self._forward is None:
             returned = self.module(inputs)
         else:
@@ -163,8 +167,8 @@ class ScriptNetwork(Network):
         return pick_logits(returned, inputs.shape[0], self._output, self._num_classes)
 
     def _outputs(self, inputs: Tensor) -> Outputs:
-        if self._recording is not None and inputs.shape == self._recording.shape:
-            return self._recording.outputs(inputs)
+        if (recording := self._recordings.get(inputs.shape[0])) is not None:
+            return recording.outputs(inputs)
         if self._observe is None:
             return Outputs(self._logits(inputs), (), None, ())
         returned, norm_inputs, classifier, *stages = self._run(self._observe, inputs)

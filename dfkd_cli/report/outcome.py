@@ -94,6 +94,7 @@ def _report(
             batchnorm_layers=len(parts.teacher.norm_statistics),
             sha256=origin.sha256,
             file_bytes=file_bytes(job.teacher),
+            flags=job.load.as_words(),
         ),
         student=StudentReport(
             arch=parts.student.origin.arch or job.student,

@@ -3,6 +3,7 @@
 import json
 import platform
 import resource
+import shlex
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ class TeacherReport:
     batchnorm_layers: int
     sha256: str | None  # None when the weights did not come from one file
     file_bytes: int | None
+    flags: tuple[str, ...] = ()  # what the user said of it on the command line, such as --arch
 
 
 @dataclass(frozen=True)
@@ -238,10 +240,11 @@ def _run(report: Report) -> str:
 
 
 def _use(report: Report) -> str:
+    evaluate = "dfkd evaluate THIS_FOLDER --data PICTURES --teacher "
+    evaluate += shlex.join([report.teacher.source, *report.teacher.flags])
     return (
         "## Use the student\n\n```python\nimport timm\nimport dfkd_cli.models  # for the architectures that timm "
         'itself does not have\n\nmodel = timm.create_model("local-dir:THIS_FOLDER", pretrained=True).eval()\n```\n\n'
         "Its `pretrained_cfg` holds input size, mean and std. On labelled pictures, one folder per class:\n\n"
-        f"```\ndfkd evaluate THIS_FOLDER --data PICTURES --teacher {report.teacher.source}\n```\n\n"
-        "The teacher may need the flags it was given above, such as `--arch` or `--input-size`; the student needs none."
+        f"```\n{evaluate}\n```"
     )

@@ -40,14 +40,20 @@ class Setting:
         self.batch_size, self.augmentation = batch_size, augmentation
         self.runtime, self.rng = runtime, rng
         self.pool = pool  # the user's folder of unlabelled pictures, for methods that need one
-        if runtime.compiles and (reason := teacher.network.make_compilable(batch_size)) is not None:
-            runtime.notes.append(f"the teacher is not compiled, which costs speed only: {reason}")
+        self.expect(batch_size)
         self.teacher_forward = runtime.compile(teacher) if teacher.network.compilable else teacher
         self.student_forward = runtime.compile(student)
         self.teacher_features = (
             runtime.compile(_features_of(teacher)) if teacher.network.compilable else _features_of(teacher)
         )
         self.student_features = runtime.compile(_features_of(student))
+
+    def expect(self, batch_size: int) -> None:
+        """Prepares the teacher for batches of this size; others work too, but may be slower."""
+        if self.runtime.compiles and (reason := self.teacher.network.make_compilable(batch_size)) is not None:
+            note = f"the teacher is not compiled, which costs speed only: {reason}"
+            if note not in self.runtime.notes:
+                self.runtime.notes.append(note)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the teacher, without gradients, and of the student: [B, C, H, W] -> [B, K], [B, K]."""

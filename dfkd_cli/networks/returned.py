@@ -1,0 +1,38 @@
+"""What a network returns: logits, or what a last softmax or sigmoid made of them, and the way back."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Returned = Literal["logits", "softmax", "sigmoid"]
+
+_SUM_TOLERANCE = 5e-3  # half-precision files add up to 1 no better
+_SMALLEST_PROBABILITY = 1e-30  # below it a softmax in float32 may have ended in 0
+_SURE = 1e-6  # so near to 0 and 1 a sigmoid in float32 still tells values apart
+NOTES: dict[Returned, tuple[str, ...]] = {
+    "logits": (),
+    "softmax": ("The network returns probabilities: their logarithms serve as logits.",),
+    "sigmoid": (
+        "The network returns numbers from 0 to 1 that do not add up to 1, as a sigmoid does: what came before the "
+        "sigmoid serves as logits. The student learns which class is likeliest, not to judge each label by itself.",
+    ),
+}
+
+
+def tell(returned: Tensor, of_more: Tensor) -> Returned:
+    """What `returned` [B, K] is; `of_more` [B, K] is what the network returns for inputs many times as large.
+
+    Logits may lie between 0 and 1 by chance, but grow with what causes them.
+    """
+    within = all(bool(((values >= 0.0) & (values <= 1.0)).all()) for values in (returned, of_more))
+    if not within or torch.equal(returned, of_more):  # an untrained last layer may give nothing but zeros
+        return "logits"
+    return "softmax" if float((returned.sum(dim=1) - 1.0).abs().max()) < _SUM_TOLERANCE else "sigmoid"
+
+
+def to_logits(returned: Tensor, kind: Returned) -> Tensor:
+    """Logits [B, K]: exactly those before a sigmoid; those before a softmax up to a constant per image."""
+    if kind == "softmax":
+        return returned.float().clamp_min(_SMALLEST_PROBABILITY).log()
+    return returned.float().logit(eps=_SURE) if kind == "sigmoid" else returned
