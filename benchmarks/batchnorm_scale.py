@@ -10,7 +10,7 @@ import argparse
 
 import torch
 
-from benchmarks.experiment import TEACHERS
+from benchmarks.experiment import TEACHERS, arch_of
 from benchmarks.places import Places, add_arguments, places_of
 from dfkd_cli.datasets import open_dataset
 from dfkd_cli.loading import LoadOptions, load_classifier
@@ -34,8 +34,7 @@ def main() -> None:
 def sizes(name: str, places: Places) -> list[str]:
     """`pictures / noise` for every form."""
     about = TEACHERS[name]
-    flags = about["flags"]
-    teacher = load_classifier(places.resolve(about["file"]), LoadOptions(arch=flags[flags.index("--arch") + 1]))
+    teacher = load_classifier(places.resolve(about["file"]), LoadOptions(arch=arch_of(name)))
     data = open_dataset(places.resolve(about["eval"]), teacher.spec)
     every = len(data) // BATCH  # folders come class by class
     pictures = torch.cat([images for images, _ in data.batches(500)])[: BATCH * every : every]

@@ -55,6 +55,12 @@ class Suite:
     experiments: tuple[Experiment, ...] = field(default_factory=tuple)
 
 
+def arch_of(teacher: str) -> str:
+    """The architecture that a teacher of teachers.yaml is loaded with."""
+    flags = TEACHERS[teacher]["flags"]
+    return flags[flags.index("--arch") + 1]
+
+
 def with_teacher_defaults(values: dict[str, Any]) -> dict[str, Any]:
     """The values, with student and evaluation data of a teacher in teachers.yaml where none are given."""
     known = TEACHERS.get(values["teacher"], {})

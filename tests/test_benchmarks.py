@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks import results, run, table, train_teacher
+from benchmarks import last_tenth, results, run, table, train_teacher
 from benchmarks.experiment import SUITES, Experiment, load_suite
 from benchmarks.places import Places
 from dfkd_cli.loading import load_classifier
@@ -208,3 +209,24 @@ def test_training_lowers_the_loss_on_what_it_sees(monkeypatch, tmp_path, capsys)
     losses = [float(loss) for loss in re.findall(r"epoch \d+: loss ([\d.]+)", capsys.readouterr().out)]
     assert len(losses) == 25
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_the_last_tenth_is_measured_from_its_beginning_to_the_end(monkeypatch, tmp_path, capsys):
+    """A teacher of teachers.yaml that says everything but its weights, which nobody needs here."""
+    weights = tmp_path / "teachers" / "own.pt"
+    weights.parent.mkdir()
+    torch.save(timm.create_model("lenet5").state_dict(), weights)
+    about = {"file": "TEACHERS/own.pt", "flags": ["--arch", "lenet5"], "student": "lenet5_half"}
+    about["eval"] = str(pictures(tmp_path / "data", 10, (28, 28)))
+    monkeypatch.setitem(last_tenth.TEACHERS, "own", about)
+    changes = [part for value in (*TINY, "train.steps=20") for part in ("--set", value)]
+    roots = ["--data-root", tmp_path / "data", "--teachers-root", weights.parent]
+    assert call(monkeypatch, last_tenth.main, "ssd", "own", *changes, *roots) == 0
+    *points, verdict = capsys.readouterr().out.splitlines()
+    assert [point.split(",")[0] for point in points] == ["step 18", "step 19", "step 20"]
+    assert verdict.startswith("largest fall")
+
+
+def test_the_largest_fall_may_take_several_points():
+    assert last_tenth.largest_fall([0.5, 0.75, 0.7, 0.625, 0.8]) == 0.125
+    assert last_tenth.largest_fall([0.5, 0.6]) == 0.0

@@ -1,0 +1,75 @@
+"""How a student's accuracy moves over the last tenth of its training, where some published recipes collapse.
+
+python -m benchmarks.last_tenth curriculum resnet20 --set train.steps=2000
+
+Real pictures are looked at here, and change nothing: the run never hears of what was measured.
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.experiment import TEACHERS, arch_of
+from benchmarks.places import add_arguments, places_of
+from dfkd_cli.evaluation import evaluate
+from dfkd_cli.job import Job
+from dfkd_cli.loading import LoadOptions
+from dfkd_cli.run import begin, load
+from dfkd_cli.training.clock import StepClock
+
+FROM, POINTS = 0.9, 10  # share of the training, measurements after it
+
+
+def main() -> None:
+    """Prints the accuracy at each point, and the largest fall from one to a later one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("teacher", help="name of benchmarks/teachers.yaml")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides")
+    parser.add_argument("--seed", type=int, default=0)
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    places, about = places_of(arguments), TEACHERS[arguments.teacher]
+    job = Job(
+        teacher=places.resolve(about["file"]),
+        load=LoadOptions(arch=arch_of(arguments.teacher)),
+        student=about["student"],
+        recipe=arguments.recipe,
+        overrides=tuple(arguments.overrides),
+        out=Path("unused"),
+        overwrite=False,
+        seed=arguments.seed,
+        device="auto",
+        precision="auto",
+        eval_data=places.resolve(about["eval"]),
+        pool=None,
+        command="",
+    )
+    seen = accuracies(job)
+    print(f"largest fall from one point to a later one: {100 * largest_fall(seen):.2f} points")
+
+
+def accuracies(job: Job) -> list[float]:
+    """Accuracy at the beginning of the last tenth and after each further hundredth."""
+    parts = load(job)
+    assert parts.data is not None
+    clock, seen, last = StepClock(parts.recipe.train.steps), [], -1
+    run = begin(parts, clock, job.seed)
+
+    def due() -> bool:
+        return clock.progress(run.step) >= FROM + len(seen) * (1.0 - FROM) / POINTS
+
+    for event in run.run(due):
+        if event.step != last and (due() or event.progress == 1.0):
+            last = event.step
+            seen.append(evaluate(parts.student, parts.data, parts.runtime.device).accuracy)
+            print(f"step {last:,}, progress {event.progress:.3f}: {seen[-1]:.2%}", flush=True)
+    return seen
+
+
+def largest_fall(values: list[float]) -> float:
+    """The most that a value is below an earlier one; 0 when they only rise."""
+    return max(earlier - later for place, earlier in enumerate(values) for later in values[place:])
+
+
+if __name__ == "__main__":
+    main()
