@@ -28,6 +28,7 @@ train:
   momentum: 0.9
   weight_decay: 5e-4
   warmup: 0.05
+  average: 0.05
   refresh_every: 4
   report_every: many
 augmentation:
@@ -89,8 +90,8 @@ def test_all_six_mistakes_are_told_with_line_and_suggestion(tmp_path):
         (3, "unknown key 'train.stepz'; did you mean 'steps'?"),
         (5, "'train.compile' is 'offf'; did you mean 'off'?; choose one of: auto, on, off"),
         (6, "train: batch_size is 1; it must be at least 2"),
-        (14, "'train.report_every' is 'many'; it must be a whole number"),
-        (16, "'augmentation.flip' is 'yes'; it must be true or false"),
+        (15, "'train.report_every' is 'many'; it must be a whole number"),
+        (17, "'augmentation.flip' is 'yes'; it must be true or false"),
     ]
     assert said == [f"error: {path}:{line}: {text}" for line, text in expected]
 

@@ -42,7 +42,7 @@ class StudentReport:
     """The network that came out."""
 
     arch: str
-    accuracy: float | None  # 0..1, of the last weights; None without evaluation data
+    accuracy: float | None  # 0..1, at the end of the run; None without evaluation data
     parameters: int
     sha256: str  # of student.safetensors
     file_bytes: int
@@ -173,7 +173,7 @@ def meanings(report: Report) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if report.student.accuracy is not None:
         text = (
-            " is the share of evaluation pictures that are put into the right class. It is that of the last weights; "
+            " is the share of evaluation pictures that are put into the right class. It is measured once, at the end; "
             "the pictures were used for nothing else, and did not choose the weights."
         )
         found.append(("Accuracy", text))

@@ -11,7 +11,7 @@ from dfkd_cli.recipe.values import require, require_share
 from dfkd_cli.synthesis.class_modulation import Conditioning
 from dfkd_cli.synthesis.generator import Generator
 from dfkd_cli.synthesis.inversion import Inverted, joined
-from dfkd_cli.training.memory_parts import Parts
+from dfkd_cli.training.batch_parts import BatchParts
 from dfkd_cli.training.schedules import cosine
 from dfkd_cli.training.setting import Setting
 
@@ -46,7 +46,7 @@ class Synthesizer:
         self.generator = setting.runtime.place(self._new_generator())
         self.optimizer = self._adam(self.generator.parameters())
         self.forward = setting.runtime.compile(self.generator)
-        self.parts = Parts()
+        self.parts = BatchParts()
         self.generated = 0
 
     def _new_generator(self) -> Generator:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.methods.base import Batch
-from dfkd_cli.training.memory_parts import Parts
+from dfkd_cli.training.batch_parts import BatchParts
 from dfkd_cli.training.setting import Terms
 
 Loss = Callable[[Batch], tuple[Terms, Terms]]  # as `Method.student_loss`
@@ -17,7 +17,7 @@ class Accumulation:
 
     def __init__(self, optimizer: torch.optim.Optimizer):
         self.optimizer = optimizer
-        self.parts = Parts()
+        self.parts = BatchParts()
 
     def backward(self, batch: Batch, loss: Loss) -> Terms:
         """Leaves the gradient of the batch's mean loss in the parameters; returns the means of what `loss` returns.

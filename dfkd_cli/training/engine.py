@@ -13,6 +13,7 @@ from dfkd_cli.methods.base import Method, Setting, Terms
 from dfkd_cli.recipe.values import require, require_share
 from dfkd_cli.report.report import peak_memory_bytes
 from dfkd_cli.training.accumulation import Accumulation
+from dfkd_cli.training.averaging import WeightAverage
 from dfkd_cli.training.clock import Clock
 from dfkd_cli.training.means import Means
 from dfkd_cli.training.optimizer import OptimizerName, make_optimizer, suited_optimizer
@@ -38,6 +39,7 @@ class TrainConfig:
     momentum: float  # AdamW's beta 1
     weight_decay: float
     warmup: float  # share of the training in which the learning rate grows from 0
+    average: float  # share of the steps so far over which the student's weights are averaged; 0: the last weights
     refresh_every: int  # student steps between two renewals of the images
     report_every: int  # steps, of either kind, between two events
 
@@ -47,7 +49,7 @@ class TrainConfig:
         require(self, SMALLEST_RATE, "lr", "adamw_lr")
         require(self, 0, "weight_decay")
         require(self, 0, "momentum", at_most=LARGEST_MOMENTUM)
-        require_share(self, "warmup")
+        require_share(self, "warmup", "average")
         if self.budget is not None:
             require(self, 1, "budget")
 
@@ -73,6 +75,7 @@ class Distillation:
         self.lr = config.lr if kind == "sgd" else config.adamw_lr
         self.optimizer = make_optimizer(self.trained, kind, self.lr, config.momentum, config.weight_decay)
         self.accumulation = Accumulation(self.optimizer)
+        self.average = WeightAverage(setting.student, config.average)
         self.step = 0
         self.refreshed_at = -1
         self.rate_scale = 1.0  # of the learning rate
@@ -100,6 +103,7 @@ class Distillation:
                 yield self._event("filling" if filling else "training", pending)
         if self.step == 0:
             raise DfkdError("the budget ended before the first training step; give --budget more time")
+        self.average.apply()
         yield self._event("training", pending)
 
     def _refresh(self, progress: float) -> Terms:
@@ -116,7 +120,8 @@ class Distillation:
             self.trained.train()
             terms = self.accumulation.backward(batch, lambda part: self.method.student_loss(part, progress))
             self.optimizer.step()
-        self.step += 1
+            self.step += 1
+            self.average.update(self.step)
         return terms
 
     def _event(self, phase: Literal["filling", "training"], pending: Means) -> Event:
@@ -151,6 +156,7 @@ class Distillation:
         return {
             "trained": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict(),
             "method": self.method.state_dict(),
             "clock": self.clock.state_dict(),
             "step": self.step,
@@ -167,6 +173,7 @@ class Distillation:
         """Takes over what `state_dict` returned, for the same teacher, recipe and seed."""
         self.trained.load_state_dict(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])
         self.method.load_state_dict(state["method"])
         self.clock.load_state_dict(state["clock"])
         self.step, self.refreshed_at = state["step"], state["refreshed_at"]

@@ -14,7 +14,7 @@ SMALLEST_PART = 2  # images: BatchNorm needs two
 Result = TypeVar("Result")
 
 
-class Parts:
+class BatchParts:
     """In how many parts a batch is computed: at once until memory runs out; from then on in two, four ... parts."""
 
     def __init__(self):
