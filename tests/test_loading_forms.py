@@ -13,6 +13,7 @@ from torch import nn
 
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.networks import ExportedNetwork, ScriptNetwork
+from dfkd_cli.networks.returned import tell
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,10 @@ class TestArchives:
         classifier = load(script(network.eval(), tmp_path / "t.pt"), input_size=SIZE, **MNIST)
         assert not any("from 0 to 1" in note or "probabilities" in note for note in classifier.origin.notes)
         assert_same(classifier, network)
+
+    def test_a_softmax_that_is_sure_of_all_noise_is_one(self):
+        sure = torch.eye(10)[torch.tensor([3, 3, 1, 0])]
+        assert tell(sure, lambda: sure) == "softmax"
 
     def test_probabilities_that_underflow_leave_finite_gradients(self, tmp_path, module):
         sure = create(ARCH).eval()

@@ -1,5 +1,6 @@
 """What a network returns: logits, or what a last softmax or sigmoid made of them, and the way back."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -20,15 +21,22 @@ NOTES: dict[Returned, tuple[str, ...]] = {
 }
 
 
-def tell(returned: Tensor, of_more: Tensor) -> Returned:
-    """What `returned` [B, K] is; `of_more` [B, K] is what the network returns for inputs many times as large.
+def tell(returned: Tensor, for_more: Callable[[], Tensor]) -> Returned:
+    """What `returned` [B, K] is; `for_more` asks the network again, for inputs many times as large.
 
     Logits may lie between 0 and 1 by chance, but grow with what causes them.
     """
-    within = all(bool(((values >= 0.0) & (values <= 1.0)).all()) for values in (returned, of_more))
-    if not within or torch.equal(returned, of_more):  # an untrained last layer may give nothing but zeros
+    if not _within(returned):
         return "logits"
-    return "softmax" if float((returned.sum(dim=1) - 1.0).abs().max()) < _SUM_TOLERANCE else "sigmoid"
+    if float((returned.sum(dim=1) - 1.0).abs().max()) < _SUM_TOLERANCE:
+        return "softmax"
+    more = for_more().float()
+    # An untrained last layer may give nothing but zeros.
+    return "logits" if torch.equal(returned, more) or not _within(more) else "sigmoid"
+
+
+def _within(values: Tensor) -> bool:
+    return bool(((values >= 0.0) & (values <= 1.0)).all())
 
 
 def to_logits(returned: Tensor, kind: Returned) -> Tensor:
