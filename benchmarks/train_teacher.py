@@ -27,7 +27,7 @@ from dfkd_cli.student import build_student
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.schedules import cosine, ramp
 
-AUGMENTATION = Augmentation(flip=True, shift=0.125, mix=0.0)  # the usual 4 of 32 pixels
+AUGMENTATION = Augmentation(flip=True, shift=0.125, mix=0.0, cut=0.0)  # the usual 4 of 32 pixels
 
 WARMUP = 0.025  # share of the training in which the learning rate grows
 

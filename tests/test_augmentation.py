@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dfkd_cli.training.augmentation import Augmentation, random_flip, random_mix, random_shift
+from dfkd_cli.training.augmentation import Augmentation, random_cut, random_flip, random_mix, random_shift
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -13,7 +13,7 @@ def rng(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("size", [(1, 8, 8), (3, 32, 32), (4, 9, 17)])
 def test_a_view_keeps_shape_range_and_seed(size):
     images = torch.rand(6, *size)
-    augmentation = Augmentation(flip=True, shift=0.125, mix=0.5)
+    augmentation = Augmentation(flip=True, shift=0.125, mix=0.5, cut=0.5)
     view = augmentation(images, rng())
     assert view.shape == images.shape
     assert view.min() >= 0
@@ -24,7 +24,7 @@ def test_a_view_keeps_shape_range_and_seed(size):
 
 def test_nothing_asked_for_changes_nothing():
     images = torch.rand(6, 3, 8, 8)
-    assert torch.equal(Augmentation(flip=False, shift=0.0, mix=0.0)(images, rng()), images)
+    assert torch.equal(Augmentation(flip=False, shift=0.0, mix=0.0, cut=0.0)(images, rng()), images)
 
 
 def test_half_of_the_images_are_mirrored():
@@ -54,3 +54,18 @@ def test_a_share_of_the_images_is_blended_with_its_neighbour():
     images[::2] = 1.0
     blended = random_mix(images, 0.3, rng())
     assert 0.2 < (blended != images).flatten(1).any(1).float().mean() < 0.4
+
+
+def test_a_share_of_the_images_gets_a_box_of_its_neighbour():
+    images = torch.zeros(500, 1, 8, 8)
+    images[::2] = 1.0
+    changed = random_cut(images, 0.5, rng()) != images
+    assert 0.3 < changed.flatten(1).any(1).float().mean() < 0.5  # the smallest boxes fall between two pixels
+    for mask in changed.flatten(0, 1)[changed.flatten(1).any(1)]:
+        assert torch.equal(mask, mask.any(1, keepdim=True) & mask.any(0, keepdim=True))  # rows times columns
+
+
+def test_views_of_one_image_each_join_no_two():
+    images = torch.arange(8.0).div(8).view(8, 1, 1, 1).expand(8, 1, 4, 4)
+    views = Augmentation(flip=True, shift=0.25, mix=1.0, cut=1.0).one_image_each()(images, rng())
+    assert torch.equal(views, images)

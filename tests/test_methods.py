@@ -59,7 +59,7 @@ def make(name: str, *more: str, norm: bool = True, seed: int = 0, size=SIZE) -> 
         teacher,
         student,
         batch_size=recipe.train.batch_size,
-        augmentation=Augmentation(flip=True, shift=0.125, mix=0.0),
+        augmentation=Augmentation(flip=True, shift=0.125, mix=0.0, cut=0.0),
         runtime=Runtime(torch.device("cpu")),
         rng=torch.Generator().manual_seed(seed),
         pool=noise_pool() if METHODS[name].needs.pool else None,

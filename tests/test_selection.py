@@ -39,7 +39,7 @@ def make_setting(module: nn.Module | None = None, size: tuple[int, int, int] = (
         teacher,
         teacher,
         batch_size=BATCH,
-        augmentation=Augmentation(flip=False, shift=0.0, mix=0.0),
+        augmentation=Augmentation(flip=False, shift=0.0, mix=0.0, cut=0.0),
         runtime=Runtime(torch.device("cpu")),
         rng=torch.Generator().manual_seed(0),
     )

@@ -1,7 +1,7 @@
 """CSD: images are made hard for what the student knows now, as a head on its features shows (arXiv:2307.04542)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class Csd(LabelledMethod):
         spec = setting.teacher.spec
         bank = ImageStore(options.bank_size, spec.size, spec.num_classes, setting.runtime.device)
         super().__init__(setting, options, bank)
-        self.views = replace(setting.augmentation, mix=0.0)  # a blend of two images has no label
+        self.views = setting.augmentation.one_image_each()
         self.alignment = setting.runtime.place(FeatureAlignment(setting, options.projection_width))
         self.task = RotationTask(setting, options.head)
 

@@ -1,6 +1,6 @@
 """Random views of a batch, made on its own device without a loop over samples."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +16,21 @@ class Augmentation:
     flip: bool  # mirror half of the images
     shift: float  # move by up to this share of the image's size, borders reflected
     mix: float  # share of the images blended with another one of the batch
+    cut: float  # share of the images that get a box of another one
 
     def __post_init__(self) -> None:
-        require_share(self, "shift", "mix")
+        require_share(self, "shift", "mix", "cut")
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """One random view of each image: [B, C, H, W] in [0, 1] -> the same."""
         images = random_shift(images, round(self.shift * min(images.shape[2:])), rng)
         images = random_flip(images, rng) if self.flip else images
-        return random_mix(images, self.mix, rng) if self.mix > 0.0 else images
+        images = random_mix(images, self.mix, rng) if self.mix > 0.0 else images
+        return random_cut(images, self.cut, rng) if self.cut > 0.0 else images
+
+    def one_image_each(self) -> "Augmentation":
+        """The same views without what joins two images: of a joint one no label is known."""
+        return replace(self, mix=0.0, cut=0.0)
 
 
 def random_flip(images: Tensor, rng: torch.Generator) -> Tensor:
@@ -59,3 +65,17 @@ def random_mix(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
     factor = torch.rand(shape, generator=rng, device=device)
     chosen = torch.rand(shape, generator=rng, device=device) < share
     return torch.where(chosen, torch.lerp(images.roll(1, 0), images, factor), images)
+
+
+def random_cut(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """A `share` of the images with a box of another image of the batch over a uniform part of their area: -> the same.
+
+    CutMix (arXiv:1905.04899, eq. 2) without its labels, as in `random_mix`; boxes reach beyond the border.
+    """
+    device, (batch, _, height, width) = images.device, images.shape
+    chosen, area, row, column = torch.rand(4, batch, 1, 1, 1, generator=rng, device=device)
+    side = area.sqrt() * (chosen < share)
+    rows = (torch.arange(height, device=device) + 0.5).view(1, 1, -1, 1) / height
+    columns = (torch.arange(width, device=device) + 0.5).view(1, 1, 1, -1) / width
+    inside = ((rows - row).abs() < side / 2) & ((columns - column).abs() < side / 2)
+    return torch.where(inside, images.roll(1, 0), images)
