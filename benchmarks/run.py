@@ -2,6 +2,7 @@
 
 One run:    python -m benchmarks.run --recipe ssd --teacher resnet20 --budget 15m
 A suite:    python -m benchmarks.run --suite ssd-ablation
+A part:     python -m benchmarks.run --suite teachers --recipe csd --teacher resnet56
 
 A teacher of benchmarks/teachers.yaml brings its flags, its student and its evaluation data. A run whose row is there
 for the same commit is skipped. Afterwards `python -m benchmarks.table` renders the table of benchmarks/README.md.
@@ -80,11 +81,14 @@ def parser() -> argparse.ArgumentParser:
 
 def _experiments(arguments: argparse.Namespace, places: Places) -> list[Experiment]:
     if arguments.suite:
-        single = ("recipe", "teacher", "student", "eval", "pool", "overrides")
-        given = [name for name in single if getattr(arguments, name)]
+        given = [name for name in ("student", "eval", "pool", "overrides") if getattr(arguments, name)]
         if given:
             raise SystemExit(f"--{given[0]} is for single runs; a suite says it itself")
-        return [changed(each, arguments.budget, arguments.seed) for each in load_suite(arguments.suite).experiments]
+        wanted = {name: getattr(arguments, name) for name in ("recipe", "teacher") if getattr(arguments, name)}
+        chosen = [each for each in load_suite(arguments.suite).experiments if wanted.items() <= vars(each).items()]
+        if not chosen:
+            raise SystemExit(f"no run of suite {arguments.suite} has " + ", ".join(map(" ".join, wanted.items())))
+        return [changed(each, arguments.budget, arguments.seed) for each in chosen]
     if not arguments.recipe or not arguments.teacher:
         raise SystemExit("give --suite, or --recipe and --teacher")
     paths = {name: getattr(arguments, name) for name in ("recipe", "teacher", "eval", "pool")}

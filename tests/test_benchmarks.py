@@ -164,6 +164,14 @@ def test_paths_are_recorded_as_placeholders_and_found_again(tmp_path):
         Places(None, None).resolve("DATA/cifar10/test")
 
 
+def test_a_part_of_a_suite_is_chosen_by_recipe_and_teacher():
+    part = run.parser().parse_args(["--suite", "teachers", "--recipe", "csd", "--teacher", "resnet56"])
+    (chosen,) = run._experiments(part, Places(None, None))
+    assert (chosen.recipe, chosen.teacher, chosen.suite) == ("csd", "resnet56", "teachers")
+    with pytest.raises(SystemExit, match="no run of suite teachers has recipe nothing"):
+        run._experiments(run.parser().parse_args(["--suite", "teachers", "--recipe", "nothing"]), Places(None, None))
+
+
 @pytest.mark.parametrize("name", SUITES)
 def test_every_suite_is_made_of_different_runs_that_its_recipe_accepts(name):
     suite = load_suite(name)
