@@ -81,10 +81,11 @@ def checkout() -> tuple[str, bool]:
 
 
 def machine() -> dict[str, Any]:
-    """What a figure of time depends on: cores this process may use, processor and torch version."""
+    """What a figure of time depends on: cores this process may use and does, processor and torch version."""
     affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
+    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
     return {
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": min(allowed, torch.get_num_threads()),  # OMP_NUM_THREADS takes fewer
         "cpu": _cpu_model(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": str(torch.__version__),
