@@ -18,6 +18,7 @@ from dfkd_cli.recipe.listing import list_recipes
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 QUICK_S = 0.3
+ATTEMPTS = 20
 
 
 @pytest.fixture(scope="module")
@@ -109,26 +110,22 @@ def test_every_code_is_documented(code):
     [(["--help"], 0), (["recipes"], 0), (["recipes", "--json"], 0), (["compress", "--studnt"], 2), (["compres"], 2)],
 )
 def test_help_recipes_and_wrong_usage_are_instant(arguments, code):
-    """In time of the processor; on a machine too slow for that, in little more than a bare Typer program takes."""
+    """In time of the processor, undisturbed: neighbours on the same core only ever add to it, so the least counts."""
     program = (
         "import sys\nfrom dfkd_cli.cli import main\n"
         "try: main()\nfinally: print([name for name in ('torch', 'timm', 'numpy') if name in sys.modules])"
     )
-    seconds, bare = [], []
-    for _ in range(5):
-        bare.append(processor_seconds("import typer, rich.table, yaml\ntyper.run(lambda: None)")[0])
-        took, done = processor_seconds(program, *arguments)
-        seconds.append(took)
+    least = float("inf")
+    for _ in range(ATTEMPTS):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        least = min(least, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == code
         assert done.stdout.endswith("[]\n")
-    assert min(seconds) <= max(QUICK_S, 2 * min(bare))
-
-
-def processor_seconds(program: str, *arguments: str) -> tuple[float, subprocess.CompletedProcess]:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
+        if least <= QUICK_S:
+            break
+    assert least <= QUICK_S
 
 
 def test_bare_dfkd_shows_the_help():
