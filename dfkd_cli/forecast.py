@@ -92,7 +92,7 @@ def forecast(job: Job, note: Callable[[str], None]) -> Forecast:
         peak_bytes=pace.peak_bytes,
         measured_laps=pace.laps,
         measured_s=time.monotonic() - started,
-        notes=(*parts.teacher.origin.notes, *parts.runtime.notes, *_warnings(parts.recipe.train, steps)),
+        notes=(*parts.notes(), *parts.runtime.notes, *_warnings(parts.recipe.train, steps)),
     )
 
 

@@ -44,3 +44,7 @@ class Parts:
     data: LabelledImages | None
     runtime: Runtime
     pool: Path | None
+
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the two networks, one sentence each."""
+        return (*self.teacher.origin.notes, *self.student.origin.notes)

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from dfkd_cli.allocator import fail_before_memory_is_used_up, keep_freed_memory
+from dfkd_cli.classifier import Classifier
 from dfkd_cli.datasets import open_dataset
 from dfkd_cli.device import resolve_device
 from dfkd_cli.errors import DfkdError, InterruptedRunError, TeacherError, UsageError
 from dfkd_cli.evaluation import evaluate
 from dfkd_cli.identity import Identity, differences, identity, read_identity
+from dfkd_cli.inheritance import inherit_layers
 from dfkd_cli.job import Job, Parts
 from dfkd_cli.loading import load_classifier
 from dfkd_cli.methods import METHODS, check_needs, check_pool_for
@@ -51,7 +53,7 @@ def compress(job: Job, listener: Listener) -> Report:
     this = identity(job, parts)
     if earlier is not None:
         this.must_equal(earlier)
-    for note in (*_introduction(parts), *parts.teacher.origin.notes, *_about_unfinished(folder, this, earlier)):
+    for note in (*_introduction(parts), *parts.notes(), *_about_unfinished(folder, this, earlier)):
         listener.note(note)
     try:
         with folder as result:
@@ -84,8 +86,18 @@ def load(job: Job) -> Parts:
     data = open_dataset(job.eval_data, teacher.spec, "--eval") if job.eval_data else None
     torch.manual_seed(job.seed)
     student = build_student(job.student, teacher.spec)
+    if recipe.train.init == "teacher":
+        _inherit(student, teacher)
     teacher = runtime.place(teacher).eval().requires_grad_(False)
     return Parts(recipe, teacher, runtime.place(student), data, runtime, job.pool)
+
+
+def _inherit(student: Classifier, teacher: Classifier) -> None:
+    """Gives the student those layers of the teacher that fit, and a note of it."""
+    total = student.parameter_count()
+    if inherited := inherit_layers(student.network.get_submodule("module"), teacher.network):
+        note = f"The student begins with layers of the teacher: {inherited:,} of its {total:,} parameters."
+        student.origin = replace(student.origin, notes=(*student.origin.notes, note))
 
 
 def _check_apart(pool: Path | None, eval_data: str | None) -> None:

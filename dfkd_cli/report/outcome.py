@@ -116,6 +116,6 @@ def _report(
         device=str(parts.runtime.device),
         precision=str(parts.runtime.dtype).removeprefix("torch."),
         command=job.command,
-        notes=(*origin.notes, *run.notes()),
+        notes=(*parts.notes(), *run.notes()),
         environment=Environment(gpu=gpu_name(parts.runtime.device)),
     )

@@ -32,6 +32,7 @@ class TrainConfig:
     steps: int  # student updates
     budget: float | None  # seconds for the whole run; replaces `steps`
     compile: Literal["auto", "on", "off"]  # torch.compile; auto: for runs long enough to win its cost back
+    init: Literal["teacher", "random"]  # the student's first weights: the teacher's layers that fit, or none of them
     batch_size: int
     optimizer: OptimizerName
     lr: float  # of SGD
