@@ -21,6 +21,7 @@ train:
   stepz: 100
   budget: null
   compile: offf
+  init: teacher
   batch_size: 1
   optimizer: sgd
   lr: 1e-3
@@ -89,9 +90,9 @@ def test_all_six_mistakes_are_told_with_line_and_suggestion(tmp_path):
         (1, "unknown method 'sdd'; did you mean 'ssd'?; known: " + ", ".join(METHODS)),
         (3, "unknown key 'train.stepz'; did you mean 'steps'?"),
         (5, "'train.compile' is 'offf'; did you mean 'off'?; choose one of: auto, on, off"),
-        (6, "train: batch_size is 1; it must be at least 2"),
-        (15, "'train.report_every' is 'many'; it must be a whole number"),
-        (17, "'augmentation.flip' is 'yes'; it must be true or false"),
+        (7, "train: batch_size is 1; it must be at least 2"),
+        (16, "'train.report_every' is 'many'; it must be a whole number"),
+        (18, "'augmentation.flip' is 'yes'; it must be true or false"),
     ]
     assert said == [f"error: {path}:{line}: {text}" for line, text in expected]
 
