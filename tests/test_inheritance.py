@@ -53,7 +53,8 @@ def _as(form: str, module: nn.Module) -> nn.Module:
         case "wrapped":
             return _as("traced", Wrapped(module))
         case "traced":
-            return ScriptNetwork(torch.jit.trace(module, IMAGES), input_size=(3, 16, 16), num_classes=10)
+            traced: Any = torch.jit.trace(module, IMAGES)
+            return ScriptNetwork(traced, input_size=(3, 16, 16), num_classes=10)
         case "scripted":
             return ScriptNetwork(torch.jit.script(module), input_size=(3, 16, 16), num_classes=10)
         case _:
