@@ -87,7 +87,10 @@ def test_5_is_a_missed_gate(teacher, tmp_path):
 
 def test_130_is_an_interrupted_run(teacher, tmp_path):
     arguments = compress(teacher, tmp_path / "out", "--set", "train.steps=1000000", "--set", "train.compile=off")
+    # A shell starts what runs in its background deaf to Ctrl-C, tests too, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen([INSTALLED, *map(str, arguments)], stderr=subprocess.PIPE, text=True) as process:
+        signal.signal(signal.SIGINT, before)
         assert process.stderr is not None
         for line in process.stderr:
             if "training" in line:
