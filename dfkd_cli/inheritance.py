@@ -1,6 +1,6 @@
 """The student's first weights: those layers of the teacher that it has too."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ def inherit_layers(student: nn.Module, teacher: nn.Module) -> int:
     offered = {name: value for name, value in teacher.state_dict().items() if isinstance(value, Tensor)}
     layers = _layers(student)
     learned = {name for name, _ in student.named_parameters()}
-    found = [_fitting(layers, offered, prefix) for prefix in _prefixes(student, offered)]
+    found = [_fitting(layers, offered, prefix) for prefix in sorted(_prefixes(student, offered))]
     pairs = max(found, key=lambda pairs: _size(pairs, learned), default={})
     for own, value in pairs.values():
         own.copy_(value)
@@ -34,17 +34,15 @@ def _layers(student: nn.Module) -> list[dict[str, Tensor]]:
     return list(layers.values())
 
 
-def _prefixes(student: nn.Module, offered: dict[str, Tensor]) -> list[str]:
-    """What stands before names of the student in names of the teacher, commonest first."""
-    own, counts = student.state_dict().keys(), Counter[str]()
-    for name in offered:
-        parts = name.split(".")
-        counts.update(
-            "".join(f"{part}." for part in parts[:depth])
-            for depth in range(len(parts))
-            if ".".join(parts[depth:]) in own
-        )
-    return [prefix for prefix, _ in counts.most_common()]
+def _prefixes(student: nn.Module, offered: dict[str, Tensor]) -> set[str]:
+    """What stands before names of the student in names of the teacher."""
+    own = student.state_dict().keys()
+    cuts = ((name[:start], name[start:]) for name in offered for start in _starts(name))
+    return {prefix for prefix, rest in cuts if rest in own}
+
+
+def _starts(name: str) -> list[int]:
+    return [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")]
 
 
 def _fitting(layers: list[dict[str, Tensor]], offered: dict[str, Tensor], prefix: str) -> Pairs:
