@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import INSTALLED, LOOK, TINY_RUN, installed, save_teacher
+from command_line import INSTALLED, LOOK, TINY_RUN, hearing_ctrl_c, installed, save_teacher
 from PIL import Image
 
 import dfkd_cli.cli
@@ -87,10 +87,9 @@ def test_5_is_a_missed_gate(teacher, tmp_path):
 
 def test_130_is_an_interrupted_run(teacher, tmp_path):
     arguments = compress(teacher, tmp_path / "out", "--set", "train.steps=1000000", "--set", "train.compile=off")
-    # A shell starts what runs in its background deaf to Ctrl-C, tests too, and children inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen([INSTALLED, *map(str, arguments)], stderr=subprocess.PIPE, text=True) as process:
-        signal.signal(signal.SIGINT, before)
+    with hearing_ctrl_c():
+        process = subprocess.Popen([INSTALLED, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    with process:
         assert process.stderr is not None
         for line in process.stderr:
             if "training" in line:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import save_teacher
+from command_line import hearing_ctrl_c, save_teacher
 from noise_pool import noise_pool
 from test_methods import TINY
 from torch import nn
@@ -157,10 +157,8 @@ def test_five_kills_at_random_moments_change_nothing(stopped, teacher, tmp_path,
 
 def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(stopped, monkeypatch, teacher, tmp_path):
     whole, out = stopped("ssd", tmp_path)[0], tmp_path / "interrupted"
-    # Where the tests run in the background, Ctrl-C may be ignored, and what they start inherits that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = start(arguments("ssd", teacher, "--out", out, "--checkpoint-every", 3))
-    signal.signal(signal.SIGINT, before)
+    with hearing_ctrl_c():
+        process = start(arguments("ssd", teacher, "--out", out, "--checkpoint-every", 3))
     said = stop(process, out, 5, signal.SIGINT)
     assert process.returncode == 130, said
     assert "once more stops at once" in said
