@@ -60,7 +60,7 @@ def test_the_adversarial_term_counts_only_images_of_the_class_asked_for(masked):
     teacher, student = method.setting.predict(images)
     asked = teacher.argmax(1).clone()
     asked[:4] = (asked[:4] + 1) % CLASSES
-    made = method.inversion(images, asked, equally, 1.0)
+    made = method.inversion(images, asked, equally, {})
     kl = losses.kl_div(student, teacher)
     expected = -(kl * (torch.arange(9) >= 4)).mean() if masked else -kl.mean()
     torch.testing.assert_close(made.terms["adversarial"], expected)

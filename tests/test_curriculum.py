@@ -28,7 +28,9 @@ def test_the_adversarial_term_has_the_size_the_ramp_says():
     run._refresh(0.0)
     method.setting.student.eval()
     images, ones = torch.rand(12, 1, 8, 8), lambda logits, _: torch.ones(len(logits))
-    half, whole = (method.inversion(images, None, ones, share).terms["adversarial"] for share in (0.5, 1.0))
+    half, whole = (
+        method.inversion(images, None, ones, {"adversarial": share}).terms["adversarial"] for share in (0.5, 1.0)
+    )
     torch.testing.assert_close(2 * half, whole)
 
 

@@ -172,12 +172,35 @@ def test_every_generator_term_moves_the_images(name, norm):
         run._refresh(0.0)
     images = torch.rand(12, *SIZE, requires_grad=True)
     labels = torch.arange(12) % CLASSES
-    made = method.inversion(images, labels, lambda logits, _: torch.ones(len(logits)), adversarial=1.0)
+    made = method.inversion(images, labels, lambda logits, _: torch.ones(len(logits)), {})
     expected = {"class_prior", "adversarial", "balance", "activation", "total_variation"} | ({"bn"} if norm else set())
     assert made.terms.keys() == expected
     for term, value in made.terms.items():
         (gradient,) = torch.autograd.grad(value, images, retain_graph=True)
         assert gradient.abs().max() > 1e-8, term
+
+
+@pytest.mark.parametrize("name", GENERATIVE)
+def test_the_bn_weight_falls_to_its_share_in_a_straight_line(name):
+    method, run = make(name, "options.weights.bn=2.0", "options.bn_final=0.5")
+    run._refresh(0.0)
+    method.setting.student.eval()
+    images, equally = torch.rand(12, *SIZE), lambda logits, _: torch.ones(len(logits))
+
+    def terms(progress):
+        return method.invert(images, None, equally, 1.0, progress).terms
+
+    start, middle, end = (terms(progress) for progress in (0.0, 0.5, 1.0))
+    torch.testing.assert_close(end["bn"], start["bn"] / 2)
+    torch.testing.assert_close(middle["bn"], start["bn"] * 0.75)
+    for term in start.keys() - {"bn"}:
+        torch.testing.assert_close(end[term], start[term])
+
+
+def test_a_share_of_a_term_that_does_not_exist_is_a_bug():
+    method, _ = make("ssd")
+    with pytest.raises(KeyError):
+        method.inversion(torch.rand(12, *SIZE), None, lambda logits, _: torch.ones(len(logits)), {"adverserial": 0.5})
 
 
 @pytest.mark.parametrize(

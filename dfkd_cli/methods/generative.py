@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
-from dfkd_cli.methods.base import Batch, Counts, Filling, Method
+from dfkd_cli.methods.base import Filling, Method
 from dfkd_cli.recipe.values import require, require_share
 from dfkd_cli.synthesis.batchnorm import BatchNormForm
-from dfkd_cli.synthesis.inversion import Inversion, InversionWeights, Inverted
-from dfkd_cli.synthesis.store import ImageStore
+from dfkd_cli.synthesis.inversion import Inversion, InversionWeights, Inverted, Modulation
 from dfkd_cli.synthesis.synthesizer import GeneratorConfig, Synthesizer
+from dfkd_cli.training.schedules import linear
 from dfkd_cli.training.setting import Setting, Terms
 
 
@@ -22,6 +22,7 @@ class GenerativeOptions:
     weights: InversionWeights
     weights_without_batchnorm: InversionWeights
     bn_form: BatchNormForm
+    bn_final: float  # share of the bn weight left at the end
     contested_only: bool  # adversarial term only where both networks still agree
     warmup_rounds: int  # renewals before the first student step
     warmup_share: float  # of the training time at most
@@ -29,6 +30,7 @@ class GenerativeOptions:
     def __post_init__(self) -> None:
         require(self, 0, "warmup_rounds")
         require_share(self, "warmup_share")
+        require_share(self, "bn_final")
 
 
 class GenerativeMethod(Method):
@@ -62,6 +64,13 @@ class GenerativeMethod(Method):
         """As many rounds as the generator is given to warm up, and one at least."""
         return Filling(max(self.options.warmup_rounds, 1), self.options.warmup_share)
 
+    def invert(
+        self, images: Tensor, labels: Tensor | None, modulate: Modulation, adversarial: float, progress: float
+    ) -> Inverted:
+        """The generator's loss at this progress, with the share of the adversarial weight that counts now."""
+        shares = {"adversarial": adversarial, "bn": linear(progress, 1.0, self.options.bn_final)}
+        return self.inversion(images, labels, modulate, shares)
+
     def log_of(self, made: Inverted) -> Terms:
         """What to log of a generated batch: its weighted terms, the teacher's confidence and, when asked, obedience."""
         confidence, classes = made.teacher_logits.float().softmax(dim=1).max(dim=1)
@@ -87,33 +96,3 @@ class GenerativeMethod(Method):
         """Takes over what `state_dict` returned."""
         self.synthesizer.load_state_dict(state["synthesizer"])
         self.rounds = state["rounds"]
-
-
-class StoringMethod(GenerativeMethod):
-    """A generative method whose student learns from a store of generated images."""
-
-    def __init__(self, setting: Setting, options: GenerativeOptions, store: ImageStore, on_class_only: bool = False):
-        super().__init__(setting, options, on_class_only=on_class_only)
-        self.store = store
-
-    def sample(self) -> Batch:
-        """Augmented images from the store with their labels, each equally likely."""
-        index = self.store.draw_uniformly(self.setting.batch_size, self.setting.rng)
-        return Batch(self.setting.augment(self.store.read(index)), self.store.classes[index], index)
-
-    def shown_images(self, count: int) -> Tensor:
-        """Images spread evenly over the store."""
-        return self.store.spread(count)
-
-    def counts(self) -> Counts:
-        """All images the generator made, those of its training included, and what the store holds."""
-        return Counts(generated=self.synthesizer.generated, kept=len(self.store))
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator, the number of rounds and the store."""
-        return super().state_dict() | {"store": self.store.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` returned."""
-        super().load_state_dict(state)
-        self.store.load_state_dict(state["store"])

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dfkd_cli import losses
-from dfkd_cli.methods.generative import GenerativeOptions, StoringMethod
+from dfkd_cli.methods.generative import GenerativeOptions
+from dfkd_cli.methods.storing import StoringMethod
 from dfkd_cli.recipe.values import require
 from dfkd_cli.training.setting import Features, Terms
 

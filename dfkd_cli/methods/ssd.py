@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dfkd_cli import losses
 from dfkd_cli.methods.base import Batch, Filling, Needs
-from dfkd_cli.methods.generative import GenerativeOptions, StoringMethod
+from dfkd_cli.methods.generative import GenerativeOptions
+from dfkd_cli.methods.storing import StoringMethod
 from dfkd_cli.recipe.values import require
 from dfkd_cli.synthesis.buffer import Eviction, ReplayBuffer
 from dfkd_cli.synthesis.inversion import Inverted
@@ -62,7 +63,7 @@ class Ssd(StoringMethod):
         adversarial = float(self.ready(progress))
 
         def objective(images: Tensor, labels: Tensor | None) -> Inverted:
-            return self.inversion(images, labels, self._modulation, adversarial)
+            return self.invert(images, labels, self._modulation, adversarial, progress)
 
         made = self.synthesizer.renew(objective, progress)
         self.rounds += 1

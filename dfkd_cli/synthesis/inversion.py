@@ -1,6 +1,6 @@
 """What a generated image has to please: the terms of model inversion, shared by the generative methods."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import NamedTuple
@@ -97,17 +97,21 @@ class Inversion:
             return seen.logits, bn, None
         return seen.logits, bn, losses.activation_size(seen.embedding).mean()
 
-    def __call__(self, images: Tensor, labels: Tensor | None, modulate: Modulation, adversarial: float) -> Inverted:
+    def __call__(
+        self, images: Tensor, labels: Tensor | None, modulate: Modulation, shares: Mapping[str, float]
+    ) -> Inverted:
         """Terms of a batch [B, C, H, W] in [0, 1]; `modulate` weighs each sample's class prior.
 
-        `adversarial` >= 0 multiplies the weight of that term: 0 while the student has nothing to say yet.
+        `shares` says by name how much of a term's weight counts now, 1 for those it leaves out: nothing of the
+        adversarial one while the student has nothing to say yet. Unknown names raise KeyError.
         Without labels the class prior asks for what the teacher sees already, as DAFL's one-hot term does.
         """
         images = self.setting.runtime.images(images)
         teacher, bn, activation = self.look(images)
         asked = teacher.argmax(dim=1) if labels is None else labels
         prior = F.cross_entropy(teacher.float(), asked, reduction="none")
-        weights = vars(self.weights) | {"adversarial": self.weights.adversarial * adversarial}
+        whole = vars(self.weights)
+        weights = whole | {name: share * whole[name] for name, share in shares.items()}
         student = self.setting.student_forward(images) if weights["adversarial"] else None
         values: dict[str, Tensor | None] = {
             "bn": bn,
