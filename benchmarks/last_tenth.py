@@ -62,11 +62,8 @@ def accuracies(job: Job) -> list[float]:
         if event.step != last and (due() or event.progress == 1.0):
             last = event.step
             raw = evaluate(parts.student, parts.data, parts.runtime.device).accuracy
-            held = [value.clone() for value in run.average.averaged]
-            run.average.apply()
-            seen.append(evaluate(parts.student, parts.data, parts.runtime.device).accuracy)
-            for value, place in zip(held, run.average.averaged, strict=True):
-                place.copy_(value)
+            with run.average.applied():
+                seen.append(evaluate(parts.student, parts.data, parts.runtime.device).accuracy)
             print(f"step {last:,}, progress {event.progress:.3f}: {seen[-1]:.2%}, not averaged {raw:.2%}", flush=True)
     return seen
 

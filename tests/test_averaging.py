@@ -54,6 +54,17 @@ def test_batchnorm_statistics_are_averaged_and_counters_are_left_alone():
     assert layer.get_buffer("num_batches_tracked").item() == 2
 
 
+def test_the_average_can_be_looked_at_and_left_again():
+    module = nn.Linear(4, 4)
+    average, seen = WeightAverage(module, 1.0), []
+    for step, state in enumerate(states(module, 5), 1):
+        average.update(step)
+        seen.append(state)
+    with average.applied():
+        torch.testing.assert_close(module.weight.detach(), torch.stack(seen).mean(0))
+    assert torch.equal(module.weight, seen[-1])
+
+
 def test_a_run_ends_with_the_average_of_its_latest_weights():
     last, averaged = (make("ssd", f"train.average={share}")[1] for share in (0.0, 1.0))
     after = []

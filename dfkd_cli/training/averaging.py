@@ -1,5 +1,7 @@
 """The student's weights averaged over its latest steps: what a run ends with, instead of where its last step fell."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,6 +32,17 @@ class WeightAverage:
         """Gives the module its averaged weights."""
         if self.share:
             _copy(self.means, self.averaged)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the module has its averaged weights; afterwards those that it had before."""
+        held = [value.clone() for value in self.averaged]
+        self.apply()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                _copy(held, self.averaged)
 
     def state_dict(self) -> dict[str, Any]:
         """The average so far."""
