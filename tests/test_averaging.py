@@ -32,12 +32,19 @@ def test_it_is_the_moving_average_of_its_definition(share):
     torch.testing.assert_close(module.weight.detach().double(), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_with_a_share_of_one_it_is_the_mean_of_all_states():
-    module = nn.Linear(4, 4)
-    average, seen = WeightAverage(module, 1.0), []
-    for step, state in enumerate(states(module, 20), 1):
+def followed(module: nn.Module, average: WeightAverage, count: int) -> list[torch.Tensor]:
+    """The states of a module whose average was told of each."""
+    seen = []
+    for step, state in enumerate(states(module, count), 1):
         average.update(step)
         seen.append(state)
+    return seen
+
+
+def test_with_a_share_of_one_it_is_the_mean_of_all_states():
+    module = nn.Linear(4, 4)
+    average = WeightAverage(module, 1.0)
+    seen = followed(module, average, 20)
     average.apply()
     torch.testing.assert_close(module.weight.detach(), torch.stack(seen).mean(0))
 
@@ -56,10 +63,8 @@ def test_batchnorm_statistics_are_averaged_and_counters_are_left_alone():
 
 def test_the_average_can_be_looked_at_and_left_again():
     module = nn.Linear(4, 4)
-    average, seen = WeightAverage(module, 1.0), []
-    for step, state in enumerate(states(module, 5), 1):
-        average.update(step)
-        seen.append(state)
+    average = WeightAverage(module, 1.0)
+    seen = followed(module, average, 5)
     with average.applied():
         torch.testing.assert_close(module.weight.detach(), torch.stack(seen).mean(0))
     assert torch.equal(module.weight, seen[-1])

@@ -188,7 +188,7 @@ def test_the_bn_weight_falls_to_its_share_in_a_straight_line(name):
     images, equally = torch.rand(12, *SIZE), lambda logits, _: torch.ones(len(logits))
 
     def terms(progress):
-        return method.invert(images, None, equally, 1.0, progress).terms
+        return method.inverted(images, None, equally, 1.0, progress).terms
 
     start, middle, end = (terms(progress) for progress in (0.0, 0.5, 1.0))
     torch.testing.assert_close(end["bn"], start["bn"] / 2)

@@ -54,7 +54,7 @@ class Cgdd(LabelledMethod):
         adversarial = float(self.ready(progress))
 
         def objective(images: Tensor, labels: Tensor | None) -> Inverted:
-            return self.invert(images, labels, self._modulation, adversarial, progress)
+            return self.inverted(images, labels, self._modulation, adversarial, progress)
 
         made = self.synthesizer.renew(objective, progress)
         self.rounds += 1

@@ -63,7 +63,7 @@ class Csd(LabelledMethod):
 
         def objective(images: Tensor, labels: Tensor | None) -> Inverted:
             views = self.views(images, self.setting.rng) if o.augment_synthesis else images
-            made = self.invert(views, labels, equally, adversarial, progress)
+            made = self.inverted(views, labels, equally, adversarial, progress)
             return made._replace(images=images, terms=made.terms | self._reward(made))
 
         made = (self.synthesizer.invert if o.trainable_noise else self.synthesizer.renew)(objective, progress)

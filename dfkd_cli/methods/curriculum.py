@@ -63,7 +63,7 @@ class Curriculum(GenerativeMethod):
         adversarial = linear(progress, o.adversarial_start, 1.0, o.ramp_begin, o.ramp_end) if self.rounds else 0.0
 
         def objective(images: Tensor, labels: Tensor | None) -> Inverted:
-            return self.invert(images, labels, equally, adversarial, progress)
+            return self.inverted(images, labels, equally, adversarial, progress)
 
         made = self.synthesizer.renew(objective, progress)
         self.rounds += 1

@@ -29,8 +29,7 @@ class GenerativeOptions:
 
     def __post_init__(self) -> None:
         require(self, 0, "warmup_rounds")
-        require_share(self, "warmup_share")
-        require_share(self, "bn_final")
+        require_share(self, "warmup_share", "bn_final")
 
 
 class GenerativeMethod(Method):
@@ -64,10 +63,10 @@ class GenerativeMethod(Method):
         """As many rounds as the generator is given to warm up, and one at least."""
         return Filling(max(self.options.warmup_rounds, 1), self.options.warmup_share)
 
-    def invert(
+    def inverted(
         self, images: Tensor, labels: Tensor | None, modulate: Modulation, adversarial: float, progress: float
     ) -> Inverted:
-        """The generator's loss at this progress, with the share of the adversarial weight that counts now."""
+        """A batch under the loss of this progress; `adversarial` is the share of that weight that counts now."""
         shares = {"adversarial": adversarial, "bn": linear(progress, 1.0, self.options.bn_final)}
         return self.inversion(images, labels, modulate, shares)
 
