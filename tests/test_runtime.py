@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from dfkd_cli.runtime import Runtime, choose_dtype
+from dfkd_cli.runtime import TIMED_SECONDS, Runtime, choose_dtype
 from dfkd_cli.training.stopwatch import Stopwatch
 
 CPU = torch.device("cpu")
@@ -21,6 +21,17 @@ def test_auto_takes_bf16_only_where_it_measures_clearly_faster(monkeypatch, bf16
     seconds = {torch.float32: 1.0, torch.bfloat16: bf16_seconds}
     monkeypatch.setattr("dfkd_cli.runtime._conv_seconds", lambda kinds, _: [seconds[kind] for kind in kinds])
     assert choose_dtype("auto", CPU) is dtype
+
+
+def test_a_type_that_is_slow_here_is_timed_in_few_rounds(monkeypatch):
+    rounds = []
+
+    def slow(dtype, device):
+        return lambda: time.sleep(TIMED_SECONDS) if dtype is torch.bfloat16 else rounds.append(dtype)
+
+    monkeypatch.setattr("dfkd_cli.runtime._convolution", slow)
+    assert choose_dtype("auto", CPU) is torch.float32
+    assert len(rounds) == 2  # one that chooses the kernels, one that counts
 
 
 def test_autocast_applies_to_what_runs_inside():
