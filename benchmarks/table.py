@@ -54,7 +54,10 @@ def put_between(text: str, tables: str) -> str:
 
 
 def render(rows: list[Row]) -> str:
-    """Markdown: a table per suite, then one of single runs. Of each run the last commit's rows, its seeds together."""
+    """Markdown: a table per suite, then one of single runs.
+
+    Of each run the last commit's rows on a processor, its seeds together.
+    """
     if not rows:
         return "No rows yet."
     suites = [*(name for name in SUITES if any(row["suite"] == name for row in rows)), None]
@@ -68,11 +71,15 @@ def render(rows: list[Row]) -> str:
 
 
 def _groups(rows: list[Row]) -> list[list[Row]]:
-    """Rows that differ in their seed only, in the order of their first appearance; the newest of each seed."""
+    """Rows that differ in their seed only, in the order of their first appearance; the newest of each seed.
+
+    Rows of different processors stay apart: a budget buys more steps on the faster one.
+    """
     groups: dict[str, dict[int, Row]] = {}
     for row in rows:
         keys = ("recipe", "teacher", "student", "budget", "eval", "pool", "overrides", "teacher_flags")
-        seeds = groups.setdefault(json.dumps([row[key] for key in keys]), {})
+        processor = [row["machine"][part] for part in ("device", "cpu", "gpu")]
+        seeds = groups.setdefault(json.dumps([*processor, *(row[key] for key in keys)]), {})
         if any(other["commit"] != row["commit"] for other in seeds.values()):
             seeds.clear()
         seeds[row["seed"]] = row

@@ -135,6 +135,14 @@ def test_the_table_puts_seeds_together_and_shows_the_last_commit(no_git):
     assert {line.count("|") for line in lines} == {len(table.COLUMNS) + 1}
 
 
+def test_rows_of_two_processors_stay_apart(no_git):
+    fast = example(student_accuracy=0.6)
+    slow = example(seed=1, student_accuracy=0.5, commit="later", machine=fast["machine"] | {"cpu": "an older one"})
+    text = table.render([fast, slow])
+    assert "60.00 %" in text
+    assert "50.00 %" in text
+
+
 def test_the_table_replaces_what_is_between_the_marks_and_nothing_else(tmp_path, monkeypatch, no_git, capsys):
     readme, rows = tmp_path / "README.md", tmp_path / "results.jsonl"
     readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
