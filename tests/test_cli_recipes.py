@@ -25,6 +25,8 @@ train:
   batch_size: 1
   optimizer: sgd
   lr: 1e-3
+  muon_lr: 0.02
+  muon_decay: 0.1
   adamw_lr: 1e-3
   momentum: 0.9
   weight_decay: 5e-4
@@ -91,8 +93,8 @@ def test_all_six_mistakes_are_told_with_line_and_suggestion(tmp_path):
         (3, "unknown key 'train.stepz'; did you mean 'steps'?"),
         (5, "'train.compile' is 'offf'; did you mean 'off'?; choose one of: auto, on, off"),
         (7, "train: batch_size is 1; it must be at least 2"),
-        (16, "'train.report_every' is 'many'; it must be a whole number"),
-        (18, "'augmentation.flip' is 'yes'; it must be true or false"),
+        (18, "'train.report_every' is 'many'; it must be a whole number"),
+        (20, "'augmentation.flip' is 'yes'; it must be true or false"),
     ]
     assert said == [f"error: {path}:{line}: {text}" for line, text in expected]
 

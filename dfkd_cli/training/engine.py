@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 from torch import nn
@@ -16,7 +16,7 @@ from dfkd_cli.training.accumulation import Accumulation
 from dfkd_cli.training.averaging import WeightAverage
 from dfkd_cli.training.clock import Clock
 from dfkd_cli.training.means import Means
-from dfkd_cli.training.optimizer import OptimizerName, make_optimizer, suited_optimizer
+from dfkd_cli.training.optimizer import OptimizerName, Rates, make_optimizer, suited_optimizer
 from dfkd_cli.training.random_streams import random_streams, set_random_streams
 from dfkd_cli.training.schedules import cosine, ramp
 from dfkd_cli.training.stopwatch import Stopwatch
@@ -35,7 +35,9 @@ class TrainConfig:
     init: Literal["teacher", "random"]  # the student's first weights: the teacher's layers that fit, or none of them
     batch_size: int
     optimizer: OptimizerName
-    lr: float  # of SGD
+    lr: float  # of SGD, and under Muon of everything but filters
+    muon_lr: float  # of filters under Muon
+    muon_decay: float  # of filters under Muon
     adamw_lr: float
     momentum: float  # AdamW's beta 1
     weight_decay: float
@@ -47,8 +49,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require(self, 1, "steps", "refresh_every", "report_every")
         require(self, 2, "batch_size")  # the student's BatchNorm needs two images
-        require(self, SMALLEST_RATE, "lr", "adamw_lr")
-        require(self, 0, "weight_decay")
+        require(self, SMALLEST_RATE, "lr", "muon_lr", "adamw_lr")
+        require(self, 0, "weight_decay", "muon_decay")
         require(self, 0, "momentum", at_most=LARGEST_MOMENTUM)
         require_share(self, "warmup", "average")
         if self.budget is not None:
@@ -73,16 +75,17 @@ class Distillation:
         self.stopwatch = Stopwatch(setting.runtime.device)
         self.trained = nn.ModuleList([setting.student, *method.extra_modules()])
         kind = suited_optimizer(setting.student) if config.optimizer == "auto" else config.optimizer
-        self.lr = config.lr if kind == "sgd" else config.adamw_lr
-        self.optimizer = make_optimizer(self.trained, kind, self.lr, config.momentum, config.weight_decay)
+        rates = Rates(**{field.name: getattr(config, field.name) for field in fields(Rates)})
+        self.optimizer = make_optimizer(self.trained, kind, rates)
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.accumulation = Accumulation(self.optimizer)
         self.average = WeightAverage(setting.student, config.average)
         self.step = 0
         self.refreshed_at = -1
         self.rate_scale = 1.0  # of the learning rate
         self.remarks: list[str] = []  # what happened to this run, for `notes`
-        if kind != "sgd" and config.optimizer == "auto":
-            self.remarks.append("The student has no BatchNorm layers: it learns with AdamW instead of SGD.")
+        if kind == "adamw" and config.optimizer == "auto":
+            self.remarks.append("The student has no BatchNorm layers: it learns with AdamW instead of Muon.")
         sizes = setting.student.parameter_count(), setting.teacher.parameter_count()
         if sizes[0] >= sizes[1]:
             self.remarks.append(f"The student is not smaller: {sizes[0]:,} parameters, the teacher has {sizes[1]:,}.")
@@ -113,9 +116,9 @@ class Distillation:
             return self.method.refresh(progress)
 
     def _student_step(self, progress: float) -> Terms:
-        rate = self.rate_scale * cosine(progress, self.lr) * ramp(progress, self.config.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        share = self.rate_scale * cosine(progress, 1.0) * ramp(progress, self.config.warmup)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = share * peak
         with self.stopwatch.measure("distillation"):
             batch = self.method.sample()
             self.trained.train()

@@ -1,0 +1,93 @@
+"""Muon for small convolutional networks: SGD whose steps on filters are made orthogonal first."""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# Of the quintic iteration, chosen by its author for the steepest rise of small singular values; ends within 0.7 to 1.2.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+STEP_SIZE = 0.2  # root mean square over a filter of a step at rate 1, about that of Adam's steps (sec. 2.2)
+
+
+class Muon(torch.optim.SGD):
+    """SGD with Nesterov momentum, but for convolution filters, whose momentum is made orthogonal (arXiv:2502.16982).
+
+    A filter of A channels by B weights moves by rate * 0.2 * sqrt(max(A, B)) times an orthogonal matrix, and shrinks by
+    rate * decay. Ours, since `torch.optim.Muon` and timm's compute in bfloat16, which takes a processor without it up
+    to sixty times as long (measured), and the first takes no filters.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        *,
+        filter_lr: float,
+        filter_decay: float,
+    ):
+        filters = find_filters(module)
+        known = set(map(id, filters))
+        others = [parameter for parameter in module.parameters() if id(parameter) not in known]
+        nesterov = momentum > 0.0
+        plain = {"momentum": 0.0, "nesterov": False}  # the direction has its momentum already
+        of_filters = {"params": filters, "lr": filter_lr, "weight_decay": filter_decay, **plain}
+        super().__init__([{"params": others}, of_filters], lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
+        self.filter_momentum = momentum
+        self.stacks: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)  # filters of one shape
+        for weights in filters:
+            self.stacks[(len(weights), weights[0].numel())].append(weights)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update from the gradients; those of filters are replaced by the direction of their step."""
+        for shape, stack in self.stacks.items():
+            learned = [weights for weights in stack if weights.grad is not None]
+            if learned:
+                self._redirect(learned, STEP_SIZE * max(shape) ** 0.5)
+        return super().step(closure)
+
+    def _redirect(self, filters: list[nn.Parameter], scale: float) -> None:
+        gradients = [weights.grad for weights in filters if weights.grad is not None]
+        ahead = [self._look_ahead(*pair).flatten(1) for pair in zip(filters, gradients, strict=True)]
+        directions = scale * orthogonal(torch.stack(ahead))
+        for gradient, direction in zip(gradients, directions, strict=True):
+            gradient.copy_(direction.view_as(gradient))
+
+    def _look_ahead(self, weights: nn.Parameter, gradient: Tensor) -> Tensor:
+        """Nesterov's momentum of these weights."""
+        state = self.state[weights]
+        if "moment" not in state:
+            state["moment"] = torch.zeros_like(gradient)
+        moment = state["moment"].mul_(self.filter_momentum).add_(gradient)
+        return torch.add(gradient, moment, alpha=self.filter_momentum)
+
+
+def find_filters(module: nn.Module) -> list[nn.Parameter]:
+    """The weights of convolutions that join all their channels; those of a group or a single channel are no matrix.
+
+    Computed weights, as those of a layer with weight normalisation, are not among them: what they come from is learned.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, CONVOLUTIONS) and layer.groups == 1]
+    weights = dict.fromkeys(layer.weight for layer in layers)  # layers may share one
+    return [parameter for parameter in weights if isinstance(parameter, nn.Parameter)]
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Each matrix with its singular values moved to about 1, by Newton and Schulz's iteration: [N, A, B] -> the same.
+
+    Singular values far below the largest stay below 1; a matrix of zeros stays zero.
+    """
+    a, b, c = COEFFICIENTS
+    tall = matrices.shape[1] > matrices.shape[2]
+    iterate = matrices.mT if tall else matrices
+    iterate = iterate / iterate.norm(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(iterate.dtype).tiny)
+    for _ in range(ITERATIONS):
+        gram = iterate @ iterate.mT
+        iterate = a * iterate + (b * gram + c * gram @ gram) @ iterate
+    return iterate.mT if tall else iterate
