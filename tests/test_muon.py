@@ -35,6 +35,18 @@ def test_singular_values_become_about_one(shape):
     assert ((values[large] > 0.6) & (values[large] < 1.3)).all()
 
 
+@pytest.mark.parametrize("rank", [2, 8])
+def test_the_direction_is_that_of_the_published_iteration(rank):
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(3, 8, rank, generator=generator), torch.randn(3, rank, 27, generator=generator)
+    iterate = (left @ right).double()
+    iterate /= iterate.norm(dim=(1, 2), keepdim=True)
+    for _ in range(5):
+        gram = iterate @ iterate.mT
+        iterate = 3.4445 * iterate + (-4.7750 * gram + 2.0315 * gram @ gram) @ iterate
+    assert torch.allclose(orthogonal(left @ right).double(), iterate, atol=1e-4)
+
+
 def test_directions_do_not_depend_on_size_or_turns():
     matrix = torch.randn(1, 4, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).Q
