@@ -9,6 +9,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from dfkd_cli.student import build_student
 from dfkd_cli.synthesis.synthesizer import Synthesizer
 from dfkd_cli.training.clock import StepClock
 from dfkd_cli.training.engine import Distillation, frozen
-from dfkd_cli.training.optimizer import Rates, make_optimizer, suited_optimizer
+from dfkd_cli.training.optimizer import make_optimizer, suited_optimizer
 from dfkd_cli.training.setting import Setting
 
 SPEC = InputSpec((3, 32, 32), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), num_classes=10)
@@ -82,8 +83,8 @@ def bare_student_step(run: Distillation) -> Step:
     """Teacher forward, student forward and backward and a step of the run's optimizer on one constant batch."""
     setting, config = run.setting, run.config
     images = setting.runtime.images(torch.rand(config.batch_size, *SPEC.size, device=setting.runtime.device))
-    rates = Rates(lr=1e-6, muon_lr=1e-6, muon_decay=0.0, adamw_lr=1e-6, momentum=0.9, weight_decay=0.0)
-    optimizer = make_optimizer(setting.student, suited_optimizer(setting.student), rates)
+    slow = replace(config, lr=1e-6, muon_lr=1e-6, adamw_lr=1e-6)
+    optimizer = make_optimizer(setting.student, suited_optimizer(setting.student), slow)
 
     def step() -> None:
         with setting.runtime.autocast():

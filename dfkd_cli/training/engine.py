@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from torch import nn
@@ -16,17 +16,14 @@ from dfkd_cli.training.accumulation import Accumulation
 from dfkd_cli.training.averaging import WeightAverage
 from dfkd_cli.training.clock import Clock
 from dfkd_cli.training.means import Means
-from dfkd_cli.training.optimizer import OptimizerName, Rates, make_optimizer, suited_optimizer
+from dfkd_cli.training.optimizer import OptimizerConfig, make_optimizer, suited_optimizer
 from dfkd_cli.training.random_streams import random_streams, set_random_streams
 from dfkd_cli.training.schedules import cosine, ramp
 from dfkd_cli.training.stopwatch import Stopwatch
 
-SMALLEST_RATE = 1e-8  # a rate of 0 learns nothing
-LARGEST_MOMENTUM = 0.9999  # with 1 a step is never forgotten
-
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(OptimizerConfig):
     """How a student is trained, whatever the method."""
 
     steps: int  # student updates
@@ -34,24 +31,15 @@ class TrainConfig:
     compile: Literal["auto", "on", "off"]  # torch.compile; auto: for runs long enough to win its cost back
     init: Literal["teacher", "random"]  # the student's first weights: the teacher's layers that fit, or none of them
     batch_size: int
-    optimizer: OptimizerName
-    lr: float  # of SGD, and under Muon of everything but filters
-    muon_lr: float  # of filters under Muon
-    muon_decay: float  # of filters under Muon
-    adamw_lr: float
-    momentum: float  # AdamW's beta 1
-    weight_decay: float
     warmup: float  # share of the training in which the learning rate grows from 0
     average: float  # share of the steps so far over which the student's weights are averaged; 0: the last weights
     refresh_every: int  # student steps between two renewals of the images
     report_every: int  # steps, of either kind, between two events
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self, 1, "steps", "refresh_every", "report_every")
         require(self, 2, "batch_size")  # the student's BatchNorm needs two images
-        require(self, SMALLEST_RATE, "lr", "muon_lr", "adamw_lr")
-        require(self, 0, "weight_decay", "muon_decay")
-        require(self, 0, "momentum", at_most=LARGEST_MOMENTUM)
         require_share(self, "warmup", "average")
         if self.budget is not None:
             require(self, 1, "budget")
@@ -75,8 +63,7 @@ class Distillation:
         self.stopwatch = Stopwatch(setting.runtime.device)
         self.trained = nn.ModuleList([setting.student, *method.extra_modules()])
         kind = suited_optimizer(setting.student) if config.optimizer == "auto" else config.optimizer
-        rates = Rates(**{field.name: getattr(config, field.name) for field in fields(Rates)})
-        self.optimizer = make_optimizer(self.trained, kind, rates)
+        self.optimizer = make_optimizer(self.trained, kind, config)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.accumulation = Accumulation(self.optimizer)
         self.average = WeightAverage(setting.student, config.average)

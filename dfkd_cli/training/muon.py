@@ -47,17 +47,14 @@ class Muon(torch.optim.SGD):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One update from the gradients; those of filters are replaced by the direction of their step."""
         for shape, stack in self.stacks.items():
-            learned = [weights for weights in stack if weights.grad is not None]
-            if learned:
-                self._redirect(learned, STEP_SIZE * max(shape) ** 0.5)
+            learned = [(weights, weights.grad) for weights in stack if weights.grad is not None]
+            if not learned:
+                continue
+            ahead = [self._look_ahead(weights, gradient).flatten(1) for weights, gradient in learned]
+            directions = STEP_SIZE * max(shape) ** 0.5 * orthogonal(torch.stack(ahead))
+            for (_, gradient), direction in zip(learned, directions, strict=True):
+                gradient.copy_(direction.view_as(gradient))
         return super().step(closure)
-
-    def _redirect(self, filters: list[nn.Parameter], scale: float) -> None:
-        gradients = [weights.grad for weights in filters if weights.grad is not None]
-        ahead = [self._look_ahead(*pair).flatten(1) for pair in zip(filters, gradients, strict=True)]
-        directions = scale * orthogonal(torch.stack(ahead))
-        for gradient, direction in zip(gradients, directions, strict=True):
-            gradient.copy_(direction.view_as(gradient))
 
     def _look_ahead(self, weights: nn.Parameter, gradient: Tensor) -> Tensor:
         """Nesterov's momentum of these weights."""

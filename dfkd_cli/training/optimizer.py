@@ -6,22 +6,31 @@ from typing import Literal
 import torch
 from torch import nn
 
+from dfkd_cli.recipe.values import require
 from dfkd_cli.training.muon import Muon
 
+SMALLEST_RATE = 1e-8  # a rate of 0 learns nothing
+LARGEST_MOMENTUM = 0.9999  # with 1 a step is never forgotten
 OptimizerKind = Literal["muon", "sgd", "adamw"]
 OptimizerName = Literal["auto", "muon", "sgd", "adamw"]
 
 
 @dataclass(frozen=True)
-class Rates:
-    """The rates at their peak, of which each optimizer takes its own."""
+class OptimizerConfig:
+    """Which optimizer a student learns with, and its rates at their peak, of which each takes its own."""
 
+    optimizer: OptimizerName
     lr: float  # of SGD, and under Muon of everything but filters
     muon_lr: float  # of filters under Muon
     muon_decay: float  # of filters under Muon
     adamw_lr: float
     momentum: float  # AdamW's beta 1
     weight_decay: float
+
+    def __post_init__(self) -> None:
+        require(self, SMALLEST_RATE, "lr", "muon_lr", "adamw_lr")
+        require(self, 0, "weight_decay", "muon_decay")
+        require(self, 0, "momentum", at_most=LARGEST_MOMENTUM)
 
 
 def suited_optimizer(student: nn.Module) -> OptimizerKind:
@@ -30,11 +39,11 @@ def suited_optimizer(student: nn.Module) -> OptimizerKind:
     return "muon" if normalised else "adamw"
 
 
-def make_optimizer(trained: nn.Module, kind: OptimizerKind, rates: Rates) -> torch.optim.Optimizer:
+def make_optimizer(trained: nn.Module, kind: OptimizerKind, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Muon or SGD, both with Nesterov momentum, or AdamW, to which the momentum is beta 1."""
-    momentum, decay = rates.momentum, rates.weight_decay
+    momentum, decay = config.momentum, config.weight_decay
     if kind == "muon":
-        return Muon(trained, rates.lr, momentum, decay, filter_lr=rates.muon_lr, filter_decay=rates.muon_decay)
+        return Muon(trained, config.lr, momentum, decay, filter_lr=config.muon_lr, filter_decay=config.muon_decay)
     if kind == "sgd":
-        return torch.optim.SGD(trained.parameters(), rates.lr, momentum, weight_decay=decay, nesterov=momentum > 0.0)
-    return torch.optim.AdamW(trained.parameters(), rates.adamw_lr, betas=(momentum, 0.999), weight_decay=decay)
+        return torch.optim.SGD(trained.parameters(), config.lr, momentum, weight_decay=decay, nesterov=momentum > 0.0)
+    return torch.optim.AdamW(trained.parameters(), config.adamw_lr, betas=(momentum, 0.999), weight_decay=decay)
