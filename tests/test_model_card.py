@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
-from test_report import MEASURED, UNMEASURED
+from test_report import MEASURED, POOLED, UNMEASURED
 
 from dfkd_cli.datasets import LabelledImages
 from dfkd_cli.report.model_card import hub_name, model_card
@@ -75,7 +75,7 @@ def test_the_base_model_is_a_name_on_the_hub(source, name):
         "**90.00 % of the teacher's accuracy** on 3 pictures",
         'timm.create_model("local-dir:THIS_FOLDER", pretrained=True)',
         "import dfkd_cli.models",
-        "1,234 steps on 20,000 synthetic images",
+        "20,000 synthetic images were made; 5,000 were kept at the end. 1,234 steps",
         "a" * 64,
         "can reveal properties",
         "```\ndfkd compress teacher.pt --recipe ssd --student cifar_resnet8 --out out\n```",
@@ -83,6 +83,20 @@ def test_the_base_model_is_a_name_on_the_hub(source, name):
 )
 def test_people_are_told(phrase):
     assert phrase in model_card(MEASURED, pictures("mnist:."))
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "it learned from unlabelled pictures that the teacher chose from a pool and named",
+        "the teacher chose 4,000, which selected.csv lists. 1,234 steps",
+        "Take them out before you publish this folder",
+    ],
+)
+def test_who_gets_it_is_told_of_the_pool(phrase):
+    card = model_card(POOLED, pictures("mnist:."))
+    assert phrase in card
+    assert "synthetic" not in card
 
 
 def test_a_network_that_timm_has_needs_no_import_of_ours():

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
-from test_report import MEASURED, UNMEASURED
+from test_report import MEASURED, POOLED, UNMEASURED
 
 from dfkd_cli.report.confusion import Confusion
 from dfkd_cli.report.environment import Environment
@@ -125,6 +125,7 @@ def test_every_element_is_closed_and_every_name_is_there_once():
         "b" * 64,
         "c" * 64,
         "steps 1,234",
+        "optimizer muon",
         "seed 7",
         "device cpu, fp32",
         "dfkd compress teacher.pt --recipe ssd --student cifar_resnet8 --out out",
@@ -145,7 +146,21 @@ def test_without_evaluation_data_no_accuracy_is_claimed():
     text = page(UNMEASURED).text
     assert "Accuracy kept not measured" in text
     assert "accuracy - - -" in text
-    assert "200 fresh synthetic images, which says nothing of real ones" in text
+    assert "200 fresh synthetic images (not a measure of accuracy)" in text
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "the teacher chose 4,000, which selected.csv lists. Here are 6 of them",
+        "30 % of it choosing pictures",
+        "choosing pictures 30 s 30.00 %",
+        "pool /data/web",
+    ],
+)
+def test_a_pool_is_told_from_synthetic_images(phrase):
+    assert phrase in page(POOLED).text
+    assert "synthetic" not in render(POOLED, evidence())
 
 
 def test_a_teacher_that_hides_its_parameters_and_a_larger_student_are_no_error():
@@ -195,7 +210,7 @@ def test_images_stand_under_the_class_the_teacher_sees():
     given = dataclasses.replace(evidence(3, ("ant", "bee", "cat")), classes=torch.tensor([2, 0, 2, 2, 0, 0]))
     seen = Page(render(MEASURED, given))
     alts = [image["alt"] for image in seen.named("img")]
-    assert alts == ["synthetic image, class 0 ant"] * 3 + ["synthetic image, class 2 cat"] * 3
+    assert alts == ["class 0 ant"] * 3 + ["class 2 cat"] * 3
 
 
 @pytest.mark.parametrize("lines", [[], ['{"phase": "training", "step": 4, "metrics": {}}']])

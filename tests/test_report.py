@@ -7,10 +7,9 @@ import math
 import pytest
 import torch
 
+from dfkd_cli.report.images import ImagesReport
 from dfkd_cli.report.report import (
     ON_EVALUATION_DATA,
-    ON_SYNTHETIC_IMAGES,
-    ImagesReport,
     MemoryReport,
     RecipeReport,
     Report,
@@ -35,15 +34,22 @@ MEASURED = Report(
     seed=7,
     device="cpu",
     precision="fp32",
+    optimizer="muon",
     command="dfkd compress teacher.pt --recipe ssd --student cifar_resnet8 --out out",
     notes=("The teacher's weights came from --arch.",),
 )
 UNMEASURED = dataclasses.replace(
     MEASURED,
     relative_accuracy=None,
-    agreement_on=ON_SYNTHETIC_IMAGES,
+    agreement_on=MEASURED.images.wording.measured_on,
     teacher=dataclasses.replace(MEASURED.teacher, accuracy=None, batchnorm_layers=0, file_bytes=None, sha256=None),
     student=dataclasses.replace(MEASURED.student, accuracy=None),
+)
+POOLED = dataclasses.replace(
+    MEASURED,
+    images=ImagesReport(generated=10_000, kept=4_000, pool="/data/web"),
+    recipe=RecipeReport("unlabeled", "c" * 64),
+    command="dfkd compress teacher.pt --recipe unlabeled --pool /data/web --student cifar_resnet8 --out out",
 )
 
 
@@ -65,6 +71,7 @@ UNMEASURED = dataclasses.replace(
         ("time.synthesis_s", 30.0),
         ("time.distillation_s", 60.0),
         ("memory.peak_bytes", 2_000_000_000),
+        ("optimizer", "muon"),
     ],
 )
 def test_names_that_other_tools_rely_on(path, value):
@@ -103,6 +110,7 @@ def test_values_that_are_not_finite_are_no_report():
         "dfkd compress teacher.pt --recipe ssd",
         "The teacher's weights came from --arch.",
         "| seed | 7 |",
+        "| optimizer | muon |",
         'timm.create_model("local-dir:',
     ],
 )
@@ -117,6 +125,22 @@ def test_text_says_what_was_not_measured(phrase):
 
 def test_text_explains_no_accuracy_that_is_not_there():
     assert "**Accuracy** is" not in UNMEASURED.to_markdown()
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "10,000 unlabelled pictures of the pool were seen; the teacher chose 4,000",
+        "show them to nobody who must not see the pool",
+        "![unlabelled pictures](samples.png)",
+        "choosing pictures 30 s",
+        "| pool | `/data/web` |",
+    ],
+)
+def test_text_says_that_a_pool_was_learned_from(phrase):
+    text = POOLED.to_markdown()
+    assert phrase in text
+    assert "synthetic" not in text
 
 
 def test_both_files_are_written(tmp_path):

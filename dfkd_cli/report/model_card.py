@@ -13,20 +13,21 @@ from dfkd_cli.report.report import Report, comparison_table
 
 _TAGS = ["image-classification", "timm", "knowledge-distillation", "data-free", "dfkd"]
 _LICENSE = "# license: yours to choose; the teacher's terms may bind the student too\n"
-_LIMITS = """## Limits
-
-- The student has seen synthetic images only. What it does on pictures unlike the teacher's training data is unknown.
-- It repeats the teacher's mistakes and biases, and adds some of its own.
-- **Privacy**: synthetic images are made from what the teacher remembers of its training data, and can reveal properties
-  of it. Treat `samples.png`, `report.html` and the student as you would treat the teacher.
-"""
+_BIASES = "It repeats the teacher's mistakes and biases, and adds some of its own."
 
 
 def model_card(report: Report, data: LabelledImages | None) -> str:
     """The card as Markdown with YAML front matter; `data` are the pictures that the report's accuracy is of."""
     front = yaml.safe_dump(_front_matter(report, data), sort_keys=False, allow_unicode=True)
     title = f"# {_plain(report.student.arch)}"
-    parts = [title, _introduction(report, data), comparison_table(report), _use(report), _making(report), _LIMITS]
+    parts = [
+        title,
+        _introduction(report, data),
+        comparison_table(report),
+        _use(report),
+        _making(report),
+        _limits(report),
+    ]
     return f"---\n{_LICENSE}{front}---\n\n" + "\n\n".join(parts)
 
 
@@ -67,7 +68,7 @@ def _introduction(report: Report, data: LabelledImages | None) -> str:
     teacher = report.teacher.arch or Path(report.teacher.source).name
     text = (
         f"An image classifier distilled from {_plain(teacher)} with dfkd, without the teacher's training data: it "
-        "learned from synthetic images made from the teacher alone."
+        f"learned from {report.images.wording.origin}."
     )
     if report.relative_accuracy is None or data is None:
         return f"{text} Its accuracy on real pictures **was not measured**."
@@ -91,7 +92,7 @@ def _use(report: Report) -> str:
 def _making(report: Report) -> str:
     lines = [
         f"- recipe `{report.recipe.name}`, every value in `recipe.yaml`; seed {report.seed}",
-        f"- {report.steps:,} steps on {report.images.generated:,} synthetic images; {duration(report.time.total_s)} on "
+        f"- {report.images.counted()} {report.steps:,} steps, {duration(report.time.total_s)} on "
         f"{report.environment.gpu or report.environment.cpu}",
         f"- agreement with the teacher: {share(report.agreement)} on {report.agreement_on}",
         f"- sha256 of the teacher `{report.teacher.sha256 or 'unknown'}`, of the student `{report.student.sha256}`",
@@ -101,9 +102,14 @@ def _making(report: Report) -> str:
     listed = "\n".join(lines)
     more = (
         "Curves, confusion and time split are in `report.html`.\n\n"
-        "![synthetic images, by the class the teacher sees in them](samples.png)"
+        f"![{report.images.wording.name}, by the class the teacher sees in them](samples.png)"
     )
     return f"## How it was made\n\n{listed}\n\n{fence}\n{report.command}\n{fence}\n\n{more}"
+
+
+def _limits(report: Report) -> str:
+    seen, private = report.images.wording.limits
+    return f"## Limits\n\n- {seen}\n- {_BIASES}\n- {private}\n"
 
 
 def _one_line(text: str) -> str:

@@ -10,13 +10,11 @@ from dfkd_cli.job import Job, Parts
 from dfkd_cli.output_folder import write_atomically
 from dfkd_cli.report.confusion import Confusion
 from dfkd_cli.report.environment import Environment, gpu_name
+from dfkd_cli.report.images import ImagesReport
 from dfkd_cli.report.model_card import model_card
 from dfkd_cli.report.page.document import Evidence, render
 from dfkd_cli.report.report import (
     ON_EVALUATION_DATA,
-    ON_POOL_IMAGES,
-    ON_SYNTHETIC_IMAGES,
-    ImagesReport,
     MemoryReport,
     RecipeReport,
     Report,
@@ -67,8 +65,12 @@ def _measure(parts: Parts, run: Distillation, confusion: Confusion) -> tuple[Eva
         return measured, measured.agreement, ON_EVALUATION_DATA
     batch = run.config.batch_size
     fresh = run.method.fresh_images(SYNTHETIC_BATCHES * batch).split(batch)
-    on = ON_SYNTHETIC_IMAGES if parts.pool is None else ON_POOL_IMAGES
-    return None, agreement(parts.student, parts.teacher, fresh, confusion), on
+    return None, agreement(parts.student, parts.teacher, fresh, confusion), _images(parts, run).wording.measured_on
+
+
+def _images(parts: Parts, run: Distillation) -> ImagesReport:
+    counts = run.method.counts()
+    return ImagesReport(generated=counts.generated, kept=counts.kept, pool=parts.pool and str(parts.pool))
 
 
 def _report(
@@ -79,7 +81,7 @@ def _report(
     measurement: tuple[Evaluation | None, float | None, str],
     started: float,
 ) -> Report:
-    origin, seconds, counts = parts.teacher.origin, run.stopwatch.totals(), run.method.counts()
+    origin, seconds = parts.teacher.origin, run.stopwatch.totals()
     measured, agrees, agrees_on = measurement
     return Report(
         relative_accuracy=measured and measured.relative_accuracy,
@@ -103,7 +105,7 @@ def _report(
             sha256=student_file[0],
             file_bytes=student_file[1],
         ),
-        images=ImagesReport(generated=counts.generated, kept=counts.kept, pool=parts.pool and str(parts.pool)),
+        images=_images(parts, run),
         time=TimeReport(
             total_s=time.monotonic() - started,
             synthesis_s=seconds.get("synthesis", 0.0),
@@ -115,6 +117,7 @@ def _report(
         seed=job.seed,
         device=str(parts.runtime.device),
         precision=str(parts.runtime.dtype).removeprefix("torch."),
+        optimizer=run.optimizer_kind,
         command=job.command,
         notes=(*parts.notes(), *run.notes()),
         environment=Environment(gpu=gpu_name(parts.runtime.device)),

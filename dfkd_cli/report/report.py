@@ -14,12 +14,10 @@ import torch
 from dfkd_cli import __version__
 from dfkd_cli.output_folder import write_atomically
 from dfkd_cli.report.environment import Environment
+from dfkd_cli.report.images import ImagesReport
 from dfkd_cli.report.quantities import DASH, megabytes, share
 
-# The values of `Report.agreement_on`.
-ON_EVALUATION_DATA = "evaluation data"
-ON_SYNTHETIC_IMAGES = "fresh synthetic images (not a measure of accuracy)"
-ON_POOL_IMAGES = "pictures of the pool (not a measure of accuracy)"
+ON_EVALUATION_DATA = "evaluation data"  # of `Report.agreement_on`; without such data as in `Wording.measured_on`
 
 
 @dataclass(frozen=True)
@@ -46,18 +44,6 @@ class StudentReport:
     parameters: int
     sha256: str  # of student.safetensors
     file_bytes: int
-
-
-@dataclass(frozen=True)
-class ImagesReport:
-    """Synthetic images: how many were made, and how many of them the student was trained on at the end.
-
-    With a pool: how many of its pictures were seen, and how many of them the student was trained on.
-    """
-
-    generated: int
-    kept: int
-    pool: str | None = None  # the folder of unlabelled pictures; None where all images are synthetic
 
 
 @dataclass(frozen=True)
@@ -111,6 +97,7 @@ class Report:
     seed: int
     device: str
     precision: str
+    optimizer: str  # of the student, whatever `train.optimizer` left open
     command: str  # as typed, so that it can be typed again
     notes: tuple[str, ...] = ()  # what the reader should know, one sentence each: warnings, what was left out
     versions: Versions = field(default_factory=Versions)
@@ -204,17 +191,10 @@ def _meaning(report: Report) -> str:
 
 
 def _pictures(report: Report) -> str:
-    if report.images.pool is not None:
-        return (
-            f"## What the student learned from\n\n{report.images.generated:,} unlabelled pictures of "
-            f"`{report.images.pool}` were seen; the teacher chose {report.images.kept:,} (`selected.csv`). Some of "
-            "them, with the class it sees in each.\n\n![chosen pictures](samples.png)"
-        )
+    images = report.images
     return (
-        "## What the student learned from\n\n"
-        f"{report.images.generated:,} synthetic images were made; {report.images.kept:,} were kept at the end. Some of "
-        "them, with the class the teacher sees in each. They need not look like anything to people.\n\n"
-        "![synthetic images](samples.png)"
+        f"## What the student learned from\n\n{images.counted()} Some of them, with the class the teacher sees in "
+        f"each. {images.wording.warning}\n\n![{images.wording.name}](samples.png)"
     )
 
 
@@ -222,10 +202,12 @@ def _run(report: Report) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in asdict(report.versions).items())
     rows = [
         ("recipe", f"{report.recipe.name} (all values in `recipe.yaml`, sha256 `{report.recipe.sha256[:12]}`)"),
+        *([("pool", f"`{report.images.pool}`")] if report.images.pool else []),
         ("steps", f"{report.steps:,}"),
+        ("optimizer", report.optimizer),
         (
             "time",
-            f"{report.time.total_s:,.0f} s: making images {report.time.synthesis_s:,.0f} s, "
+            f"{report.time.total_s:,.0f} s: {report.images.wording.effort} {report.time.synthesis_s:,.0f} s, "
             f"training the student {report.time.distillation_s:,.0f} s",
         ),
         ("peak memory", megabytes(report.memory.peak_bytes)),

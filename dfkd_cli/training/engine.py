@@ -16,7 +16,7 @@ from dfkd_cli.training.accumulation import Accumulation
 from dfkd_cli.training.averaging import WeightAverage
 from dfkd_cli.training.clock import Clock
 from dfkd_cli.training.means import Means
-from dfkd_cli.training.optimizer import OptimizerConfig, make_optimizer, suited_optimizer
+from dfkd_cli.training.optimizer import OptimizerConfig, OptimizerKind, make_optimizer, suited_optimizer
 from dfkd_cli.training.random_streams import random_streams, set_random_streams
 from dfkd_cli.training.schedules import cosine, ramp
 from dfkd_cli.training.stopwatch import Stopwatch
@@ -62,8 +62,9 @@ class Distillation:
         self.method, self.setting, self.config, self.clock = method, setting, config, clock
         self.stopwatch = Stopwatch(setting.runtime.device)
         self.trained = nn.ModuleList([setting.student, *method.extra_modules()])
-        kind = suited_optimizer(setting.student) if config.optimizer == "auto" else config.optimizer
-        self.optimizer = make_optimizer(self.trained, kind, config)
+        chosen = config.optimizer
+        self.optimizer_kind: OptimizerKind = suited_optimizer(setting.student) if chosen == "auto" else chosen
+        self.optimizer = make_optimizer(self.trained, self.optimizer_kind, config)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.accumulation = Accumulation(self.optimizer)
         self.average = WeightAverage(setting.student, config.average)
@@ -71,7 +72,7 @@ class Distillation:
         self.refreshed_at = -1
         self.rate_scale = 1.0  # of the learning rate
         self.remarks: list[str] = []  # what happened to this run, for `notes`
-        if kind == "adamw" and config.optimizer == "auto":
+        if self.optimizer_kind == "adamw" and chosen == "auto":
             self.remarks.append("The student has no BatchNorm layers: it learns with AdamW instead of Muon.")
         sizes = setting.student.parameter_count(), setting.teacher.parameter_count()
         if sizes[0] >= sizes[1]:

@@ -35,7 +35,7 @@ def render(report: Report, evidence: Evidence) -> str:
     """The page as HTML that loads nothing: styles, curves and pictures are inside."""
     teacher = report.teacher.arch or Path(report.teacher.source).name or report.teacher.kind
     on_data = report.agreement_on == ON_EVALUATION_DATA
-    measured_on = "evaluation pictures" if on_data else "fresh synthetic images, which says nothing of real ones"
+    measured_on = "evaluation pictures" if on_data else report.images.wording.measured_on
     body = [
         key_figures(_key_figures(report)),
         section("Worth knowing", _notes(report)),
@@ -73,7 +73,7 @@ def _key_figures(report: Report) -> list[Figure]:
         kept,
         Figure("Size", size, told if ratio else f"{student.parameters:,} parameters"),
         Figure("Agreement", share(report.agreement), f"on {report.agreement_on}"),
-        Figure("Time", duration(report.time.total_s), f"{100 * making:.0f} % of it making images"),
+        Figure("Time", duration(report.time.total_s), f"{100 * making:.0f} % of it {report.images.wording.effort}"),
     ]
 
 
@@ -94,10 +94,10 @@ def _meanings(report: Report) -> Markup:
 
 
 def _images(report: Report, evidence: Evidence) -> list[Markup]:
+    images = report.images
     text = (
-        f"{report.images.generated:,} synthetic images were made; {report.images.kept:,} were kept at the end. Here "
-        f"are {len(evidence.images)} of them, by the class the teacher sees in each. They need not look like anything "
-        "to people, and can still reveal properties of the teacher's training data."
+        f"{images.counted()} Here are {len(evidence.images)} of them, by the class the teacher sees in each. "
+        f"{images.wording.warning}"
     )
     return [paragraph(text), gallery(evidence.images, evidence.classes, evidence.class_names)]
 
@@ -106,7 +106,7 @@ def _cost(report: Report) -> list[Markup]:
     time = report.time
     rest = max(0.0, time.total_s - time.synthesis_s - time.distillation_s)
     parts = [
-        ("making images", "synthesis", time.synthesis_s),
+        (report.images.wording.effort, "synthesis", time.synthesis_s),
         ("training the student", "distillation", time.distillation_s),
         ("loading, measuring, writing", "rest", rest),
     ]
@@ -129,7 +129,9 @@ def _run(report: Report) -> list[Markup]:
         ("student sha256", code(report.student.sha256)),
         ("recipe", f"{report.recipe.name}, every value in recipe.yaml"),
         ("recipe sha256", code(report.recipe.sha256)),
+        *([("pool", code(report.images.pool))] if report.images.pool else []),
         ("steps", f"{report.steps:,}"),
+        ("optimizer", report.optimizer),
         ("seed", str(report.seed)),
         ("device", f"{report.device}, {report.precision}"),
         (

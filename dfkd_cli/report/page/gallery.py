@@ -1,4 +1,4 @@
-"""Synthetic images inside a page, by the class that the teacher sees in them."""
+"""Images inside a page, by the class that the teacher sees in them."""
 
 import base64
 import io
@@ -35,7 +35,7 @@ def gallery(images: Tensor, classes: Tensor, names: Sequence[str] | None) -> Mar
 
 def _group(label: str, sources: list[str]) -> Markup:
     text = escape(label)
-    pictures = "".join(f'<img src="{source}" alt="synthetic image, class {text}">' for source in sources)
+    pictures = "".join(f'<img src="{source}" alt="class {text}">' for source in sources)
     return Markup(f'<figure><figcaption title="{text}">{text}</figcaption><div>{pictures}</div></figure>')
 
 
