@@ -51,13 +51,7 @@ class Cgdd(LabelledMethod):
 
     def refresh(self, progress: float) -> Terms:
         """Trains the generator and stores its last batch with the labels it was asked for."""
-        adversarial = float(self.ready(progress))
-
-        def objective(images: Tensor, labels: Tensor | None) -> Inverted:
-            return self.inverted(images, labels, self._modulation, adversarial, progress)
-
-        made = self.synthesizer.renew(objective, progress)
-        self.rounds += 1
+        made = self.renew(self._modulation, float(self.ready(progress)), progress)
         self.store.append(made.images, made.labels)
         return self.log_of(made) | {"synthesis/hit_rate_by_class": self._hit_rates(made)}
 

@@ -13,7 +13,7 @@ from dfkd_cli.distillation.self_paced import Pacing, self_paced_weight
 from dfkd_cli.methods.base import Batch, Counts, Needs
 from dfkd_cli.methods.generative import GenerativeMethod, GenerativeOptions
 from dfkd_cli.recipe.values import require, require_share
-from dfkd_cli.synthesis.inversion import Inverted, equally
+from dfkd_cli.synthesis.inversion import equally
 from dfkd_cli.training.schedules import linear
 from dfkd_cli.training.setting import Setting, Terms
 
@@ -61,12 +61,7 @@ class Curriculum(GenerativeMethod):
         """Trains the generator; how much it counts that the student disagrees depends on the progress."""
         o = self.options
         adversarial = linear(progress, o.adversarial_start, 1.0, o.ramp_begin, o.ramp_end) if self.rounds else 0.0
-
-        def objective(images: Tensor, labels: Tensor | None) -> Inverted:
-            return self.inverted(images, labels, equally, adversarial, progress)
-
-        made = self.synthesizer.renew(objective, progress)
-        self.rounds += 1
+        made = self.renew(equally, adversarial, progress)
         return self.log_of(made) | {"curriculum/adversarial": made.images.new_full((), adversarial)}
 
     def sample(self) -> Batch:

@@ -70,6 +70,16 @@ class GenerativeMethod(Method):
         shares = {"adversarial": adversarial, "bn": linear(progress, 1.0, self.options.bn_final)}
         return self.inversion(images, labels, modulate, shares)
 
+    def renew(self, modulate: Modulation, adversarial: float, progress: float) -> Inverted:
+        """Trains the generator for one round under `inverted`'s loss and returns the last batch of it."""
+
+        def objective(images: Tensor, labels: Tensor | None) -> Inverted:
+            return self.inverted(images, labels, modulate, adversarial, progress)
+
+        made = self.synthesizer.renew(objective, progress)
+        self.rounds += 1
+        return made
+
     def log_of(self, made: Inverted) -> Terms:
         """What to log of a generated batch: its weighted terms, the teacher's confidence and, when asked, obedience."""
         confidence, classes = made.teacher_logits.float().softmax(dim=1).max(dim=1)

@@ -60,13 +60,7 @@ class Ssd(StoringMethod):
 
     def refresh(self, progress: float) -> Terms:
         """Trains the generator and puts its last batch into the buffer."""
-        adversarial = float(self.ready(progress))
-
-        def objective(images: Tensor, labels: Tensor | None) -> Inverted:
-            return self.inverted(images, labels, self._modulation, adversarial, progress)
-
-        made = self.synthesizer.renew(objective, progress)
-        self.rounds += 1
+        made = self.renew(self._modulation, float(self.ready(progress)), progress)
         confidence, classes = made.teacher_logits.float().softmax(dim=1).max(dim=1)
         discrepancy = losses.kl_div(self._student_logits(made), made.teacher_logits)
         phi = self._modulation(made.teacher_logits, made.labels)
