@@ -12,7 +12,8 @@ class Wording(NamedTuple):
     effort: str  # what the time before training went to
     measured_on: str  # where agreement was measured when there was no evaluation data
     warning: str  # what to know before looking at them, or showing them to others
-    limits: tuple[str, ...]  # of a student that learned from them, for whoever gets it
+    limit: str  # of a student that learned from them
+    privacy: str  # what the folder of the run gives away, in Markdown
 
 
 _SYNTHETIC = Wording(
@@ -22,12 +23,10 @@ _SYNTHETIC = Wording(
     measured_on="fresh synthetic images (not a measure of accuracy)",
     warning="They need not look like anything to people, and can still reveal properties of the teacher's training "
     "data.",
-    limits=(
-        "The student has seen synthetic images only. What it does on pictures unlike the teacher's training data is "
-        "unknown.",
-        "**Privacy**: synthetic images are made from what the teacher remembers of its training data, and can reveal "
-        "properties of it. Treat `samples.png`, `report.html` and the student as you would treat the teacher.",
-    ),
+    limit="The student has seen synthetic images only. What it does on pictures unlike the teacher's training data is "
+    "unknown.",
+    privacy="Synthetic images are made from what the teacher remembers of its training data, and can reveal properties "
+    "of it. Treat `samples.png`, `report.html` and the student as you would treat the teacher.",
 )
 _CHOSEN = Wording(
     name="unlabelled pictures",
@@ -35,13 +34,10 @@ _CHOSEN = Wording(
     effort="choosing pictures",
     measured_on="pictures of the pool (not a measure of accuracy)",
     warning="They are pictures of the pool as it is: show them to nobody who must not see the pool.",
-    limits=(
-        "The student has seen pictures of a pool only, under the names that the teacher gave them. What it does on "
-        "others is unknown.",
-        "**Privacy**: `samples.png` and `report.html` show pictures of the pool, and `selected.csv` names its files. "
-        "Take them out before you publish this folder, unless the pool is public. Treat the student as you would treat "
-        "the teacher.",
-    ),
+    limit="The student has seen pictures of a pool only, under the names that the teacher gave them. What it does on "
+    "others is unknown.",
+    privacy="`samples.png` and `report.html` show pictures of the pool, and `selected.csv` names its files. Take them "
+    "out before you publish this folder, unless the pool is public. Treat the student as you would treat the teacher.",
 )
 
 

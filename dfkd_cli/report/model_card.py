@@ -108,8 +108,8 @@ def _making(report: Report) -> str:
 
 
 def _limits(report: Report) -> str:
-    seen, private = report.images.wording.limits
-    return f"## Limits\n\n- {seen}\n- {_BIASES}\n- {private}\n"
+    wording = report.images.wording
+    return f"## Limits\n\n- {wording.limit}\n- {_BIASES}\n- **Privacy**: {wording.privacy}\n"
 
 
 def _one_line(text: str) -> str:
