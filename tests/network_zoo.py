@@ -49,6 +49,22 @@ class LeNet(nn.Module):
         return self.head(self.body(x))
 
 
+class Attending(nn.Module):
+    """Convolutions of parts of a map, then attention between 16 tokens, whose weights are as high and wide as that."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 2, stride=2), nn.BatchNorm2d(6))
+        self.patches = nn.ModuleList(nn.Conv2d(2, channels, 4, stride=4) for channels in (2, 2, 4))
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x):
+        parts = torch.split(self.stem(x), 2, dim=1)
+        joined = torch.cat([convolution(parts[i]) for i, convolution in enumerate(self.patches)], dim=1)
+        tokens = joined.flatten(2).unflatten(1, (2, 4)).mT  # [B, heads, tokens, channels]
+        return self.head(((tokens @ tokens.mT).softmax(dim=-1) @ tokens).mean((1, 2)))
+
+
 def _vit() -> nn.Module:
     return timm.create_model("test_vit", num_classes=10, img_size=32, patch_size=8)
 
@@ -57,10 +73,11 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "test_resnet": lambda: timm.create_model("test_resnet", num_classes=10),
     "test_efficientnet": lambda: timm.create_model("test_efficientnet", num_classes=10),
     "tangled": Tangled,
+    "attending": Attending,
     "lenet": LeNet,
     "vit": _vit,
 }
-NORM_CALLS = {"test_resnet": 15, "test_efficientnet": 13, "tangled": 4, "lenet": 0, "vit": 0}
+NORM_CALLS = {"test_resnet": 15, "test_efficientnet": 13, "tangled": 4, "attending": 1, "lenet": 0, "vit": 0}
 
 
 def make_module(name: str) -> Any:

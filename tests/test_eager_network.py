@@ -35,6 +35,11 @@ def test_attention_weights_are_no_stage():
     assert [tuple(stage.shape) for stage in _network("vit").observe(make_images()).stages] == [(4, 64, 4, 4)]
 
 
+def test_neither_attention_weights_as_large_as_a_map_nor_parts_of_a_map_are_stages():
+    shapes = [tuple(stage.shape) for stage in _network("attending").observe(make_images()).stages]
+    assert shapes == [(4, 6, 16, 16), (4, 8, 4, 4)]
+
+
 def test_frozen_batchnorm_is_seen_and_its_hooks_are_gone_afterwards():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), FrozenBatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = EagerNetwork(module, input_size=SIZE)

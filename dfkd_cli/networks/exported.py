@@ -1,5 +1,6 @@
 """A network that is a torch.export archive (`.pt2`)."""
 
+import operator
 from itertools import islice
 from typing import Any
 
@@ -123,8 +124,9 @@ class _Explorer(fx.Interpreter):
         if keeps_statistics(n):
             mean, var = (self.env[arguments[position]] for position in NORMS[n.target][:2])
             self.norm_statistics.append((mean, var))
-        # An operation with several results is followed by nodes that take them apart.
-        if n.op == "call_function" and isinstance(result, Tensor):
+        # An operation with several results is followed by nodes that take them apart; a list is of parts of one tensor.
+        part = n.target is operator.getitem and isinstance(self.env[arguments[0]], list)
+        if n.op == "call_function" and isinstance(result, Tensor) and not part:
             kind, position = MULTIPLICATIONS.get(n.target, ("", 0))
             source = self.env[arguments[position]] if kind else None
             self.trail.saw(kind, source, result, self._sites[n])

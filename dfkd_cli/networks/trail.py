@@ -20,6 +20,7 @@ class Trail:
         self._classifier_inputs: dict[int, Seen] = {}  # by number of outputs
         self._maps: dict[tuple[int, int], Seen] = {}
         self._resolutions: set[tuple[int, int]] = set()
+        self._products: set[tuple[int, ...]] = set()  # shapes of attention weights and of channels-last activations
 
     def saw(self, kind: str, source: Tensor | None, result: Tensor, site: int = 0) -> None:
         """Notes one operation: `kind` is "linear", "conv" or anything else, `source` what the first two multiply."""
@@ -27,7 +28,12 @@ class Trail:
             self._classifier_inputs[result.shape[1]] = Seen(source, site)
         if result.ndim != 4 or result.shape[0] != self._batch:
             return
-        height, width = result.shape[2:]
+        shape = tuple(result.shape[1:])
+        if kind == "linear":
+            self._products.add(shape)
+        if kind != "conv" and shape in self._products:
+            return  # also the softmax that follows
+        height, width = shape[1:]
         if kind == "conv":
             self._resolutions.add((height, width))
             if source is not None:
@@ -41,8 +47,8 @@ class Trail:
     def stages(self) -> list[Seen]:
         """The last feature map [B, C, H, W] of each resolution, large to small, without 1x1.
 
-        Only what a convolution made counts as a resolution: attention weights and channels-last activations are
-        four-dimensional as well.
+        Only what a convolution made counts as a resolution, and no product of matrices as a map: attention weights and
+        channels-last activations are four-dimensional as well, and can have the height and width of a map.
         """
         resolutions = [size for size in self._maps if size in self._resolutions and size != (1, 1)]
         return [self._maps[size] for size in sorted(resolutions, key=lambda size: -size[0] * size[1])]
