@@ -19,8 +19,15 @@ NORMS: dict[str, tuple[int, int, int | None]] = {
     "aten::_native_batch_norm_legit": (3, 4, 5),
     "aten::_native_batch_norm_legit_no_training": (3, 4, None),
 }
-# These hand on what another operation made.
-_UNPACKING = ("prim::ListUnpack", "prim::TupleUnpack", "aten::__getitem__")
+# These write a value down, or hand on what another operation made.
+_MAKING_NOTHING = (
+    "prim::GetAttr",
+    "prim::Constant",
+    "prim::Uninitialized",
+    "prim::ListUnpack",
+    "prim::TupleUnpack",
+    "aten::__getitem__",
+)
 # Which operations multiply by weights, and where in their arguments the activation is.
 MULTIPLICATIONS = {
     "aten::linear": ("linear", 0),
@@ -57,8 +64,7 @@ def walk(graph: Graph) -> Iterator[Node]:
 def makes_tensor(node: Node) -> bool:
     """Whether the first result is a new activation: a tensor that is no weight, no constant and no part of a list."""
     outputs = list(node.outputs())
-    written = node.kind() in ("prim::GetAttr", "prim::Constant", "prim::Uninitialized", *_UNPACKING)
-    return bool(outputs) and not written and outputs[0].type().kind() == "TensorType"
+    return bool(outputs) and node.kind() not in _MAKING_NOTHING and outputs[0].type().kind() == "TensorType"
 
 
 def keeps_statistics(node: Node) -> bool:
