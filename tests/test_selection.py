@@ -114,8 +114,17 @@ def test_a_small_pool_is_chosen_whole_and_nothing_fresh_is_left(pool):
     selected = choose(pool, keep=1000)
     assert len(selected.chosen) == 50
     assert len(selected.next_best) == 0
-    assert "too few are left over" in selected.describe()
+    assert "too few are left over" in selected.notes()[0]
     assert len(selected.unseen(60)) == 60
+
+
+@pytest.mark.parametrize(("counts", "scarce"), [((8, 8, 8), 0), ((20, 3, 1), 0), ((39, 1, 0), 2), ((24, 0, 0), 2)])
+def test_classes_that_the_teacher_hardly_sees_in_the_pool_are_told(pool, counts, scarce):
+    classes = [number for number, count in enumerate(counts) for _ in range(count)]
+    selected = replace(choose(pool), classes=classes, num_classes=len(counts))
+    warnings = selected.notes()[1:]
+    assert len(warnings) == (scarce > 0)
+    assert all(f"sees {scarce} of its 3 classes in hardly any image" in warning for warning in warnings)
 
 
 def test_out_of_time_the_images_seen_so_far_are_chosen_from_and_it_is_said(pool):
@@ -125,7 +134,7 @@ def test_out_of_time_the_images_seen_so_far_are_chosen_from_and_it_is_said(pool)
     assert selected is not None
     assert selected.seen == len(selected.files) == BATCH
     assert not selected.complete
-    assert "only in part" in selected.describe()
+    assert "only in part" in selected.notes()[0]
 
 
 def test_unreadable_pictures_are_counted_and_a_pool_of_them_is_refused(pool, tmp_path):
@@ -133,7 +142,7 @@ def test_unreadable_pictures_are_counted_and_a_pool_of_them_is_refused(pool, tmp
     (tmp_path / "pool" / "broken.png").write_bytes(b"broken")
     selected = choose(tmp_path / "pool")
     assert (selected.seen, selected.unreadable) == (50, 1)
-    assert "1 unreadable skipped" in selected.describe()
+    assert "1 unreadable skipped" in selected.notes()[0]
     for path in (tmp_path / "pool").rglob("*.png"):
         path.write_bytes(b"broken")
     with pytest.raises(UsageError, match="none of its 51 pictures"):

@@ -64,7 +64,7 @@ class Unlabeled(Method):
         self.selected = self.selection.advance(in_time=progress < self.options.selection.reading_share)
         if self.selected is None:
             return {}
-        self.notes.append(self.selected.describe())
+        self.notes += self.selected.notes()
         classes, count = torch.tensor(self.selected.classes), self.setting.teacher.spec.num_classes
         counts = torch.bincount(classes, minlength=count).float()
         return {"selection/class_counts": counts.to(self.setting.runtime.device)}
@@ -117,4 +117,4 @@ class Unlabeled(Method):
         """Takes over what `state_dict` returned."""
         self.selected = state["selected"] and Selected.from_state(state["selected"], self.setting.runtime.device)
         if self.selected is not None:
-            self.notes.append(self.selected.describe())
+            self.notes += self.selected.notes()

@@ -2,10 +2,13 @@
 
 import csv
 import io
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+_SCARCE = 0.1  # of an even share of the chosen images
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Selected:
     seen: int  # images of the pool that were decoded
     unreadable: int  # files of the pool that could not be
     complete: bool  # whether the pool was read to its end
+    num_classes: int  # the teacher's
 
     def read(self, slots: Tensor) -> Tensor:
         """The images in these slots as floats in [0, 1]."""
@@ -48,8 +52,22 @@ class Selected:
         writer.writerows(zip(self.files, self.classes, (f"{score:.6g}" for score in self.scores), strict=True))
         return table.getvalue()
 
-    def describe(self) -> str:
-        """One sentence on what became of the pool."""
+    def notes(self) -> list[str]:
+        """What became of the pool, and whether the teacher sees too little of some classes in it, a sentence each."""
+        return [self._choice(), *self._scarcity()]
+
+    def _scarcity(self) -> list[str]:
+        counts = Counter(self.classes)
+        even = len(self.classes) / self.num_classes
+        scarce = sum(counts[number] < _SCARCE * even for number in range(self.num_classes))
+        if scarce == 0:
+            return []
+        return [
+            f"The teacher sees {scarce:,} of its {self.num_classes:,} classes in hardly any image of the pool: the "
+            "student can learn little of them. A pool more like the teacher's own images would help."
+        ]
+
+    def _choice(self) -> str:
         read = "read to its end" if self.complete else "read only in part, as the time for it was up"
         text = f"The pool was {read}: {self.seen:,} images seen, {len(self.chosen):,} chosen"
         text += f", {self.unreadable:,} unreadable skipped" if self.unreadable else ""

@@ -127,6 +127,7 @@ class Selection:
             seen=self.seen,
             unreadable=self.unreadable,
             complete=complete,
+            num_classes=self.setting.teacher.spec.num_classes,
         )
 
     def _best_by_prototypes(self) -> Tensor:
