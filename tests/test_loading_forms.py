@@ -1,8 +1,6 @@
 """Archives, students, folders and names: told apart by content, each value of the input with its source."""
 
-import copy
 import json
-from collections import namedtuple
 
 import pytest
 import safetensors.torch
@@ -13,7 +11,6 @@ from torch import nn
 
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.networks import ExportedNetwork, ScriptNetwork
-from dfkd_cli.networks.returned import tell
 
 
 @pytest.fixture(scope="module")
@@ -36,62 +33,6 @@ class TestArchives:
         assert isinstance(classifier.network, network)
         assert classifier.origin.found["num_classes"] == "the forward on noise"
         assert_same(classifier, module)
-
-    @pytest.mark.parametrize("save", [script, export])
-    def test_the_logits_behind_a_softmax_are_found(self, tmp_path, module, save):
-        path = save(nn.Sequential(module, nn.Softmax(dim=1)).eval(), tmp_path / "t.pt")
-        classifier = load(path, input_size=SIZE, **MNIST)
-        assert any("returns probabilities" in note for note in classifier.origin.notes)
-        images = torch.rand(3, *SIZE, requires_grad=True)
-        expected = module((images - classifier.mean) / classifier.std).log_softmax(dim=1)
-        for logits in (classifier(images), classifier.observe(images).logits):
-            torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
-        (gradient,) = torch.autograd.grad(classifier(images).log_softmax(dim=1).square().sum(), images)
-        (wanted,) = torch.autograd.grad(expected.square().sum(), images)
-        torch.testing.assert_close(gradient, wanted, atol=1e-3, rtol=1e-3)
-
-    @pytest.mark.parametrize("save", [script, export])
-    def test_the_logits_before_a_sigmoid_are_found(self, tmp_path, module, save):
-        path = save(nn.Sequential(module, nn.Sigmoid()).eval(), tmp_path / "t.pt")
-        classifier = load(path, input_size=SIZE, **MNIST)
-        assert any("sigmoid" in note for note in classifier.origin.notes)
-        images = torch.rand(3, *SIZE)
-        expected = module((images - classifier.mean) / classifier.std)
-        for logits in (classifier(images), classifier.observe(images).logits):
-            torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
-
-    @pytest.mark.parametrize("last", ["as it is", "log_softmax", "zeros", "from 0 to 1 by chance"])
-    def test_what_is_no_probability_stays_as_it_is(self, tmp_path, module, last):
-        network = nn.Sequential(copy.deepcopy(module), nn.LogSoftmax(dim=1) if last == "log_softmax" else nn.Identity())
-        with torch.no_grad():
-            *_, weight, bias = network.parameters()
-            if last == "zeros":
-                weight.mul_(0.0)
-                bias.mul_(0.0)
-            elif last == "from 0 to 1 by chance":
-                weight.mul_(1e-2)
-                bias.copy_(torch.linspace(0.4, 0.6, len(bias)))
-        classifier = load(script(network.eval(), tmp_path / "t.pt"), input_size=SIZE, **MNIST)
-        assert not any("from 0 to 1" in note or "probabilities" in note for note in classifier.origin.notes)
-        assert_same(classifier, network)
-
-    def test_a_softmax_that_is_sure_of_all_noise_is_one(self):
-        sure = torch.eye(10)[torch.tensor([3, 3, 1, 0])]
-        assert tell(sure, lambda: sure) == "softmax"
-
-    def test_probabilities_that_underflow_leave_finite_gradients(self, tmp_path, module):
-        sure = create(ARCH).eval()
-        sure.load_state_dict(module.state_dict())
-        with torch.no_grad():
-            for parameter in list(sure.parameters())[-2:]:
-                parameter.mul_(1e4)
-        path = script(nn.Sequential(sure, nn.Softmax(dim=1)).eval(), tmp_path / "t.pt")
-        classifier = load(path, input_size=SIZE, **MNIST)
-        images = torch.rand(3, *SIZE, requires_grad=True)
-        logits = classifier(images)
-        (gradient,) = torch.autograd.grad(logits.square().sum(), images)
-        assert logits.isfinite().all()
-        assert gradient.isfinite().all()
 
     def test_script_without_flags_names_all_of_them(self, tmp_path, module):
         with pytest.raises(UsageError, match=r"--input-size CxHxW --mean M1,M2,... --std S1,S2,...$"):
@@ -142,32 +83,6 @@ class TestArchives:
         load(script(module, tmp_path / "t.pt"), input_size=SIZE, **MNIST)
         load(export(module, tmp_path / "t.pt2"), **MNIST)
         assert capfd.readouterr() == ("", "")
-
-
-Answer = namedtuple("Answer", ["scores", "hidden"])
-
-
-class Talkative(nn.Module):
-    """Returns more than logits."""
-
-    def __init__(self, kind):
-        super().__init__()
-        self.kind = kind
-        self.net = create(ARCH)
-
-    def forward(self, x):
-        scores, hidden = self.net(x), self.net.forward_features(x)
-        return {"scores": scores, "hidden": hidden} if self.kind == "dict" else (hidden, scores)
-
-
-@pytest.mark.parametrize("save", [script, export])
-@pytest.mark.parametrize(("kind", "output"), [("tuple", None), ("tuple", "1"), ("dict", None), ("dict", "scores")])
-def test_teachers_that_return_more_than_logits(tmp_path, save, kind, output):
-    module = Talkative(kind).eval()
-    if save is script and kind == "dict":
-        pytest.skip("torch.jit.trace refuses dicts")
-    classifier = load(save(module, tmp_path / "t.pt2"), input_size=SIZE, output=output, **MNIST)
-    assert_same(classifier, module.net)
 
 
 class TestStudents:

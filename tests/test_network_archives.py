@@ -215,10 +215,10 @@ def test_an_archive_that_needs_more_than_images_is_refused():
 
 
 @pytest.mark.parametrize("form", ["eager", "traced", "exported"])
-def test_check_forward_counts_the_classes(form):
+def test_check_forward_counts_the_outputs(form):
     module = Small().eval()
     network = EagerNetwork(module) if form == "eager" else _archive(module, form, 4)
-    assert check_forward(network, SIZE).num_classes == 10
+    assert check_forward(network, SIZE).outputs == 10
     assert input_gradient_reaches(network, SIZE)
 
 

@@ -65,7 +65,7 @@ def _summary(report: ExportReport) -> str:
     lines = [
         f"written  {report.path}, {report.file_bytes / 1e6:,.2f} MB",
         f"input    {' x '.join(map(str, report.input_shape))}, {takes}",
-        f"output   {report.num_classes} logits",
+        f"output   logits of {report.num_classes} classes",
     ]
     lines += [
         f"compared with PyTorch on {seen.count} images ({seen.images}): same class on {seen.same_top1}, "

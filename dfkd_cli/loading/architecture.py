@@ -79,7 +79,7 @@ def fitting_arguments(arch: str, weights: Mapping[str, Tensor], findings: Findin
     arguments: dict[str, Any] = {}
     if head in weights and weights[head].ndim >= 2:
         classes = weights[head].shape[0]
-        findings.must_agree("num_classes", classes, f"the head {head}")
+        findings.outputs_must_agree(classes, f"the head {head}")
         arguments["num_classes"] = classes
     if stem in weights and weights[stem].ndim >= 2:
         channels = weights[stem].shape[1]

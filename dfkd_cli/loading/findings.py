@@ -7,6 +7,7 @@ from typing import Any
 from dfkd_cli.classifier import InputSpec
 from dfkd_cli.errors import DfkdError, TeacherError, UsageError
 from dfkd_cli.loading.options import FLAGS, LoadOptions
+from dfkd_cli.networks.returned import class_count
 
 _MOST_CLASSES = 1_000_000  # a file that says more would make a head of gigabytes
 
@@ -43,6 +44,10 @@ class Findings:
         if known != value:
             raise _disagreement(self.found[name], name, known, value, source)
         self.offer(name, value, source)
+
+    def outputs_must_agree(self, outputs: int, source: str) -> None:
+        """Offer the classes that so many outputs tell apart; raises UsageError when another source contradicts it."""
+        self.must_agree("num_classes", class_count(outputs), source)
 
     def channels_must_agree(self, channels: int, source: str) -> None:
         """Note how many channels the weights take; raises UsageError when the input size says otherwise."""
@@ -86,9 +91,9 @@ def _disagreement(known_source: str, name: str, known: Any, value: Any, source: 
 def _checked(name: str, value: Any, source: str) -> Any:
     """`value` as a tuple of numbers or a whole number; raises TeacherError when it is neither."""
     if name == "num_classes":
-        if not _is_whole(value) or not 2 <= value <= _MOST_CLASSES:
-            raise TeacherError(f"{source} says num_classes is {_short(value)}; expected a whole number from 2 up")
-        return value
+        if not _is_whole(value) or not 1 <= value <= _MOST_CLASSES:
+            raise TeacherError(f"{source} says num_classes is {_short(value)}; expected a whole number from 1 up")
+        return class_count(value)
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise TeacherError(f"{source} says {name} is {_short(value)}; expected a list of numbers")
     if name == "input_size":

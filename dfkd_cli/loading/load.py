@@ -83,9 +83,9 @@ def _load_folder(source: str, folder: Path, options: LoadOptions, findings: Find
         weights = unwrap(read_torch_file(path, form, options.trust_pickle), path).weights
     else:
         raise TeacherError(f"{path} is {form.value}; give it to dfkd itself, without its folder")
-    module = build_from_config(config, weights, findings, path)
+    module: Any = build_from_config(config, weights, findings, path)
     origin = Origin(source, "hub folder", config["architecture"], _sha256(path))
-    findings.must_agree("num_classes", module.num_classes, "config.json")
+    findings.outputs_must_agree(module.num_classes, "config.json")
     return _finish(EagerNetwork, module, findings, options, origin)
 
 
@@ -165,7 +165,7 @@ def _finish(
     with damaged_file(origin.source, f"a network for {shape} images ({findings.found['input_size']})"):
         network = body(module, options.output, input_size=size, num_classes=classes)
     tried = check_forward(network, size)
-    findings.must_agree("num_classes", tried.num_classes, "the forward on noise")
+    findings.outputs_must_agree(tried.outputs, "the forward on noise")
     notes = (*origin.notes, *network.notes, *NOTES[tried.returned])
     origin = dataclasses.replace(origin, found=findings.found, notes=notes)
     classifier = Classifier(network, findings.spec(), origin, tried.returned)

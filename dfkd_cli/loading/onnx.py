@@ -12,13 +12,15 @@ from dfkd_cli.export.onnx_file import OnnxNetwork, open_onnx
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.options import FLAGS, LoadOptions
 from dfkd_cli.networks import Network, NormStatistics, Outputs, check_forward
+from dfkd_cli.networks.outputs import pick_logits
+from dfkd_cli.networks.returned import NOTES, Returned
 
 
 class OnnxClassifier(Classifier):
     """Runs in onnxruntime on the CPU, wherever the images are; without gradients."""
 
-    def __init__(self, runner: OnnxNetwork, spec: InputSpec, origin: Origin):
-        super().__init__(_Runner(runner), spec, origin)
+    def __init__(self, runner: OnnxNetwork, spec: InputSpec, origin: Origin, returned: Returned):
+        super().__init__(_Runner(runner), spec, origin, returned)
         self.runner = runner
 
     def parameter_count(self) -> int:
@@ -45,7 +47,7 @@ class _Runner(Network):
         size = self.runner.batch_size or len(images)
         filled = torch.cat([images, images.new_zeros(-len(images) % size, *images.shape[1:])])
         logits = torch.cat([self.runner(batch.contiguous()) for batch in filled.split(size)])
-        return logits[: len(images)].to(inputs.device)
+        return pick_logits(logits[: len(images)].to(inputs.device), len(images))
 
     def observe(self, inputs: Tensor) -> Outputs:
         """Logits alone."""
@@ -63,10 +65,10 @@ def load_onnx(source: str, options: LoadOptions) -> OnnxClassifier:
     findings.must_agree("input_size", runner.input_size, "the ONNX graph's input")
     findings.offer_metadata(facts, "the ONNX file's metadata")
     tried = check_forward(_Runner(runner), runner.input_size)
-    findings.must_agree("num_classes", tried.num_classes, "the forward on noise")
-    arch = facts.get("arch")
-    origin = Origin(source, "ONNX", arch if isinstance(arch, str) else None, None, findings.found)
-    return OnnxClassifier(runner, findings.spec(), origin)
+    findings.outputs_must_agree(tried.outputs, "the forward on noise")
+    arch, notes = facts.get("arch"), NOTES[tried.returned]
+    origin = Origin(source, "ONNX", arch if isinstance(arch, str) else None, None, findings.found, notes)
+    return OnnxClassifier(runner, findings.spec(), origin, tried.returned)
 
 
 def _facts(metadata: dict[str, str]) -> dict[str, Any]:

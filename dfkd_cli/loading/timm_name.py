@@ -31,12 +31,12 @@ def load_timm_name(name: str, options: LoadOptions, findings: Findings) -> nn.Mo
         arguments["in_chans"] = options.input_size[0]
     try:
         with quiet("timm", "huggingface_hub"):
-            module = timm.create_model(name, pretrained=options.pretrained, **arguments)
+            module: Any = timm.create_model(name, pretrained=options.pretrained, **arguments)
     # Downloads fail as HTTP, connection, cache and file errors of several libraries.
     except Exception as error:
         raise TeacherError(f"timm:{name} cannot be loaded: {first_line(error)}") from error
     source = f"timm's configuration of {name}"
-    findings.must_agree("num_classes", module.num_classes, source)
+    findings.outputs_must_agree(module.num_classes, source)
     if cfg is not None:
         if options.pretrained:
             findings.channels_must_agree(cfg.input_size[0], source)

@@ -17,7 +17,7 @@ MANY_TIMES = 1e4
 class Tried(NamedTuple):
     """What a forward on noise tells of a network."""
 
-    num_classes: int
+    outputs: int  # per image
     returned: Returned
 
 
@@ -37,7 +37,7 @@ def check_forward(network: Network, size: tuple[int, int, int]) -> Tried:
         raise TeacherError(
             f"the network fails on noise of {shape}: {last_line(error)}; give its true size with --input-size CxHxW"
         ) from error
-    if logits.ndim != 2 or logits.shape[0] != BATCH or logits.shape[1] < 2:
+    if logits.ndim != 2 or logits.shape[0] != BATCH or logits.shape[1] < 1:
         raise TeacherError(
             f"the network returns {list(logits.shape)} for {BATCH} images of {shape} where logits of shape "
             f"[{BATCH}, classes] are needed: if it is a classifier, give its true size with --input-size CxHxW"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.networks.returned import class_count
 
 
 def pick_logits(returned: object, batch: int, output: str | None = None, num_classes: int | None = None) -> Tensor:
@@ -17,18 +18,18 @@ def pick_logits(returned: object, batch: int, output: str | None = None, num_cla
     if isinstance(returned, Tensor):
         if output is not None:
             raise UsageError(f"--output {output}: the network returns a single tensor; leave the flag out")
-        return returned
+        return _as_rows(returned, batch)
     parts = _name_parts(returned)
     if output is not None:
         if output not in parts:
             raise UsageError(f"--output {output}: the network returns {_describe(parts)}; name one of these")
-        return parts[output]
-    if "logits" in parts and parts["logits"].ndim == 2:
-        return parts["logits"]
+        return _as_rows(parts[output], batch)
+    if "logits" in parts and (logits := _as_rows(parts["logits"], batch)).ndim == 2:
+        return logits
     candidates = [
         part
         for part in parts.values()
-        if part.ndim == 2 and part.shape[0] == batch and num_classes in (None, part.shape[1])
+        if part.ndim == 2 and part.shape[0] == batch and num_classes in (None, class_count(part.shape[1]))
     ]
     if len(candidates) == 1:
         return candidates[0]
@@ -39,6 +40,13 @@ def pick_logits(returned: object, batch: int, output: str | None = None, num_cla
     raise UsageError(
         f"{seen} {len(candidates)} of these have the shape [{batch}, {classes}]: choose the logits with --output NAME"
     )
+
+
+def _as_rows(logits: Tensor, batch: int) -> Tensor:
+    """[B, K] of what a last convolution leaves, [B, K, 1, 1], and of an only output that was squeezed, [B]."""
+    if logits.ndim < 2 and (batch == 1 or logits.shape == (batch,)):
+        return logits.reshape(batch, -1)
+    return logits.flatten(1) if logits.ndim > 2 and logits.shape[2:].numel() == 1 else logits
 
 
 def _name_parts(returned: object) -> dict[str, Tensor]:
