@@ -65,9 +65,8 @@ class Unlabeled(Method):
         if self.selected is None:
             return {}
         self.notes += self.selected.notes()
-        classes, count = torch.tensor(self.selected.classes), self.setting.teacher.spec.num_classes
-        counts = torch.bincount(classes, minlength=count).float()
-        return {"selection/class_counts": counts.to(self.setting.runtime.device)}
+        counts = torch.tensor(self.selected.class_counts(), dtype=torch.float32, device=self.setting.runtime.device)
+        return {"selection/class_counts": counts}
 
     def sample(self) -> Batch:
         """Augmented images from the selection, each as likely as any other."""

@@ -52,14 +52,18 @@ class Selected:
         writer.writerows(zip(self.files, self.classes, (f"{score:.6g}" for score in self.scores), strict=True))
         return table.getvalue()
 
+    def class_counts(self) -> list[int]:
+        """How many chosen images the teacher sees in each class: [K]."""
+        counts = Counter(self.classes)
+        return [counts[number] for number in range(self.num_classes)]
+
     def notes(self) -> list[str]:
         """What became of the pool, and whether the teacher sees too little of some classes in it, a sentence each."""
         return [self._choice(), *self._scarcity()]
 
     def _scarcity(self) -> list[str]:
-        counts = Counter(self.classes)
         even = len(self.classes) / self.num_classes
-        scarce = sum(counts[number] < _SCARCE * even for number in range(self.num_classes))
+        scarce = sum(count < _SCARCE * even for count in self.class_counts())
         if scarce == 0:
             return []
         return [
