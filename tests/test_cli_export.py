@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from loading_helpers import ARCH, SIZE, create, script
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner, Result
@@ -183,7 +184,7 @@ def test_the_file_lies_beside_the_student_and_is_compared_on_its_pictures(own):
     assert (noise["count"], synthetic["count"]) == (64, 10)
     assert "samples.png" in synthetic["images"]
     assert noise["same_top1"] == 64
-    assert 0 <= noise["largest_difference"] < 1e-4 * noise["largest_logit"]
+    assert 0 <= noise["largest_difference"] < 1e-4 * noise["largest_output"]
 
 
 def test_people_are_told_what_was_written_and_compared(own):
@@ -252,6 +253,31 @@ def test_torchscript_becomes_torchscript_again_and_nothing_else(tmp_path):
     result = dfkd("export", tmp_path / "scripted.pt", "--to", "pt2", *SPEC_FLAGS)
     assert result.exit_code == 2
     assert "the checkpoint it was made from" in result.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
+@pytest.mark.parametrize("flags", [[], ["--with-preprocessing"]])
+@pytest.mark.parametrize(
+    ("kind", "outputs", "squash", "said"),
+    [
+        ("softmax", 6, nn.Softmax(dim=1), "probabilities of 6 classes"),
+        ("score", 1, nn.Identity(), "one number, above 0 for the second of 2 classes"),
+        ("probability", 1, nn.Sigmoid(), "one number, the probability of the second of 2 classes"),
+    ],
+)
+def test_the_file_returns_what_the_network_does_and_says_so(tmp_path, kind, outputs, squash, said, flags):
+    network = nn.Sequential(create(ARCH, num_classes=outputs), squash).eval()
+    path = script(network, tmp_path / "t.pt")
+    flags = [*flags, "--input-size", "1x32x32", "--mean", "0.3", "--std", "0.2", "--out", tmp_path / "out.pt"]
+    result = dfkd("export", path, "--to", "torchscript", *flags)
+    assert result.exit_code == 0, result.stderr
+    assert f"output   {said}\n" in result.stdout
+    images = torch.rand(1, *SIZE)
+    normalised = (images - 0.3) / 0.2
+    given = images if "--with-preprocessing" in flags else normalised
+    torch.testing.assert_close(torch.jit.load(tmp_path / "out.pt")(given), network(normalised))
+    report = json.loads(dfkd("export", path, "--to", "torchscript", *flags, "--overwrite", "--json").stdout)
+    assert report["returned"] == kind
 
 
 def test_the_missing_extra_is_named(own, monkeypatch):

@@ -13,6 +13,14 @@ from dfkd_cli.cli import options
 if TYPE_CHECKING:
     from dfkd_cli.export.export import ExportReport
 
+_OUTPUTS = {
+    "logits": "logits of {} classes",
+    "softmax": "probabilities of {} classes",
+    "sigmoid": "numbers from 0 to 1, one for each of {} classes",
+    "score": "one number, above 0 for the second of {} classes",
+    "probability": "one number, the probability of the second of {} classes",
+}
+
 
 def export(
     network: Annotated[
@@ -65,11 +73,11 @@ def _summary(report: ExportReport) -> str:
     lines = [
         f"written  {report.path}, {report.file_bytes / 1e6:,.2f} MB",
         f"input    {' x '.join(map(str, report.input_shape))}, {takes}",
-        f"output   logits of {report.num_classes} classes",
+        f"output   {_OUTPUTS[report.returned].format(report.num_classes)}",
     ]
     lines += [
         f"compared with PyTorch on {seen.count} images ({seen.images}): same class on {seen.same_top1}, "
-        f"logits up to {seen.largest_logit:.3g} differ by at most {seen.largest_difference:.1e}"
+        f"outputs up to {seen.largest_output:.3g} differ by at most {seen.largest_difference:.1e}"
         for seen in report.comparisons
     ]
     return "\n".join(lines)

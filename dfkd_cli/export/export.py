@@ -15,11 +15,12 @@ from dfkd_cli.export.forms import EXPORT_FORMS, FormName
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.loading.failures import first_line
 from dfkd_cli.networks import EagerNetwork, ScriptNetwork
+from dfkd_cli.networks.returned import Returned, to_logits
 from dfkd_cli.output_folder import write_atomically
 from dfkd_cli.probes import Probe, random_probe, synthetic_probe
 from dfkd_cli.weights_file import weights_file
 
-TOLERANCE = 1e-4  # of the largest logit: other kernels round differently, other weights differ by far more
+TOLERANCE = 1e-4  # of the largest output: other kernels round differently, other weights differ by far more
 COMPARED_IMAGES = 64
 MIXED_BATCHES = (1, 3)  # sizes that a file with a dynamic batch is tried on, besides the rest at once
 
@@ -43,8 +44,8 @@ class Comparison:
 
     images: str  # what they are
     count: int
-    largest_difference: float  # between two logits
-    largest_logit: float
+    largest_difference: float  # between two outputs
+    largest_output: float
     same_top1: int  # images for which both name the same class
 
 
@@ -57,6 +58,7 @@ class ExportReport:
     file_bytes: int
     input_shape: tuple[str | int, ...]
     num_classes: int
+    returned: Returned  # what the file gives: what the network does
     preprocessing: bool  # whether the file takes images in [0, 1]; else they must be normalised with mean and std
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -75,7 +77,6 @@ def export(job: ExportJob) -> ExportReport:
     check_place(path, job)
     form.require()
     classifier = load_classifier(job.source, job.load)
-    classifier.returned = "logits"  # the file returns what the network returns
     module = _exported_module(classifier, job)
     example = random_probe(classifier.spec, 2 if job.dynamic_batch else 1).images
     try:
@@ -96,6 +97,7 @@ def export(job: ExportJob) -> ExportReport:
         file_bytes=len(content),
         input_shape=("batch" if job.dynamic_batch else 1, *spec.size),
         num_classes=spec.num_classes,
+        returned=classifier.returned,
         preprocessing=job.with_preprocessing,
         mean=spec.mean,
         std=spec.std,
@@ -121,23 +123,25 @@ def facts(classifier: Classifier, with_preprocessing: bool) -> dict[str, Any]:
 
 
 def compare(classifier: Classifier, run: Callable[[Tensor], Tensor], probe: Probe, job: ExportJob) -> Comparison:
-    """Both on the same images. Raises DfkdError when the logits differ by more than rounding."""
-    inputs = probe.images if job.with_preprocessing else (probe.images - classifier.mean) / classifier.std
+    """Both on the same images. Raises DfkdError when the outputs differ by more than rounding."""
+    normalised = (probe.images - classifier.mean) / classifier.std
+    inputs = probe.images if job.with_preprocessing else normalised
     sizes = (*MIXED_BATCHES, len(inputs) - sum(MIXED_BATCHES)) if job.dynamic_batch else (1,) * len(inputs)
     with torch.no_grad():
-        expected = classifier(probe.images)
+        expected = classifier.network(normalised)
         try:
-            logits = torch.cat([run(piece.contiguous()) for piece in inputs.split([s for s in sizes if s > 0])])
+            outputs = torch.cat([run(piece.contiguous()) for piece in inputs.split([s for s in sizes if s > 0])])
         except Exception as error:  # whatever its runtime raises
             raise DfkdError(f"the exported {job.to} file fails: {first_line(error)}{_hint(job)}") from error
     largest = float(expected.abs().max())
-    difference = float((logits - expected).abs().max()) if logits.shape == expected.shape else float("nan")
+    difference = float((outputs - expected).abs().max()) if outputs.shape == expected.shape else float("nan")
     if not difference <= TOLERANCE * largest:  # also when it is not a number
         raise DfkdError(
-            f"the exported {job.to} file computes something else than the network: on {probe.name} logits up to "
+            f"the exported {job.to} file computes something else than the network: on {probe.name} outputs up to "
             f"{largest:.3g} differ by {difference:.3g}; nothing was written"
         )
-    same = int((logits.argmax(dim=1) == expected.argmax(dim=1)).sum())
+    classes, expected_classes = (to_logits(each, classifier.returned).argmax(dim=1) for each in (outputs, expected))
+    same = int((classes == expected_classes).sum())
     return Comparison(probe.name, len(inputs), difference, largest, same)
 
 
@@ -160,7 +164,7 @@ def _default_path(source: str, suffix: str) -> Path:
 
 
 def _exported_module(classifier: Classifier, job: ExportJob) -> nn.Module:
-    """What is written: images or normalised images -> logits."""
+    """What is written: images or normalised images -> what the network returns."""
     network = classifier.network
     if isinstance(network, ScriptNetwork):
         if job.to != "torchscript":
@@ -170,8 +174,10 @@ def _exported_module(classifier: Classifier, job: ExportJob) -> nn.Module:
             )
         # ScriptNetwork runs a rewritten graph, which cannot be saved; the archive's own module can.
         network = EagerNetwork(network.module, job.load.output, num_classes=classifier.spec.num_classes)
-        classifier = Classifier(network, classifier.spec, classifier.origin).eval()
-    return classifier if job.with_preprocessing else network
+    if not job.with_preprocessing:
+        return network
+    # Not `classifier` itself: it would turn probabilities into logits.
+    return Classifier(network, classifier.spec, classifier.origin).eval()
 
 
 def _hint(job: ExportJob) -> str:
