@@ -169,6 +169,24 @@ class TestOneNumber:
         assert tell(torch.zeros(4, 1), lambda: torch.zeros(4, 1)) == "score"
 
 
+class Naming(nn.Module):
+    """Says which class it is, not how likely each."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = create(ARCH, num_classes=7)
+
+    def forward(self, x):
+        return self.net(x).argmax(dim=1)
+
+
+@pytest.mark.parametrize("save", [script, export])
+def test_class_numbers_are_no_score(tmp_path, save):
+    path = save(Naming().eval(), tmp_path / "t.pt")
+    with pytest.raises(TeacherError, match=r"whole numbers \(int64\)"):
+        load(path, input_size=SIZE, **MNIST)
+
+
 class Convolutional(nn.Module):
     """Ends in a convolution and global pooling, without flattening."""
 

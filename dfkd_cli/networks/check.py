@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from dfkd_cli.errors import DfkdError, TeacherError
 from dfkd_cli.networks.base import Network
@@ -24,7 +25,7 @@ class Tried(NamedTuple):
 def check_forward(network: Network, size: tuple[int, int, int]) -> Tried:
     """What a forward on noise of size (C, H, W) tells.
 
-    Raises TeacherError when the forward fails, or its result is not finite or not of shape [B, K].
+    Raises TeacherError when the forward fails, or its result is not finite, not of shape [B, K] or not of real numbers.
     """
     shape = "x".join(str(length) for length in size)
     try:
@@ -37,15 +38,24 @@ def check_forward(network: Network, size: tuple[int, int, int]) -> Tried:
         raise TeacherError(
             f"the network fails on noise of {shape}: {last_line(error)}; give its true size with --input-size CxHxW"
         ) from error
+    _check_logits(logits, shape)
+    with torch.no_grad():
+        return Tried(logits.shape[1], tell(logits.float(), lambda: network(MANY_TIMES * images)))
+
+
+def _check_logits(logits: Tensor, shape: str) -> None:
     if logits.ndim != 2 or logits.shape[0] != BATCH or logits.shape[1] < 1:
         raise TeacherError(
             f"the network returns {list(logits.shape)} for {BATCH} images of {shape} where logits of shape "
             f"[{BATCH}, classes] are needed: if it is a classifier, give its true size with --input-size CxHxW"
         )
+    if not logits.is_floating_point():
+        raise TeacherError(
+            f"the network returns whole numbers ({str(logits.dtype).removeprefix('torch.')}), as one that names the "
+            "class does: logits or probabilities are needed, so export it without its last step"
+        )
     if not torch.isfinite(logits).all():
         raise TeacherError(f"the network's outputs on noise of {shape} are not finite: its weights are damaged")
-    with torch.no_grad():
-        return Tried(logits.shape[1], tell(logits.float(), lambda: network(MANY_TIMES * images)))
 
 
 def input_gradient_reaches(network: Network, size: tuple[int, int, int]) -> bool:
