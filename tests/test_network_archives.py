@@ -9,6 +9,7 @@ from torch import nn
 
 from dfkd_cli.errors import DfkdError, TeacherError, UsageError
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward, input_gradient_reaches
+from dfkd_cli.networks.fixed_batch import find_batch_size
 from dfkd_cli.networks.outputs import pick_logits
 
 pytestmark = [
@@ -67,6 +68,34 @@ def test_a_fixed_batch_size_is_found_and_worked_around(form, batch):
     torch.testing.assert_close(network(_images(batch)), expected.logits)
     for part, reference in zip(outputs, expected, strict=True):
         torch.testing.assert_close(part, reference)
+
+
+def test_sizes_that_no_batch_has_are_not_tried():
+    def call(images):
+        return images.view(8, -1)
+
+    assert find_batch_size(call, _images, [-1, 0, 8]) == 8
+
+
+@pytest.mark.parametrize("size", [0.008, 0.3])
+def test_chance_is_no_dependence_on_the_order_of_the_images(size):
+    rng = torch.Generator().manual_seed(0)
+
+    def call(images):
+        rows = images.flatten(1)
+        return rows + size * torch.randn(rows.shape, generator=rng)
+
+    assert {find_batch_size(call, _images, []) for _ in range(20)} == {None}
+
+
+@pytest.mark.parametrize("size", [0.0, 0.003])
+def test_a_network_that_mixes_its_images_up_fails(size):
+    def call(images):
+        rows = images.flatten(1)
+        return rows.roll(1, 0).cumsum(0) + size * torch.randn(rows.shape)
+
+    with pytest.raises(TeacherError, match="order of the images"):
+        find_batch_size(call, _images, [])
 
 
 @pytest.mark.parametrize("form", ["traced", "exported"])

@@ -13,6 +13,7 @@ from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.export.onnx_file import write_onnx
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.loading.onnx import load_onnx
+from dfkd_cli.networks.check import RANDOM
 from dfkd_cli.networks.returned import NOTES, tell
 
 
@@ -167,6 +168,23 @@ class TestOneNumber:
 
     def test_nothing_but_zeros_is_no_probability(self):
         assert tell(torch.zeros(4, 1), lambda: torch.zeros(4, 1)) == "score"
+
+
+class Unsteady(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = create(ARCH, num_classes=7)
+
+    def forward(self, x):
+        return self.net(x + torch.randn_like(x))
+
+
+@pytest.mark.parametrize("save", [script, export])
+def test_a_random_network_is_taken_with_a_note(tmp_path, save):
+    notes = load(save(Unsteady().eval(), tmp_path / "t.pt"), input_size=SIZE, **MNIST).origin.notes
+    assert RANDOM in notes
+    steady = load(save(Unsteady().net.eval(), tmp_path / "s.pt"), input_size=SIZE, **MNIST)
+    assert RANDOM not in steady.origin.notes
 
 
 class Naming(nn.Module):

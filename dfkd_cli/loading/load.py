@@ -25,7 +25,6 @@ from dfkd_cli.loading.state_dict import Checkpoint, check_finite, unwrap
 from dfkd_cli.loading.timm_name import fetch_from_hub, load_timm_name
 from dfkd_cli.loading.torch_file import read_torch_file
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward
-from dfkd_cli.networks.returned import NOTES
 
 
 def load_classifier(source: str, options: LoadOptions | None = None) -> Classifier:
@@ -166,7 +165,7 @@ def _finish(
         network = body(module, options.output, input_size=size, num_classes=classes)
     tried = check_forward(network, size)
     findings.outputs_must_agree(tried.outputs, "the forward on noise")
-    notes = (*origin.notes, *network.notes, *NOTES[tried.returned])
+    notes = (*origin.notes, *network.notes, *tried.notes)
     origin = dataclasses.replace(origin, found=findings.found, notes=notes)
     classifier = Classifier(network, findings.spec(), origin, tried.returned)
     return classifier.eval().requires_grad_(False)

@@ -13,7 +13,7 @@ from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.options import FLAGS, LoadOptions
 from dfkd_cli.networks import Network, NormStatistics, Outputs, check_forward
 from dfkd_cli.networks.outputs import pick_logits
-from dfkd_cli.networks.returned import NOTES, Returned
+from dfkd_cli.networks.returned import Returned
 
 
 class OnnxClassifier(Classifier):
@@ -66,8 +66,8 @@ def load_onnx(source: str, options: LoadOptions) -> OnnxClassifier:
     findings.offer_metadata(facts, "the ONNX file's metadata")
     tried = check_forward(_Runner(runner), runner.input_size)
     findings.outputs_must_agree(tried.outputs, "the forward on noise")
-    arch, notes = facts.get("arch"), NOTES[tried.returned]
-    origin = Origin(source, "ONNX", arch if isinstance(arch, str) else None, None, findings.found, notes)
+    arch = facts.get("arch")
+    origin = Origin(source, "ONNX", arch if isinstance(arch, str) else None, None, findings.found, tried.notes)
     return OnnxClassifier(runner, findings.spec(), origin, tried.returned)
 
 

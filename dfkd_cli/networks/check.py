@@ -7,12 +7,13 @@ from torch import Tensor
 
 from dfkd_cli.errors import DfkdError, TeacherError
 from dfkd_cli.networks.base import Network
-from dfkd_cli.networks.fixed_batch import last_line
+from dfkd_cli.networks.fixed_batch import TOLERANCE, largest_difference, last_line
 from dfkd_cli.networks.noise import noise
-from dfkd_cli.networks.returned import Returned, tell
+from dfkd_cli.networks.returned import NOTES, Returned, tell
 
 BATCH = 4
 MANY_TIMES = 1e4
+RANDOM = "The network answers the same images differently each time: part of it is random."
 
 
 class Tried(NamedTuple):
@@ -20,6 +21,7 @@ class Tried(NamedTuple):
 
     outputs: int  # per image
     returned: Returned
+    notes: tuple[str, ...]  # what the user should know of it, one sentence each
 
 
 def check_forward(network: Network, size: tuple[int, int, int]) -> Tried:
@@ -40,7 +42,9 @@ def check_forward(network: Network, size: tuple[int, int, int]) -> Tried:
         ) from error
     _check_logits(logits, shape)
     with torch.no_grad():
-        return Tried(logits.shape[1], tell(logits.float(), lambda: network(MANY_TIMES * images)))
+        returned = tell(logits.float(), lambda: network(MANY_TIMES * images))
+        random = largest_difference(network(images), logits) > TOLERANCE
+    return Tried(logits.shape[1], returned, (*NOTES[returned], *((RANDOM,) if random else ())))
 
 
 def _check_logits(logits: Tensor, shape: str) -> None:
