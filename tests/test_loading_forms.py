@@ -1,6 +1,7 @@
 """Archives, students, folders and names: told apart by content, each value of the input with its source."""
 
 import json
+import shutil
 
 import pytest
 import safetensors.torch
@@ -179,10 +180,31 @@ class TestNames:
         with pytest.raises(TeacherError, match=r"^timm:resnet18 cannot be loaded: no network$"):
             load("timm:resnet18")
 
-    def test_hub_repository(self, monkeypatch, tmp_path, module, weights):
-        TestFolders.write(tmp_path, weights)
-        monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(tmp_path))
-        assert_same(load("hf-hub:somebody/something"), module)
+    @pytest.mark.parametrize(
+        ("held", "fetched"),
+        [
+            (("model.safetensors", "pytorch_model.bin"), "model.safetensors"),
+            (("student.safetensors",), "student.safetensors"),
+            (("pytorch_model.bin",), "pytorch_model.bin"),
+        ],
+    )
+    def test_hub_repository(self, monkeypatch, tmp_path, module, weights, held, fetched):
+        remote, local = tmp_path / "remote", tmp_path / "local"
+        remote.mkdir()
+        for name in held:
+            TestFolders.write(remote, weights, name)
+
+        def download(repository, revision, allow_patterns):
+            assert (repository, revision) == ("somebody/something", "v1")
+            local.mkdir(exist_ok=True)
+            for path in remote.iterdir():
+                if any(path.match(pattern) for pattern in allow_patterns):
+                    shutil.copy(path, local)
+            return str(local)
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+        assert_same(load("hf-hub:somebody/something@v1"), module)
+        assert {path.name for path in local.iterdir()} == {"config.json", fetched}
 
     @pytest.mark.parametrize("source", ["missing.pt", "some/where", "resnt18", "timm:resnt18"])
     def test_neither_file_nor_name(self, source):

@@ -14,7 +14,7 @@ from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.state_dict import check_finite
 
 # timm's order of preference; a dfkd output folder has its own name for the weights.
-_WEIGHTS = ("model.safetensors", "student.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+WEIGHTS = ("model.safetensors", "student.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 # What a configuration may tell timm; keys that point at other places to load from are not taken from a stranger.
 _DESCRIPTIVE = ("input_size", "fixed_input_size", "mean", "std", "num_classes", "pool_size", "first_conv", "classifier")
 _LOADING_ARGUMENTS = frozenset({"checkpoint_path", "cache_dir", "features_only", "pruned"})
@@ -24,14 +24,14 @@ _ARGUMENT_TYPES = (int, float, str, bool, type(None))
 
 def find_weights(folder: Path) -> Path:
     """The weights file of a folder; raises TeacherError when there is none."""
-    for name in _WEIGHTS:
+    for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
     found = sorted(path for pattern in ("*.safetensors", "*.bin", "*.pth", "*.pt") for path in folder.glob(pattern))
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} weights files ({found[0].name}, ...)" if found else "no weights file"
-    raise TeacherError(f"{folder} holds {what}; expected one of {', '.join(_WEIGHTS)} beside config.json")
+    raise TeacherError(f"{folder} holds {what}; expected one of {', '.join(WEIGHTS)} beside config.json")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from torch import nn
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.loading.failures import first_line, quiet
 from dfkd_cli.loading.findings import Findings
+from dfkd_cli.loading.hub_folder import WEIGHTS
 from dfkd_cli.loading.options import LoadOptions
-
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 
 
 def load_timm_name(name: str, options: LoadOptions, findings: Findings) -> nn.Module:
@@ -53,19 +52,18 @@ def fetch_from_hub(repository: str) -> Path:
     from huggingface_hub import snapshot_download  # here, because importing it takes a second
 
     owner_and_name, _, revision = repository.partition("@")
+    safe = tuple(name for name in WEIGHTS if name.endswith(".safetensors"))
     try:
         with quiet("huggingface_hub"):
-            folder = snapshot_download(
-                owner_and_name, revision=revision or None, allow_patterns=["config.json", *_HUB_FILES[:1]]
-            )
-            if not (Path(folder) / _HUB_FILES[0]).exists():
-                folder = snapshot_download(
-                    owner_and_name, revision=revision or None, allow_patterns=["config.json", *_HUB_FILES]
-                )
+            for names in (safe, WEIGHTS):  # many repositories hold the same weights in both forms
+                wanted = ["config.json", *names]
+                folder = Path(snapshot_download(owner_and_name, revision=revision or None, allow_patterns=wanted))
+                if any((folder / name).exists() for name in names):
+                    break
     # As above: errors of several libraries.
     except Exception as error:
         raise TeacherError(f"hf-hub:{repository} cannot be fetched: {first_line(error)}") from error
-    return Path(folder)
+    return folder
 
 
 def _check_name(name: str) -> None:
