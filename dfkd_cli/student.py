@@ -126,7 +126,10 @@ def _input_arguments(arch: str, size: tuple[int, int, int]) -> dict[str, Any]:
 
 def _timm_config(arch: str, module: nn.Module, spec: InputSpec) -> dict[str, Any]:
     """timm's hub layout: everything that building the same network and preparing its images takes."""
-    known = getattr(module, "pretrained_cfg", None) or {}
+    known = dict(getattr(module, "pretrained_cfg", None) or {})
+    if spec.size[0] != 3:
+        # timm before 1.0.31 takes every first convolution for one of RGB, and replaces what it cannot adapt by chance.
+        known.pop("first_conv", None)
     return {
         "architecture": arch,
         "num_classes": spec.num_classes,

@@ -42,7 +42,7 @@ def test_saved_student_is_what_timm_loads(tmp_path, name, wanted):
     expected = student.eval()(images)
     torch.testing.assert_close(loaded((images - 0.4) / 0.2), expected)
     config = resolve_data_config(model=loaded)
-    assert config["input_size"] == wanted.size
+    assert tuple(config["input_size"]) == wanted.size
     assert tuple(config["mean"]) == wanted.mean
     assert tuple(config["std"]) == wanted.std
     assert loaded.num_classes == wanted.num_classes
