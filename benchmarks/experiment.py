@@ -55,10 +55,10 @@ class Suite:
     experiments: tuple[Experiment, ...] = field(default_factory=tuple)
 
 
-def arch_of(teacher: str) -> str:
-    """The architecture that a teacher of teachers.yaml is loaded with."""
-    flags = TEACHERS[teacher]["flags"]
-    return flags[flags.index("--arch") + 1]
+def arch_of(teacher: str) -> str | None:
+    """The architecture that a teacher of teachers.yaml is loaded with; None when its file says it."""
+    flags = TEACHERS[teacher].get("flags", [])
+    return flags[flags.index("--arch") + 1] if "--arch" in flags else None
 
 
 def with_teacher_defaults(values: dict[str, Any]) -> dict[str, Any]:

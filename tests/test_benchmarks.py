@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from benchmarks import last_tenth, results, run, table, train_teacher
-from benchmarks.experiment import SUITES, Experiment, load_suite
+from benchmarks.experiment import SUITES, TEACHERS, Experiment, arch_of, load_suite
 from benchmarks.places import Places
 from dfkd_cli.loading import load_classifier
 from dfkd_cli.recipe.file import shipped_recipes
@@ -198,6 +198,11 @@ def test_the_ablation_has_every_row_that_was_asked_for():
     sizes = [override for row in rows for override in row.overrides if "buffer_size" in override]
     assert sizes == [f"options.buffer_size={size}" for size in (500, 1000, 2500, 10000)]
     assert sum(row.seed == 1 for row in rows) == 3
+
+
+def test_the_architecture_of_a_teacher_is_a_flag_or_in_its_file():
+    archs = {name: arch_of(name) for name in TEACHERS}
+    assert (archs["resnet56"], archs["lenet5"], archs["resnet34"]) == ("cifar_resnet56", "lenet5", None)
 
 
 def test_a_trained_teacher_is_read_without_flags(monkeypatch, tmp_path, capsys):

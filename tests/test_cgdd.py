@@ -39,8 +39,21 @@ def test_the_store_holds_the_labels_that_were_asked_for_in_equal_shares():
 
 def test_the_hit_rate_of_each_class_is_the_share_of_its_images_that_the_teacher_puts_there():
     seen, asked = torch.tensor([0, 0, 1, 0, 0]), torch.tensor([0, 0, 0, 1, 1])
-    rates = cgdd()._hit_rates(made_with(F.one_hot(seen, CLASSES).float(), asked))
+    rates = cgdd()._renewed_hit_rates(made_with(F.one_hot(seen, CLASSES).float(), asked))
     torch.testing.assert_close(rates, torch.tensor([2 / 3, 0.0, 0.0]))
+
+
+def test_a_class_without_an_image_in_this_batch_keeps_its_hit_rate():
+    method = cgdd("options.generator.batch_size=2")
+    batches = iter([([0, 1], [0, 1]), ([2, 0], [2, 2]), ([1, 1], [1, 0])])  # asked for and seen
+
+    def renewed(objective, progress):
+        asked, seen = map(torch.tensor, next(batches))
+        return made_with(F.one_hot(seen, CLASSES).float(), asked)
+
+    method.synthesizer.renew = renewed
+    rates = [method.refresh(0.0)["synthesis/hit_rate_by_class"].tolist() for _ in range(3)]
+    assert rates == [[1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.5, 1.0]]
 
 
 def test_the_class_prior_fades_with_the_probability_and_ends_where_it_is_enough():

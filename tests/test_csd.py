@@ -32,12 +32,50 @@ def test_the_head_learns_and_never_teaches_the_student():
     student.train()
     before_student, before_head = state(student), state(head)
     batch = method.sample()
-    logged = method.task.learn(batch.images, batch.labels)
+    logged = method.task.learn(batch.images, batch.labels, torch.ones(8))
     assert changed(before_head, head)
     assert not changed(before_student, student)  # neither weights nor BatchNorm statistics
     assert all(parameter.grad is None for parameter in student.parameters())
     assert student.training
     assert logged["head/loss"] > 0
+
+
+@pytest.mark.parametrize("every", ["true", "false"])
+def test_the_head_learns_only_from_images_that_count(every):
+    heads = []
+    for others in (0, 1):
+        method, _ = begun(f"options.head.every_rotation={every}")
+        batch, weights = method.sample(), torch.tensor([1.0, 0.0] * 4)
+        labels = torch.where(weights == 1, batch.labels, (batch.labels + others) % 3)
+        logged = method.task.learn(batch.images, labels, weights)
+        heads.append((state(method.task.head), logged["head/loss"]))
+    torch.testing.assert_close(heads[0], heads[1])
+
+
+def test_labels_that_the_teacher_does_not_see_teach_the_head_nothing():
+    learned = {}
+    for masked in ("true", "false"):
+        method, _ = begun(f"options.mask_labels={masked}")
+        images = method.sample().images
+        with torch.no_grad():
+            wrong = (method.setting.teacher(images).argmax(dim=1) + 1) % 3
+        before = state(method.task.head)
+        method.task.optimizer.param_groups[0]["weight_decay"] = 0.0
+        method.student_loss(Batch(images, wrong), 0.5)
+        learned[masked] = changed(before, method.task.head)
+    assert learned == {"true": False, "false": True}
+
+
+def test_the_head_does_not_depend_on_the_size_of_the_embedding():
+    method, run = begun()
+    run._student_step(0.5)
+    images, labels = torch.rand(12, 1, 8, 8), torch.arange(12) % 3
+    method.setting.student.eval()
+    with torch.no_grad():
+        hardness = method.task.hardness(images, labels)
+        inner = method.task._embedding
+        method.task._embedding = lambda views: 50.0 * inner(views)
+        torch.testing.assert_close(method.task.hardness(images, labels), hardness, rtol=1e-3, atol=1e-3)
 
 
 def test_the_student_is_the_same_with_and_without_a_head_beside_it():

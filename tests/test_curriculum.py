@@ -23,6 +23,13 @@ def test_the_adversary_grows_with_the_progress():
     assert "synthesis/adversarial" in refreshed(method, run, 0.9)
 
 
+def test_a_student_that_has_not_begun_has_no_say():
+    _, run = make("curriculum", "options.warmup_rounds=3", "options.warmup_share=1", "options.adversarial_start=0.5")
+    shares = [run._refresh(0.3)["curriculum/adversarial"].item() for _ in range(4)]
+    assert shares[:3] == [0.0, 0.0, 0.0]
+    assert shares[3] > 0.5
+
+
 def test_the_adversarial_term_has_the_size_the_ramp_says():
     method, run = make("curriculum")
     run._refresh(0.0)

@@ -16,8 +16,9 @@ from dfkd_cli.networks.eager import EagerNetwork
 from dfkd_cli.recipe.recipe import Recipe, load_recipe
 from dfkd_cli.runtime import Runtime
 from dfkd_cli.training.augmentation import Augmentation
-from dfkd_cli.training.clock import StepClock
+from dfkd_cli.training.clock import BudgetClock, StepClock
 from dfkd_cli.training.engine import Distillation
+from dfkd_cli.training.schedules import cosine, ramp
 from dfkd_cli.training.setting import Setting
 
 SIZE, CLASSES = (1, 8, 8), 3
@@ -89,6 +90,32 @@ class TestEveryMethod:
         assert events[-1].step == 6
         assert events[-1].progress == 1.0
         assert not method.setting.teacher.training
+
+    def test_the_students_schedules_begin_with_its_training(self, name, norm):
+        """Not with the budget, a share of which goes into the images before."""
+        method, run = make(name, "train.warmup=0.5", "train.refresh_every=1000", norm=norm)
+        now, seen = [0.0], []
+        run.clock = BudgetClock(20.0, now=lambda: now[0])
+        refresh, loss, step = method.refresh, method.student_loss, run.optimizer.step
+
+        def refreshing(progress):
+            now[0] += 4.0
+            return refresh(progress)
+
+        def losing(batch, progress):
+            seen.append((progress, run.optimizer.param_groups[0]["lr"]))
+            return loss(batch, progress)
+
+        def stepping():
+            now[0] += 1.0
+            step()
+
+        method.refresh, method.student_loss = refreshing, losing
+        run.optimizer.step = stepping  # pyright: ignore[reportAttributeAccessIssue]
+        list(run.run())
+        progress, rates = zip(*seen, strict=True)
+        assert progress == pytest.approx([place / len(seen) for place in range(len(seen))])
+        assert rates == pytest.approx([run.peaks[0] * cosine(share, 1.0) * ramp(share, 0.5) for share in progress])
 
     def test_the_same_seed_gives_the_same_student(self, name, norm):
         students = []

@@ -73,8 +73,11 @@ class RotationTask:
         views, joint = self.views(images, labels)
         return F.cross_entropy(self._logits(self._embedding(views)), joint, reduction="none")
 
-    def learn(self, images: Tensor, labels: Tensor) -> Terms:
-        """One step of the head alone: the student's weights and BatchNorm statistics stay as they are."""
+    def learn(self, images: Tensor, labels: Tensor, weights: Tensor) -> Terms:
+        """One step of the head alone: the student's weights and BatchNorm statistics stay as they are.
+
+        `weights` [B] say how much each image [B, C, H, W] and its label [B] count.
+        """
         views, joint = self.views(images, labels)
         self.setting.student.eval()
         with torch.no_grad(), self.setting.runtime.autocast():
@@ -82,19 +85,22 @@ class RotationTask:
         self.setting.student.train()
         self.head.requires_grad_(True)
         logits = self._logits(embedding)
-        loss = F.cross_entropy(logits, joint)
+        weights = weights.repeat(len(views) // len(images))
+        counted = weights.sum().clamp_min(1.0)
+        loss = weights @ F.cross_entropy(logits, joint, reduction="none") / counted
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self.head.requires_grad_(False)
         self.steps += 1
-        return {"head/loss": loss, "head/accuracy": (logits.argmax(dim=1) == joint).float().mean()}
+        return {"head/loss": loss, "head/accuracy": weights @ (logits.argmax(dim=1) == joint).float() / counted}
 
     def _embedding(self, images: Tensor) -> Tensor:
         return self.setting.student_features(self.setting.runtime.images(images)).embedding
 
     def _logits(self, embedding: Tensor) -> Tensor:
-        logits = self.head(embedding.float())
+        # Without BatchNorm in the student an embedding has any size; a large one drives SGD of a constant rate away.
+        logits = self.head(F.layer_norm(embedding.float(), embedding.shape[1:]))
         return self.config.scale * (F.normalize(logits, dim=1) if self.config.normalize_logits else logits)
 
     def state_dict(self) -> dict[str, Any]:

@@ -75,7 +75,10 @@ class Method(ABC):
 
     @abstractmethod
     def refresh(self, progress: float) -> Terms:
-        """Renews the source of images; the student is frozen meanwhile. Returns what to log."""
+        """Renews the source of images; the student is frozen meanwhile. Returns what to log.
+
+        `progress` is the share of the whole run done, in [0, 1].
+        """
 
     @abstractmethod
     def sample(self) -> Batch:
@@ -83,7 +86,10 @@ class Method(ABC):
 
     @abstractmethod
     def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
-        """Weighted scalar terms, which the loop adds up, and further quantities to log, scalars or vectors."""
+        """Weighted scalar terms, which the loop adds up, and further quantities to log, scalars or vectors.
+
+        `progress` is the share of the student's own training done, in [0, 1]: 0 at its first step.
+        """
 
     @abstractmethod
     def fresh_images(self, count: int) -> Tensor:

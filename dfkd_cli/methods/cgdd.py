@@ -1,7 +1,9 @@
 """CGDD: a generator told which class to draw, and a student that also learns where to look (arXiv:2112.15358)."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -47,13 +49,15 @@ class Cgdd(LabelledMethod):
         if not student.stages:
             raise RecipeMismatchError("recipe cgdd sees no feature maps in this student; choose another --student")
         sizes = [f"{one.shape[2]}x{one.shape[3]}" for one, _ in match_stages(student.stages, teacher.stages)]
+        self.hit_rates = torch.zeros(spec.num_classes, device=device)
         self.notes.append(f"Attention is compared at {', '.join(sizes)} pixels.")
 
     def refresh(self, progress: float) -> Terms:
         """Trains the generator and stores its last batch with the labels it was asked for."""
         made = self.renew(self._modulation, float(self.ready(progress)), progress)
         self.store.append(made.images, made.labels)
-        return self.log_of(made) | {"synthesis/hit_rate_by_class": self._hit_rates(made)}
+        self.hit_rates = self._renewed_hit_rates(made)
+        return self.log_of(made) | {"synthesis/hit_rate_by_class": self.hit_rates}
 
     def _modulation(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         """(1 - p)^gamma with the probability p of the class asked for, and 0 once p is enough.
@@ -63,11 +67,15 @@ class Cgdd(LabelledMethod):
         asked = teacher_logits.float().softmax(dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
         return (1.0 - asked).pow(self.options.gamma) * (asked < self.options.sure_enough)
 
-    def _hit_rates(self, made: Inverted) -> Tensor:
-        """Share of the images of each class asked for that show it to the teacher: [K]; 0 for classes not asked for."""
+    def _renewed_hit_rates(self, made: Inverted) -> Tensor:
+        """Share of the images asked for of each class that show it to the teacher: [K].
+
+        A class that this batch has no room for keeps the rate of the last batch that had.
+        """
         hits = losses.hits(made.teacher_logits, made.labels)
-        asked = F.one_hot(made.labels, made.teacher_logits.shape[1]).float()
-        return hits @ asked / asked.sum(dim=0).clamp_min(1.0)
+        asked = F.one_hot(made.labels, len(self.hit_rates)).float()
+        count = asked.sum(dim=0)
+        return torch.where(count > 0, hits @ asked / count.clamp_min(1.0), self.hit_rates)
 
     def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
         """KL, cross-entropy against the labels asked for, and attention transfer at every stage."""
@@ -80,3 +88,12 @@ class Cgdd(LabelledMethod):
             distance = attention_transfer(student.stages, teacher.stages, o.attention_form)
             terms["attention"] = o.attention * distance.mean()
         return terms, logged
+
+    def state_dict(self) -> dict[str, Any]:
+        """Generator, rounds, store and the rates by class."""
+        return super().state_dict() | {"hit_rates": self.hit_rates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.hit_rates = state["hit_rates"].to(self.hit_rates.device)

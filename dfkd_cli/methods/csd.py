@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from dfkd_cli import losses
 from dfkd_cli.distillation.alignment import FeatureAlignment
 from dfkd_cli.distillation.rotation_task import RotationConfig, RotationTask
 from dfkd_cli.methods.base import Batch, Needs
@@ -89,7 +91,11 @@ class Csd(LabelledMethod):
         if o.feature:
             with self.setting.runtime.autocast():
                 terms["feature"] = o.feature * self.alignment(student.stages[-1], teacher.stages[-1]).mean()
-        return terms, logged | (self.task.learn(batch.images, batch.labels) if o.reward else {})
+        if o.reward:
+            hits = losses.hits(teacher.logits, batch.labels)
+            trusted = hits if o.mask_labels else torch.ones_like(hits)
+            logged |= self.task.learn(batch.images, batch.labels, trusted)
+        return terms, logged
 
     def state_dict(self) -> dict[str, Any]:
         """Generator, rounds, bank and head; the loop keeps the alignment."""

@@ -60,7 +60,9 @@ class Curriculum(GenerativeMethod):
     def refresh(self, progress: float) -> Terms:
         """Trains the generator; how much it counts that the student disagrees depends on the progress."""
         o = self.options
-        adversarial = linear(progress, o.adversarial_start, 1.0, o.ramp_begin, o.ramp_end) if self.rounds else 0.0
+        adversarial = 0.0  # a student that knows nothing yet has no say
+        if self.ready(progress):
+            adversarial = linear(progress, o.adversarial_start, 1.0, o.ramp_begin, o.ramp_end)
         made = self.renew(equally, adversarial, progress)
         return self.log_of(made) | {"curriculum/adversarial": made.images.new_full((), adversarial)}
 

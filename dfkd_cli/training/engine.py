@@ -70,6 +70,7 @@ class Distillation:
         self.average = WeightAverage(setting.student, config.average)
         self.step = 0
         self.refreshed_at = -1
+        self.begun_at: float | None = None  # progress before the first student step
         self.rate_scale = 1.0  # of the learning rate
         self.remarks: list[str] = []  # what happened to this run, for `notes`
         if self.optimizer_kind == "adamw" and chosen == "auto":
@@ -104,17 +105,24 @@ class Distillation:
             return self.method.refresh(progress)
 
     def _student_step(self, progress: float) -> Terms:
-        share = self.rate_scale * cosine(progress, 1.0) * ramp(progress, self.config.warmup)
+        learned = self._learned(progress)
+        share = self.rate_scale * cosine(learned, 1.0) * ramp(learned, self.config.warmup)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = share * peak
         with self.stopwatch.measure("distillation"):
             batch = self.method.sample()
             self.trained.train()
-            terms = self.accumulation.backward(batch, lambda part: self.method.student_loss(part, progress))
+            terms = self.accumulation.backward(batch, lambda part: self.method.student_loss(part, learned))
             self.optimizer.step()
             self.step += 1
             self.average.update(self.step)
         return terms
+
+    def _learned(self, progress: float) -> float:
+        """Share of the student's own training done: a budget also pays for the images made before it begins."""
+        if self.begun_at is None:
+            self.begun_at = progress
+        return (progress - self.begun_at) / (1.0 - self.begun_at)
 
     def _event(self, phase: Literal["filling", "training"], pending: Means) -> Event:
         metrics = pending.take()
@@ -153,6 +161,7 @@ class Distillation:
             "clock": self.clock.state_dict(),
             "step": self.step,
             "refreshed_at": self.refreshed_at,
+            "begun_at": self.begun_at,
             "rate_scale": self.rate_scale,
             "parts": self.accumulation.parts.count,
             "remarks": list(self.remarks),
@@ -168,7 +177,7 @@ class Distillation:
         self.average.load_state_dict(state["average"])
         self.method.load_state_dict(state["method"])
         self.clock.load_state_dict(state["clock"])
-        self.step, self.refreshed_at = state["step"], state["refreshed_at"]
+        self.step, self.refreshed_at, self.begun_at = state["step"], state["refreshed_at"], state["begun_at"]
         self.rate_scale, self.accumulation.parts.count = state["rate_scale"], state["parts"]
         self.remarks, self.earlier_peak_bytes = list(state["remarks"]), state["peak_bytes"]
         self.stopwatch.load(state["seconds"])

@@ -25,9 +25,10 @@ class Stopwatch:
             self.seconds[part] += time.perf_counter() - start
             return
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
+        stream = torch.cuda.current_stream(self.device)
+        begin.record(stream)
         yield
-        end.record()
+        end.record(stream)
         self.pending.append((part, begin, end))
 
     def totals(self) -> dict[str, float]:
