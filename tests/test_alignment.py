@@ -1,5 +1,7 @@
 """The aligned feature maps: the error's definition and laws, and that the projection fits maps of other sizes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_methods import make
@@ -32,9 +34,13 @@ def test_maps_of_every_size_are_compared_in_the_teachers(student_size):
     assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in alignment.parameters())
 
 
-def test_networks_without_feature_maps_are_refused(monkeypatch):
+@pytest.mark.parametrize("blind", ["teacher", "student"])
+def test_networks_without_feature_maps_are_refused(monkeypatch, blind):
     method, _ = make("csd")
-    teacher, student = method.setting.probe()
-    monkeypatch.setattr(method.setting, "probe", lambda: (teacher, student._replace(stages=())))
-    with pytest.raises(RecipeMismatchError, match="no feature maps"):
+    seen = dict(zip(("teacher", "student"), method.setting.probe(), strict=True))
+    seen[blind] = seen[blind]._replace(stages=())
+    monkeypatch.setattr(method.setting, "probe", lambda: tuple(seen.values()))
+    network = getattr(method.setting, blind)
+    monkeypatch.setattr(network, "origin", replace(network.origin, source=f"the {blind}"))
+    with pytest.raises(RecipeMismatchError, match=f"^the {blind} has no feature maps"):
         FeatureAlignment(method.setting, 5)

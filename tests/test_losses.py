@@ -156,10 +156,11 @@ def test_relations_are_their_definition():
     assert min(actual) > 1e-3
 
 
-def test_relations_are_zero_for_a_rotated_and_scaled_copy():
+@pytest.mark.parametrize("scale", [0.01, 0.3, 30.0])
+def test_relations_are_zero_for_a_rotated_and_scaled_copy(scale):
     teacher = random_logits(8, 5)
     rotation = torch.linalg.qr(random_logits(5, 5, seed=1)).Q
-    for value in losses.relations(0.3 * teacher @ rotation + 2.0, teacher):
+    for value in losses.relations(scale * (teacher @ rotation + 2.0), teacher):
         assert value.item() == pytest.approx(0.0, abs=1e-6)
 
 
