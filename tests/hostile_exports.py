@@ -22,6 +22,34 @@ def export_with_pickled_weight(place, honest):
     place.path.write_bytes(edit_config(honest["export"], "weights", change))
 
 
+def export_with_a_second_config_in_capitals(place, honest):
+    """torch finds records in any case, by bisection: of two lists of weights it may take either."""
+    name = "data/weights/model_weights_config.json"
+
+    def change(records):
+        config = json.loads(records[name])
+        next(iter(config["config"].values())).update(use_pickle=True, path_name="weight_evil")
+        before = dict(records)
+        records.clear()
+        for other, content in before.items():
+            records[other] = content
+            if other == name:
+                records[name.replace("json", "JSON")] = json.dumps(config).encode()
+        records["data/weights/weight_evil"] = bytes_of(lambda file: torch.save(Payload(place.marker), file))
+
+    place.path.write_bytes(rezip(honest["export"], change))
+
+
+def export_with_one_config_in_capitals(place, honest):
+    def change(records):
+        name = "data/weights/model_weights_config.json"
+        config = json.loads(records.pop(name))
+        next(iter(config["config"].values())).update(use_pickle=True)
+        records[name.replace("json", "JSON")] = json.dumps(config).encode()
+
+    place.path.write_bytes(rezip(honest["export"], change))
+
+
 def export_with_old_pickled_weights(place, honest):
     evil = bytes_of(lambda file: torch.save(Payload(place.marker), file))
     place.path.write_bytes(rezip(honest["export"], lambda records: records.update({"data/weights/model.pt": evil})))
@@ -103,6 +131,8 @@ def export_with_foreign_tree(place, honest):
 MAKERS = [
     pytest.param(export_with_pickled_inputs, id="export_with_pickled_inputs"),
     pytest.param(export_with_pickled_weight, id="export_with_pickled_weight"),
+    pytest.param(export_with_a_second_config_in_capitals, id="export_with_a_second_config_in_capitals"),
+    pytest.param(export_with_one_config_in_capitals, id="export_with_one_config_in_capitals"),
     pytest.param(export_with_old_pickled_weights, id="export_with_old_pickled_weights"),
     pytest.param(export_with_opaque_object, id="export_with_opaque_object"),
     pytest.param(export_with_custom_object, id="export_with_custom_object"),

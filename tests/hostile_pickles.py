@@ -135,6 +135,23 @@ script_with_from_file = _rewrite_code("torch.save(", "torch.from_file(")
 script_with_native_class = _rewrite_code("torch.save(", "__torch__.torch.classes.dist_c10d.TCPStore(")
 
 
+script_with_autograd = _rewrite_code("torch.save(", "torch.autograd.save(")
+script_with_autograd_twice = _rewrite_code("torch.save(", "torch.autograd.autograd.save(")
+script_with_aliased_autograd = _rewrite_code("torch.save((", "t = torch.autograd\n    t.save((")
+script_with_autograd_of_ops = _rewrite_code("torch.save(", "ops.prim.autograd.save(")
+
+
+def script_with_code_in_capitals(place, honest):
+    """torch finds its code in records of any case."""
+    _script(WritesOnLoad(str(place.marker)), place)
+
+    def change(records):
+        for name in [name for name in records if name.endswith(".py")]:
+            records[name.removesuffix(".py") + ".PY"] = records.pop(name)
+
+    place.path.write_bytes(rezip(place.path.read_bytes(), change))
+
+
 def script_of_the_oldest_format(place, honest):
     place.path.write_bytes(rezip(honest["script"], lambda records: records.update({"model.json": b"{}"})))
 
@@ -173,6 +190,11 @@ MAKERS = [
     pytest.param(script_with_commented_name, id="script_with_commented_name"),
     pytest.param(script_with_aliased_module, id="script_with_aliased_module"),
     pytest.param(script_with_getattr, id="script_with_getattr"),
+    pytest.param(script_with_autograd, id="script_with_autograd"),
+    pytest.param(script_with_autograd_twice, id="script_with_autograd_twice"),
+    pytest.param(script_with_aliased_autograd, id="script_with_aliased_autograd"),
+    pytest.param(script_with_autograd_of_ops, id="script_with_autograd_of_ops"),
+    pytest.param(script_with_code_in_capitals, id="script_with_code_in_capitals"),
     pytest.param(script_with_ops, id="script_with_ops"),
     pytest.param(script_with_aliased_ops, id="script_with_aliased_ops"),
     pytest.param(script_with_image_ops, id="script_with_image_ops"),

@@ -49,6 +49,11 @@ def test_nothing_executes(place, honest, make, capfd, monkeypatch):
         hostile_pickles.script_that_writes_on_forward,
         hostile_pickles.script_with_aliased_module,
         hostile_pickles.script_with_getattr,
+        hostile_pickles.script_with_autograd,
+        hostile_pickles.script_with_autograd_twice,
+        hostile_pickles.script_with_aliased_autograd,
+        hostile_pickles.script_with_autograd_of_ops,
+        hostile_pickles.script_with_code_in_capitals,
         hostile_exports.export_with_pickled_inputs,
         hostile_exports.export_with_pickled_weight,
         pytest.param(

@@ -1,5 +1,6 @@
 """Archives as strangers save them: fixed batches, training mode, several outputs, frozen, wrong size, NaN."""
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dfkd_cli.errors import DfkdError, TeacherError, UsageError
+from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward, input_gradient_reaches
 from dfkd_cli.networks.fixed_batch import find_batch_size
 from dfkd_cli.networks.outputs import pick_logits
@@ -131,6 +133,16 @@ def test_an_export_whose_training_mode_cannot_be_undone_is_refused():
 def test_the_logits_are_the_only_tensor_of_their_shape(form):
     network = _archive(Small(returns="tuple").eval(), form, 4)
     torch.testing.assert_close(network(_images(4)), Small().eval()(_images(4)))
+
+
+@pytest.mark.parametrize("compiled", ["traced", "scripted"])
+def test_layers_may_be_called_like_what_archives_may_not_use(tmp_path, compiled):
+    module = nn.Sequential(OrderedDict(ops=nn.Conv2d(1, 4, 3), save=nn.Flatten(), load=nn.Linear(144, 10))).eval()
+    archive: Any = torch.jit.script(module) if compiled == "scripted" else torch.jit.trace(module, _images(4))
+    torch.jit.save(archive, tmp_path / "teacher.pt")
+    options = LoadOptions(input_size=SIZE, mean=(0.0,), std=(1.0,))
+    loaded = load_classifier(str(tmp_path / "teacher.pt"), options)
+    torch.testing.assert_close(loaded(_images(4)), module(_images(4)))
 
 
 @pytest.mark.parametrize("form", ["traced", "exported"])

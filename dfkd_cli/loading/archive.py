@@ -62,7 +62,8 @@ def write_archive(records: dict[str, bytes]) -> io.BytesIO:
 def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
     """Raises TeacherError when the archive's directory promises what no honest archive would."""
     entries = archive.infolist()
-    if len({entry.filename for entry in entries}) != len(entries):
+    # Python tells capitals apart; torch, which finds records by the same rule as Windows, does not.
+    if len({entry.filename.lower() for entry in entries}) != len(entries):
         raise TeacherError(f"{path} holds two records of one name; such an archive shows readers different contents")
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
         raise TeacherError(f"{path} uses a compression that torch does not write")

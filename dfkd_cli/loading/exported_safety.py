@@ -57,10 +57,11 @@ def clean_records(records: dict[str, bytes], path: Path) -> dict[str, bytes]:
     with damaged_file(path, "a torch.export archive"):
         kept["models/model.json"] = json.dumps(_clean_program(json.loads(kept["models/model.json"]), path)).encode()
     for name, content in kept.items():
-        if name.endswith("_config.json") and name.startswith("data/"):
+        found_by_torch = name.lower()  # which does not tell capitals apart
+        if found_by_torch.endswith("_config.json") and found_by_torch.startswith("data/"):
             with damaged_file(path, "a torch.export archive"):
                 _check_payloads(json.loads(content), path)
-        elif name.endswith(".pt") and content:
+        elif found_by_torch.endswith(".pt") and content:
             _check_pickle(content, name, path)
     return {f"{root}/{name}": content for name, content in kept.items()}
 

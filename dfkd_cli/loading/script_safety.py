@@ -10,12 +10,14 @@ from pathlib import Path
 from dfkd_cli.errors import TeacherError
 
 _FILE_OPERATORS = frozenset({"save", "load", "from_file", "read_file", "write_file", "load_library"})
+# In every namespace of TorchScript `autograd` is another name for all of torch's operators.
+_FORBIDDEN = _FILE_OPERATORS | {"autograd"}
 _NAMESPACES = frozenset({"aten", "prim", "prims", "quantized", "_quantized", "torchvision", "prepacked", "onednn"})
 _CLASS_NAMESPACES = frozenset({"quantized"})
 
 _STRING = re.compile(r'(?<![A-Za-z0-9_])"(?:[^"\\\n]|\\.)*"')  # as torch prints every string
 _LEFTOVER = re.compile(r"[\"'#\\]")
-_WORD = re.compile(r"(?<![\w.])(torch|ops)\b(?:\s*\.\s*(\w+))?(?:\s*\.\s*(\w+))?")
+_WORD = re.compile(r"(?<![\w.])(torch|ops)\b(?!\s*:)(?:\s*\.\s*(\w+))?(?:\s*\.\s*(\w+))?")
 _SPACED_DOT = re.compile(r"\s*\.\s*")
 _NATIVE_CLASS = re.compile(r"torch\.classes\.(\w+)")
 _NATIVE_CLASS_IN_PICKLE = re.compile(rb"torch[.\n]classes[.\n](\w+)")
@@ -23,12 +25,13 @@ _NATIVE_CLASS_IN_PICKLE = re.compile(rb"torch[.\n]classes[.\n](\w+)")
 
 def check_script(records: dict[str, bytes], path: Path) -> None:
     """Raises TeacherError when the archive's code reaches files, the network or native classes, or cannot be judged."""
-    if any(name.partition("/")[2] == "model.json" for name in records):
+    if any(name.lower().partition("/")[2] == "model.json" for name in records):
         raise TeacherError(f"{path} is TorchScript of PyTorch before 1.4; load it there and save it again")
     for name, content in records.items():
-        if name.endswith(".py"):
+        kind = name.lower().rpartition(".")[2]  # torch finds records in any case
+        if kind == "py":
             _check_source(content, name, path)
-        elif name.endswith(".pkl"):
+        elif kind == "pkl":
             for match in _NATIVE_CLASS_IN_PICKLE.finditer(content):
                 _check_class(match.group(1).decode(), name, path)
 
@@ -43,9 +46,9 @@ def _check_source(content: bytes, name: str, path: Path) -> None:
     for match in _WORD.finditer(source):
         module, first, second = match.groups()
         if module == "torch":
-            allowed = first is not None and first not in _FILE_OPERATORS
+            allowed = first is not None and first not in _FORBIDDEN
         else:
-            allowed = first in _NAMESPACES and second is not None and second not in _FILE_OPERATORS
+            allowed = first in _NAMESPACES and second is not None and second not in _FORBIDDEN
         if not allowed:
             raise _unsafe(".".join(part for part in match.groups() if part), name, path)
 
