@@ -9,6 +9,8 @@ from loading_helpers import ARCH, MNIST, SIZE, assert_same, create, load
 
 from dfkd_cli.errors import DfkdError, TeacherError, UsageError
 from dfkd_cli.loading import LoadOptions
+from dfkd_cli.loading.architecture import fitting_arguments
+from dfkd_cli.loading.findings import Findings
 from dfkd_cli.networks import EagerNetwork
 
 
@@ -33,6 +35,32 @@ class TestStateDicts:
         weights = {prefix + key: tensor for key, tensor in weights.items()}
         torch.save({wrapper: weights, "epoch": 3} if wrapper else weights, tmp_path / "t.pt")
         assert_same(load(tmp_path / "t.pt", arch=ARCH), module)
+
+    @pytest.mark.parametrize("prefix", ["model.", "net.backbone.", "_fsdp_wrapped_module."])
+    def test_the_network_inside_what_trained_it(self, tmp_path, module, weights, prefix):
+        weights = {prefix + key: tensor for key, tensor in weights.items()} | {"criterion.weight": torch.ones(10)}
+        torch.save({"state_dict": weights, "hyper_parameters": {"lr": 0.1}}, tmp_path / "t.ckpt")
+        if prefix.startswith("_"):
+            weights.pop("criterion.weight")
+            torch.save(weights, tmp_path / "t.ckpt")
+        assert_same(load(tmp_path / "t.ckpt", arch=ARCH), module)
+
+    def test_layers_wrapped_one_by_one(self, tmp_path, module, weights):
+        weights = {key.replace(".", "._fsdp_wrapped_module.", 1): tensor for key, tensor in weights.items()}
+        torch.save(weights, tmp_path / "t.pt")
+        assert_same(load(tmp_path / "t.pt", arch=ARCH), module)
+
+    def test_numbers_under_the_name_of_averaged_weights_are_not_weights(self, tmp_path, module, weights):
+        torch.save({"state_dict": weights, "ema": {"decay": 0.9, "updates": 3}}, tmp_path / "t.pt")
+        assert_same(load(tmp_path / "t.pt", arch=ARCH), module)
+
+    @pytest.mark.parametrize("arch", ["tresnet_m", "levit_128s", "repvit_m0_9", "caformer_s18", "resnet18", "test_vit"])
+    def test_classes_and_channels_of_every_family(self, arch):
+        """Where the head is a list or a wrapper, and where the stem sees pixels as channels."""
+        with torch.device("meta"):
+            weights = create(arch, num_classes=7, in_chans=1).state_dict()
+        arguments = fitting_arguments(arch, weights, Findings(LoadOptions()))
+        assert arguments == {"num_classes": 7, "in_chans": 1}
 
     def test_nested_wrappers(self, tmp_path, module, weights):
         torch.save({"state_dict": {"model": weights}}, tmp_path / "t.pt")

@@ -10,7 +10,7 @@ import torch
 from loading_helpers import ARCH, MNIST, SIZE, assert_same, create, export, load, script
 from torch import nn
 
-from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.errors import DfkdError, TeacherError, UsageError
 from dfkd_cli.networks import ExportedNetwork, ScriptNetwork
 
 
@@ -63,12 +63,17 @@ class TestArchives:
         assert (classifier.spec.mean, classifier.spec.std) == ((0.1,), (0.2,))
         assert classifier.origin.found["mean"] == f"{name} in the archive"
 
+    @pytest.mark.parametrize("found", [{"pretrained_cfg": "x"}, {"mean": "imagenet"}, {"input_size": 8}])
+    def test_nonsense_in_extra_files_does_not_matter_where_flags_say_it(self, tmp_path, module, found):
+        path = script(module, tmp_path / "t.pt", extra={"config.json": json.dumps(found)})
+        assert load(path, input_size=SIZE, **MNIST).spec.size == SIZE
+
     @pytest.mark.parametrize("save", [script, export])
     @pytest.mark.parametrize(
         ("options", "source"), [({"num_classes": 7}, "--num-classes"), ({"input_size": (3, 32, 32)}, "--input-size")]
     )
     def test_flags_that_contradict_the_archive(self, tmp_path, module, save, options, source):
-        with pytest.raises(UsageError, match=source):
+        with pytest.raises(DfkdError, match=source):
             load(save(module, tmp_path / "t.pt2"), **({"input_size": SIZE} | MNIST | options))
 
     def test_arch_is_said_to_be_superfluous(self, tmp_path, module):

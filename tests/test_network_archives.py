@@ -135,6 +135,30 @@ def test_the_logits_are_the_only_tensor_of_their_shape(form):
     torch.testing.assert_close(network(_images(4)), Small().eval()(_images(4)))
 
 
+class Odd(nn.Module):
+    """The first weight with four dimensions takes other channels than the images have; a mask holds -infinity."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind = kind
+        self.unused = nn.Conv2d(7, 2, 1)
+        self.conv = nn.Conv2d({"repeated": 3, "shuffled": 4, "masked": 1}[kind], 4, 2)
+        self.head = nn.Linear(4, 10)
+        self.register_buffer("mask", torch.full((10,), -torch.inf) if kind == "masked" else torch.zeros(10))
+
+    def forward(self, x):
+        x = {"repeated": x.expand(-1, 3, -1, -1), "shuffled": F.pixel_unshuffle(x, 2), "masked": x}[self.kind]
+        return self.head(torch.relu(self.conv(x)).mean((2, 3))) + torch.exp(self.get_buffer("mask"))
+
+
+@pytest.mark.parametrize("kind", ["repeated", "shuffled", "masked"])
+def test_what_weights_look_like_refuses_no_sound_network(tmp_path, kind):
+    module = Odd(kind).eval()
+    torch.jit.save(torch.jit.trace(module, _images(4)), tmp_path / "teacher.pt")
+    options = LoadOptions(input_size=SIZE, mean=(0.0,), std=(1.0,))
+    torch.testing.assert_close(load_classifier(str(tmp_path / "teacher.pt"), options)(_images(4)), module(_images(4)))
+
+
 @pytest.mark.parametrize("compiled", ["traced", "scripted"])
 def test_layers_may_be_called_like_what_archives_may_not_use(tmp_path, compiled):
     module = nn.Sequential(OrderedDict(ops=nn.Conv2d(1, 4, 3), save=nn.Flatten(), load=nn.Linear(144, 10))).eval()
@@ -170,6 +194,29 @@ def test_outputs_that_cannot_be_used_are_refused(returned, output):
     with pytest.raises(DfkdError, match="network returns") as refused:
         pick_logits(returned, batch=2, output=output)
     assert isinstance(refused.value, UsageError if output else TeacherError)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "logits"),
+    [
+        ([(2, 10), (2, 64, 1, 1)], 0),  # beside what it was computed from
+        ([(2, 64, 1, 1), (2, 10)], 1),
+        ([(2, 10), (2,)], 0),  # beside how sure the network is
+        ([(2, 10, 1, 1), (2, 8, 4, 4)], 0),
+        ([(2, 8, 4, 4), (2,)], 1),
+    ],
+)
+def test_the_logits_beside_other_outputs(shapes, logits):
+    returned = tuple(torch.rand(shape) for shape in shapes)
+    assert torch.equal(pick_logits(returned, batch=2).flatten(), returned[logits].flatten())
+
+
+def test_a_last_convolution_beside_a_wider_embedding_is_not_guessed():
+    returned = (torch.rand(2, 10, 1, 1), torch.rand(2, 64))
+    with pytest.raises(UsageError, match=r"choose the logits with --output"):
+        pick_logits(returned, batch=2)
+    assert pick_logits(returned, batch=2, num_classes=10).shape == (2, 10)
+    assert pick_logits((torch.rand(2), torch.rand(2, 64)), batch=2, num_classes=2).shape == (2, 1)
 
 
 def test_what_is_called_logits_needs_no_flag():

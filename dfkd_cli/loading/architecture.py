@@ -14,6 +14,7 @@ from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.suggest import closest_architectures, similar_names
 
 _SHOWN = 3
+_PROBE = 9_973  # classes, as many as no other layer has outputs
 
 
 def check_known(arch: str) -> None:
@@ -39,6 +40,7 @@ def build(arch: str, weights: Mapping[str, Tensor], findings: Findings, path: Pa
     Raises TeacherError when they do not fit, with the first mismatches and the closest architectures.
     """
     check_known(arch)
+    weights = _unwrapped(arch, weights)
     arguments = fitting_arguments(arch, weights, findings)
     with damaged_file(path, f"a checkpoint of {arch}"), quiet("timm"):
         module = timm.create_model(arch, pretrained=False, **arguments)
@@ -73,47 +75,55 @@ def fitting_arguments(arch: str, weights: Mapping[str, Tensor], findings: Findin
 
     Offers them to `findings`; raises UsageError or TeacherError when another source contradicts the weights.
     """
-    with quiet("timm"), torch.device("meta"):
-        plain = _plain(arch)
-    head, stem = _name_of(plain, _head(plain)), _name_of(plain, _stem(plain))
+    plain, cfg, size = _plain(arch), timm.get_pretrained_cfg(arch), findings.values.get("input_size")
+    head, stem = _head(plain), _stem(plain)
     arguments: dict[str, Any] = {}
     if head in weights and weights[head].ndim >= 2:
         classes = weights[head].shape[0]
         findings.outputs_must_agree(classes, f"the head {head}")
         arguments["num_classes"] = classes
-    if stem in weights and weights[stem].ndim >= 2:
-        channels = weights[stem].shape[1]
+    usual = 3 if cfg is None else cfg.input_size[0]
+    per_channel, grouped = divmod(plain[stem].shape[1], usual) if stem else (0, 0)
+    if stem in weights and weights[stem].ndim >= 2 and per_channel and not grouped:
+        channels = weights[stem].shape[1] // per_channel  # more than one where pixels were put into channels before
         findings.channels_must_agree(channels, f"the stem {stem}")
         arguments["in_chans"] = channels
-    cfg, size = timm.get_pretrained_cfg(arch), findings.values.get("input_size")
+    elif size is not None:
+        arguments["in_chans"] = size[0]
     if size is not None and cfg is not None and cfg.fixed_input_size:
         arguments["img_size"] = size[1:]
     return arguments
 
 
-def _plain(arch: str) -> nn.Module:
-    """`arch` as timm builds it, for the names of its layers."""
-    try:
-        return timm.create_model(arch, pretrained=False)
-    # Some constructors compute with their weights, which the meta device cannot; each fails in its own way.
-    except Exception:
-        with torch.device("cpu"):
-            return timm.create_model(arch, pretrained=False)
+def _plain(arch: str) -> dict[str, Tensor]:
+    """The weights of `arch` as timm builds it, for their names and shapes; its head has `_PROBE` outputs."""
+    with quiet("timm"), torch.device("meta"):
+        try:
+            return timm.create_model(arch, pretrained=False, num_classes=_PROBE).state_dict()
+        # Some constructors compute with their weights, which the meta device cannot; each fails in its own way.
+        except Exception:
+            with torch.device("cpu"):
+                return timm.create_model(arch, pretrained=False, num_classes=_PROBE).state_dict()
 
 
-def _head(module: nn.Module) -> nn.Module | None:
-    # Callable on every timm network; distilled transformers return two heads.
-    head = module.get_classifier()  # pyright: ignore[reportCallIssue]
-    return head[0] if isinstance(head, tuple) else head
+def _head(plain: Mapping[str, Tensor]) -> str:
+    """The key of the weight that makes the logits; "" when there is none."""
+    return next((key for key, tensor in plain.items() if key.endswith("weight") and tensor.shape[:1] == (_PROBE,)), "")
 
 
-def _stem(module: nn.Module) -> nn.Module | None:
-    return next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+def _stem(plain: Mapping[str, Tensor]) -> str:
+    """The key of the first convolution's weight; "" when there is none."""
+    return next((key for key, tensor in plain.items() if key.endswith("weight") and tensor.ndim == 4), "")
 
 
-def _name_of(module: nn.Module, layer: nn.Module | None) -> str:
-    """The key of a layer's weight, "" when it has none or is hidden in the network."""
-    return next((f"{name}.weight" for name, candidate in module.named_modules() if candidate is layer and name), "")
+def _unwrapped(arch: str, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The weights of `arch` among those of the class that trained it: `model.conv1.weight` beside a loss's own."""
+    names = [name for name in _plain(arch) if not name.endswith("num_batches_tracked")]
+    for key in weights:
+        prefix = key.removesuffix(names[0])
+        if key.endswith(names[0]) and all(prefix + name in weights for name in names):
+            return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    return weights
 
 
 def _mismatches(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:

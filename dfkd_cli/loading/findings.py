@@ -31,11 +31,11 @@ class Findings:
     def offer_metadata(self, metadata: Mapping[str, Any], source: str) -> None:
         """Offer num_classes, input_size, mean and std of a JSON object found inside a file; unknown keys are ignored.
 
-        Raises TeacherError when one of them is not what its name says: the file is damaged or hostile.
+        Raises TeacherError when one that nothing surer told is not what its name says: the file is damaged or hostile.
         """
         for name in FLAGS:
             value = metadata.get(name)
-            if value is not None:
+            if value is not None and name not in self.values:
                 self.offer(name, _checked(name, value, source), source)
 
     def must_agree(self, name: str, value: Any, source: str) -> None:

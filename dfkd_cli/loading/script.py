@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from dfkd_cli.errors import TeacherError
 from dfkd_cli.loading.archive import read_archive, write_archive
@@ -19,7 +18,7 @@ METADATA_FILES = (FACTS_FILE, "config.json")  # of torch.jit.save(..., _extra_fi
 
 
 def load_script(path: Path, findings: Findings, trust_pickle: bool) -> torch.jit.ScriptModule:
-    """The module, frozen and on the CPU; offers `findings` what extra files and the stem's weight say.
+    """The module, frozen and on the CPU; offers `findings` what extra files say.
 
     Raises TeacherError for damaged archives, NaN weights, and unless `trust_pickle` code that reaches outside.
     """
@@ -36,7 +35,6 @@ def load_script(path: Path, findings: Findings, trust_pickle: bool) -> torch.jit
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     check_finite(module.state_dict(), path)
-    offer_stem(module, findings)
     return module
 
 
@@ -49,12 +47,5 @@ def offer_extra_files(records: dict[str, bytes], findings: Findings, path: Path)
         with damaged_file(path, f"an archive with {leaf}"):
             metadata: Any = json.loads(content)
         if isinstance(metadata, dict):
-            findings.offer_metadata(metadata.get("pretrained_cfg") or metadata, f"{leaf} in the archive")
-
-
-def offer_stem(module: nn.Module, findings: Findings) -> None:
-    """Compare --input-size with the channels of the first convolution, when the archive kept its weights apart."""
-    for key, tensor in module.state_dict().items():
-        if tensor.ndim == 4:
-            findings.channels_must_agree(tensor.shape[1], f"the stem {key}")
-            return
+            nested = metadata.get("pretrained_cfg")
+            findings.offer_metadata(nested if isinstance(nested, dict) else metadata, f"{leaf} in the archive")

@@ -1,5 +1,6 @@
 """Finds the weights inside a checkpoint, whatever training script wrote it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from dfkd_cli.errors import TeacherError
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 _DEEPEST = 4
+_WRAPPING = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,16 @@ def unwrap(content: Any, path: Path) -> Checkpoint:
 
 
 def strip_prefixes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights without the prefixes of DistributedDataParallel and torch.compile, in any nesting."""
+    """The same weights without what DistributedDataParallel, FSDP and torch.compile add to names, in any nesting."""
     # AveragedModel counts its updates in a key of its own, beside the network's.
-    clean = {key.replace("_orig_mod.", ""): value for key, value in weights.items() if key != "n_averaged"}
+    clean = {_WRAPPING.sub("", key): value for key, value in weights.items() if key != "n_averaged"}
     while clean and all(key.startswith("module.") for key in clean):
         clean = {key.removeprefix("module."): value for key, value in clean.items()}
     return clean
 
 
 def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raises TeacherError naming the first tensor that holds NaN or infinity."""
+    """Raises TeacherError naming the first tensor that holds NaN or infinity, but for masks of 0 and -infinity."""
     for key, tensor in weights.items():
         if (tensor.is_floating_point() or tensor.is_complex()) and not _all_finite(tensor):
             raise TeacherError(f"{path} is broken: {key!r} holds NaN or infinite values")
@@ -67,11 +69,19 @@ def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
 def _all_finite(tensor: Tensor) -> bool:
     # float8 has no isfinite kernel.
     wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
-    return bool(torch.isfinite(wide).all())
+    return bool(torch.isfinite(wide).all()) or _is_mask(wide)
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(((tensor == 0.0) | torch.isneginf(tensor)).all())
 
 
 def _first_mapping(content: Mapping[Any, Any], names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if isinstance(content.get(name), Mapping) and content[name]), None)
+    return next((name for name in names if _holds_more(content.get(name))), None)
+
+
+def _holds_more(content: Any) -> bool:
+    return isinstance(content, Mapping) and any(isinstance(value, Tensor | Mapping) for value in content.values())
 
 
 def _training_arguments(args: Any) -> dict[str, Any]:

@@ -26,11 +26,7 @@ def pick_logits(returned: object, batch: int, output: str | None = None, num_cla
         return _as_rows(parts[output], batch)
     if "logits" in parts and (logits := _as_rows(parts["logits"], batch)).ndim == 2:
         return logits
-    candidates = [
-        part
-        for part in parts.values()
-        if part.ndim == 2 and part.shape[0] == batch and num_classes in (None, class_count(part.shape[1]))
-    ]
+    candidates = _candidates(parts, batch, num_classes)
     if len(candidates) == 1:
         return candidates[0]
     classes = "classes" if num_classes is None else num_classes
@@ -40,6 +36,25 @@ def pick_logits(returned: object, batch: int, output: str | None = None, num_cla
     raise UsageError(
         f"{seen} {len(candidates)} of these have the shape [{batch}, {classes}]: choose the logits with --output NAME"
     )
+
+
+def _candidates(parts: dict[str, Tensor], batch: int, num_classes: int | None) -> list[Tensor]:
+    """Every part that may be the logits, as [B, K].
+
+    Maps of one pixel are left out beside a single [B, K] that is narrower: they are what it was computed from. [B] is
+    left out where anything else fits: it says how sure the network is.
+    """
+    rows = [(part, _as_rows(part, batch)) for part in parts.values()]
+    fitting = [
+        (part, row)
+        for part, row in rows
+        if row.ndim == 2 and row.shape[0] == batch and num_classes in (None, class_count(row.shape[1]))
+    ]
+    fitting = [(part, row) for part, row in fitting if part.ndim > 1] or fitting
+    flat = [row for part, row in fitting if part.ndim == 2]
+    if len(flat) == 1 and all(row.shape[1] > flat[0].shape[1] for part, row in fitting if part.ndim > 2):
+        return flat
+    return [row for _, row in fitting]
 
 
 def _as_rows(logits: Tensor, batch: int) -> Tensor:
