@@ -134,12 +134,21 @@ def _open_folder(where: str, spec: InputSpec, flag: str) -> LabelledImages:
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    return sorted(
-        Path(parent) / name
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if is_picture(name)
-    )
+    """Pictures in and below `folder`, sorted. Links are followed, but no folder is entered twice, nor one around it."""
+    start = Path(os.path.realpath(folder))
+    known = {start, *start.parents}
+    found: list[Path] = []
+    for parent, inner, names in os.walk(folder, followlinks=True):
+        found += [Path(parent) / name for name in names if is_picture(name)]
+        inner[:] = [name for name in sorted(inner) if not name.startswith(".") and _is_new(Path(parent) / name, known)]
+    return sorted(found)
+
+
+def _is_new(folder: Path, known: set[Path]) -> bool:
+    place = Path(os.path.realpath(folder))
+    is_new = place not in known
+    known.add(place)
+    return is_new
 
 
 def _class_count_message(data: LabelledImages, num_classes: int, flag: str) -> str:

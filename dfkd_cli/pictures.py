@@ -38,15 +38,26 @@ def open_picture(path: Path | str, at_least: tuple[int, int] | None = None) -> I
 
 
 def as_array(image: Image.Image, channels: int, height: int, width: int) -> np.ndarray:
-    """The picture as uint8 [H, W, C]: resized until it covers height and width, then cropped in its centre."""
+    """The picture as uint8 [H, W, C]: resized until it covers height and width, then cropped in its centre.
+
+    Raises UsageError for colours that Pillow cannot convert.
+    """
     image = _in_mode(image, MODES[channels])
     if image.size != (width, height):
-        scale = max(width / image.width, height / image.height)
-        enough = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-        image = image.resize(enough, Image.Resampling.BILINEAR)
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        image = image.crop((left, top, left + width, top + height))
+        # Cropped while it is resized: all of a strip one pixel wide, made wide enough, would fill the memory.
+        box = [
+            *_covering(image.width, width, image.height, height),
+            *_covering(image.height, height, image.width, width),
+        ]
+        image = image.resize((width, height), Image.Resampling.BILINEAR, box=(box[0], box[2], box[1], box[3]))
     return np.array(image).reshape(height, width, channels)
+
+
+def _covering(length: int, wanted: int, other_length: int, other_wanted: int) -> tuple[float, float]:
+    """Begin and end, in the picture's own pixels, of its middle that becomes `wanted` pixels of this side."""
+    resized = max(wanted, round(length * max(wanted / length, other_wanted / other_length)))
+    begin = (resized - wanted) // 2
+    return begin * length / resized, min((begin + wanted) * length / resized, length)
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -56,4 +67,7 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
         image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert(mode)
+    try:
+        return image.convert(mode)
+    except ValueError as error:
+        raise UsageError(f"cannot read a picture in {image.mode} colours: {error}") from error

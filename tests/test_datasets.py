@@ -13,6 +13,7 @@ from PIL import Image
 from dfkd_cli.classifier import InputSpec
 from dfkd_cli.datasets import open_dataset
 from dfkd_cli.errors import UsageError
+from dfkd_cli.pictures import as_array
 
 
 def spec(channels=3, height=8, width=8, classes=2) -> InputSpec:
@@ -144,6 +145,44 @@ def test_corrupt_picture_is_named(folder, damage):
     with pytest.raises(UsageError, match=r"dog.2\.png") as caught:
         read(folder, spec(), batch_size=2)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../cat"])
+def test_a_picture_counts_once_however_folders_are_linked(folder, target):
+    expected, _ = read(folder, spec())
+    (folder / "cat" / "linked").symlink_to(target)
+    images, _ = read(folder, spec())
+    assert torch.equal(images, expected)
+
+
+def test_a_folder_from_elsewhere_is_followed(folder, tmp_path):
+    picture(tmp_path / "elsewhere" / "more.png")
+    (folder / "cat" / "linked").symlink_to(tmp_path / "elsewhere")
+    assert open_dataset(str(folder), spec()).labels == (0,) * 4 + (1,) * 4
+
+
+def test_hidden_folders_in_a_class_are_left_out(folder):
+    picture(folder / "cat" / ".ipynb_checkpoints" / "copy.png")
+    assert open_dataset(str(folder), spec()).labels == (0,) * 3 + (1,) * 4
+
+
+def test_a_strip_of_one_pixel_is_not_enlarged_beyond_what_is_seen(monkeypatch):
+    strip, sizes = Image.fromarray(np.linspace(0, 255, 60_000).astype(np.uint8)[:, None]), []
+    resize = Image.Image.resize
+
+    def noting(image, size, *arguments, **options):
+        sizes.append(size)
+        return resize(image, size, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", noting)
+    seen = as_array(strip, 3, 64, 64)
+    assert sizes == [(64, 64)]
+    assert np.unique(seen).tolist() == [127]  # the middle
+
+
+def test_colours_that_cannot_be_converted_are_a_mistake_of_the_picture():
+    with pytest.raises(UsageError, match="LAB"):
+        as_array(Image.new("LAB", (8, 8)), 1, 8, 8)
 
 
 def test_picture_that_vanished_is_named(folder):

@@ -2,6 +2,7 @@
 
 import argparse
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -188,6 +189,16 @@ class TestTimmCheckpoints:
         classifier = load(tmp_path / "t.pth")
         assert_same(classifier, module)
         assert classifier.origin.notes == ()
+
+    @pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, np.bool_])
+    def test_a_number_of_numpy_beside_the_weights(self, tmp_path, module, weights, kind):
+        torch.save({"arch": ARCH, "state_dict": weights, "best_acc1": kind(1)}, tmp_path / "t.pth")
+        assert_same(load(tmp_path / "t.pth"), module)
+
+    def test_an_object_in_an_array_of_numpy_is_refused(self, tmp_path, weights):
+        torch.save({"arch": ARCH, "state_dict": weights, "best": np.array([print], dtype=object)}, tmp_path / "t.pth")
+        with pytest.raises(TeacherError, match="pickled Python object"):
+            load(tmp_path / "t.pth")
 
     def test_training_arguments_say_the_normalisation(self, tmp_path, weights):
         args = argparse.Namespace(mean=[0.25], std=[0.75], input_size=None, img_size=32, in_chans=1, num_classes=10)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dfkd_cli.errors import DfkdError, TeacherError
@@ -13,8 +14,14 @@ from dfkd_cli.loading.archive import check_archive
 from dfkd_cli.loading.failures import EXPORT_LINES, damaged_file, first_line, quiet
 from dfkd_cli.loading.sniff import Form
 
-# timm's training script stores its arguments as a Namespace, which is a bag of values and runs nothing.
-_HARMLESS: list[Any] = [argparse.Namespace]
+# Bags of values that run nothing: timm's training script stores its arguments as a Namespace, others the best accuracy
+# as a number of numpy, which called its module otherwise before version 2.
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 
 
 def read_torch_file(path: Path, form: Form, trust_pickle: bool) -> Any:

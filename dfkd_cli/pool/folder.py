@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from itertools import islice
@@ -45,11 +45,18 @@ def picture_files(pool: Path) -> Iterator[str]:
     """
     above, waiting, known = os.path.join(pool, ""), deque([str(pool)]), {os.path.realpath(pool)}
     for entry in _in_turns(waiting):
-        if is_picture(entry.name) and entry.is_file():
+        if is_picture(entry.name) and _holds(entry.is_file):
             yield entry.path.removeprefix(above)
-        elif not entry.name.startswith(".") and entry.is_dir() and os.path.realpath(entry.path) not in known:
+        elif not entry.name.startswith(".") and _holds(entry.is_dir) and os.path.realpath(entry.path) not in known:
             known.add(os.path.realpath(entry.path))
             waiting.append(entry.path)
+
+
+def _holds(check: Callable[[], bool]) -> bool:
+    try:
+        return check()
+    except OSError:
+        return False  # a link to itself, or into a folder that is closed to us
 
 
 def _in_turns(waiting: deque[str]) -> Iterator[os.DirEntry]:
