@@ -18,7 +18,8 @@ from typer.testing import CliRunner, Result
 import dfkd_cli.cli
 from dfkd_cli.classifier import InputSpec
 from dfkd_cli.export import forms
-from dfkd_cli.loading import load_classifier
+from dfkd_cli.loading import LoadOptions, load_classifier
+from dfkd_cli.loading.onnx import load_onnx
 from dfkd_cli.report.samples import save_grid
 from dfkd_cli.student import build_student, save_student
 
@@ -120,6 +121,34 @@ def test_dfkd_reads_its_own_exports_without_flags(student, tmp_path, to, dynamic
     assert exported.spec.mean == ((0.0,) if preprocessing else SPEC.mean)
     torch.testing.assert_close(exported(images), original(images), atol=1e-5, rtol=1e-4)
     assert len(exported.norm_statistics) == len(original.norm_statistics) > 0
+
+
+class TwoOutputs(nn.Module):
+    def __init__(self, classifier: nn.Module):
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.classifier(images)
+        return logits[:, :1].repeat(1, 64), logits
+
+
+@pytest.mark.parametrize("told", [{"output": "scores"}, {"num_classes": SPEC.num_classes}], ids=str)
+def test_onnx_with_weights_beside_it_and_several_outputs_is_evaluated(student, tmp_path, told):
+    needs_onnx()
+    path, images = tmp_path / "elsewhere" / "other.onnx", torch.rand(6, *SPEC.size)
+    path.parent.mkdir()
+    network = load_classifier(str(student)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            TwoOutputs(network), (images,), dynamo=True, output_names=["features", "scores"], verbose=False
+        )
+    assert program is not None
+    program.save(path, external_data=True)
+    assert path.with_name("other.onnx.data").exists()
+    loaded = load_onnx(str(path), LoadOptions(mean=(0.0,), std=(1.0,), **told))
+    torch.testing.assert_close(loaded(images), network(images), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("dynamic", "preprocessing"), [(True, True), (False, False)])

@@ -211,6 +211,13 @@ class TestNames:
         assert_same(load("hf-hub:somebody/something@v1"), module)
         assert {path.name for path in local.iterdir()} == {"config.json", fetched}
 
+    @pytest.mark.parametrize("source", ["timm:resnet18.a1_in1", "weights.pt"])
+    def test_a_tag_that_timm_does_not_know(self, tmp_path, monkeypatch, weights, source):
+        monkeypatch.chdir(tmp_path)
+        torch.save(weights, "weights.pt")
+        with pytest.raises(UsageError, match=r"'a1_in1' for resnet18; did you mean resnet18\.a1_in1k"):
+            load(source, arch=None if source.startswith("timm") else "resnet18.a1_in1")
+
     @pytest.mark.parametrize("source", ["missing.pt", "some/where", "resnt18", "timm:resnt18"])
     def test_neither_file_nor_name(self, source):
         with pytest.raises(UsageError, match=r"exist|no file"):

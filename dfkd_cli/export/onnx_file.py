@@ -52,18 +52,20 @@ def write_onnx(module: nn.Module, images: Tensor, dynamic_batch: bool, facts: di
 
 
 class OnnxNetwork:
-    """An ONNX file as a function on the CPU, images -> logits, run by onnxruntime; 0 threads: as many as it likes.
+    """An ONNX file as a function on the CPU, images -> first output, run by onnxruntime.
 
-    Raises ValueError for a file that does not take one batch of images of a fixed size.
+    `source` is its path, beside which its weights may lie, or its content; 0 threads are as many as it likes. Raises
+    ValueError for a file that does not take one batch of images of a fixed size.
     """
 
-    def __init__(self, content: bytes, threads: int = 0):
+    def __init__(self, source: Path | bytes, threads: int = 0):
         import onnx
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _ERRORS_ONLY
+        content = source if isinstance(source, bytes) else str(source)
         self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         given = self.session.get_inputs()
         shape = given[0].shape if len(given) == 1 else []
@@ -73,7 +75,12 @@ class OnnxNetwork:
         self.batch_size: int | None = shape[0] if isinstance(shape[0], int) else None  # None: any
         self.input_size: tuple[int, int, int] = (shape[1], shape[2], shape[3])
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
-        weights = onnx.load_from_string(content).graph.initializer
+        read = (
+            onnx.load_from_string(content)
+            if isinstance(content, bytes)
+            else onnx.load(content, load_external_data=False)
+        )
+        weights = read.graph.initializer
         told = self.metadata.get("parameters", "")  # the graph holds constants of other kinds too
         self.parameters = (
             int(told)
@@ -81,16 +88,21 @@ class OnnxNetwork:
             else sum(math.prod(weight.dims) for weight in weights if weight.data_type == onnx.TensorProto.FLOAT)
         )
 
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """Everything the file returns, by the names it gives."""
+        names = [output.name for output in self.session.get_outputs()]
+        returned = self.session.run(names, {self.input: images.numpy()})
+        return {name: torch.from_numpy(np.asarray(part)) for name, part in zip(names, returned, strict=True)}
+
     def __call__(self, images: Tensor) -> Tensor:
-        (logits, *_) = self.session.run(None, {self.input: images.numpy()})
-        return torch.from_numpy(np.asarray(logits))
+        return next(iter(self.outputs(images).values()))
 
 
 def open_onnx(path: Path, threads: int = 0) -> OnnxNetwork:
     """The file, tried on noise. Raises UsageError without the extra, and TeacherError for what cannot be run."""
     require_extra()
     try:
-        network = OnnxNetwork(path.read_bytes(), threads)
+        network = OnnxNetwork(path, threads)
         network(torch.rand(network.batch_size or 2, *network.input_size))
     except Exception as error:  # a stranger's file can fail in any way
         raise TeacherError(f"{path} cannot be run by onnxruntime: {first_line(error)}") from error

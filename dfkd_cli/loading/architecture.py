@@ -1,6 +1,7 @@
 """Puts weights into the architecture that `--arch` or the file names."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,16 @@ def check_known(arch: str) -> None:
         similar = similar_names(arch)
         hint = f"did you mean {', '.join(similar)}?" if similar else "`dfkd` takes every name of timm.list_models()"
         raise UsageError(f"unknown architecture {arch!r}; {hint}")
+    check_tag(arch)
+
+
+def check_tag(name: str) -> None:
+    """Raises UsageError when `name` is that of a timm network with a tag behind a dot that timm does not know."""
+    bare, _, tag = name.partition(".")
+    known = timm.list_pretrained(f"{bare}.*")
+    if tag and name not in known:
+        hint = f"did you mean {', '.join(closest)}?" if (closest := get_close_matches(name, known)) else f"use {bare}"
+        raise UsageError(f"timm has no weights called {tag!r} for {bare}; {hint}")
 
 
 def no_architecture(path: Path, weights: Mapping[str, Tensor]) -> UsageError:

@@ -19,8 +19,8 @@ from dfkd_cli.networks.returned import Returned
 class OnnxClassifier(Classifier):
     """Runs in onnxruntime on the CPU, wherever the images are; without gradients."""
 
-    def __init__(self, runner: OnnxNetwork, spec: InputSpec, origin: Origin, returned: Returned):
-        super().__init__(_Runner(runner), spec, origin, returned)
+    def __init__(self, runner: OnnxNetwork, output: str | None, spec: InputSpec, origin: Origin, returned: Returned):
+        super().__init__(_Runner(runner, output, spec.num_classes), spec, origin, returned)
         self.runner = runner
 
     def parameter_count(self) -> int:
@@ -29,9 +29,9 @@ class OnnxClassifier(Classifier):
 
 
 class _Runner(Network):
-    def __init__(self, runner: OnnxNetwork):
+    def __init__(self, runner: OnnxNetwork, output: str | None, num_classes: int | None):
         super().__init__()
-        self.runner = runner
+        self.runner, self.output, self.num_classes = runner, output, num_classes
 
     @property
     def compilable(self) -> bool:
@@ -46,8 +46,10 @@ class _Runner(Network):
         images = inputs.float().cpu().contiguous()
         size = self.runner.batch_size or len(images)
         filled = torch.cat([images, images.new_zeros(-len(images) % size, *images.shape[1:])])
-        logits = torch.cat([self.runner(batch.contiguous()) for batch in filled.split(size)])
-        return pick_logits(logits[: len(images)].to(inputs.device), len(images))
+        batches = [self.runner.outputs(batch.contiguous()) for batch in filled.split(size)]
+        returned = [parts if len(parts) > 1 else next(iter(parts.values())) for parts in batches]
+        logits = [pick_logits(parts, size, self.output, self.num_classes) for parts in returned]
+        return torch.cat(logits)[: len(images)].to(inputs.device)
 
     def observe(self, inputs: Tensor) -> Outputs:
         """Logits alone."""
@@ -64,11 +66,12 @@ def load_onnx(source: str, options: LoadOptions) -> OnnxClassifier:
     findings = Findings(LoadOptions() if facts.keys() >= FLAGS.keys() else options)
     findings.must_agree("input_size", runner.input_size, "the ONNX graph's input")
     findings.offer_metadata(facts, "the ONNX file's metadata")
-    tried = check_forward(_Runner(runner), runner.input_size)
+    wanted = findings.values.get("num_classes")
+    tried = check_forward(_Runner(runner, options.output, wanted), runner.input_size)
     findings.outputs_must_agree(tried.outputs, "the forward on noise")
     arch = facts.get("arch")
     origin = Origin(source, "ONNX", arch if isinstance(arch, str) else None, None, findings.found, tried.notes)
-    return OnnxClassifier(runner, findings.spec(), origin, tried.returned)
+    return OnnxClassifier(runner, options.output, findings.spec(), origin, tried.returned)
 
 
 def _facts(metadata: dict[str, str]) -> dict[str, Any]:

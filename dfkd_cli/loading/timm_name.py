@@ -8,6 +8,7 @@ import timm
 from torch import nn
 
 from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.loading.architecture import check_tag
 from dfkd_cli.loading.failures import first_line, quiet
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.hub_folder import WEIGHTS
@@ -68,6 +69,7 @@ def fetch_from_hub(repository: str) -> Path:
 
 def _check_name(name: str) -> None:
     if timm.is_model(name):
+        check_tag(name)
         return
     close = difflib.get_close_matches(name, timm.list_models(), n=3)
     hint = f"; did you mean {', '.join(close)}?" if close else ""
