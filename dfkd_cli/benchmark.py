@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_cli.cost import activation_bytes, count_macs, weight_bytes
+from dfkd_cli.cost import activation_bytes, macs_per_image, weight_bytes
 from dfkd_cli.export.onnx_file import open_onnx
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.loading.sniff import is_onnx
@@ -119,7 +119,7 @@ def _candidate(source: str, options: LoadOptions, device: torch.device, batch_si
         "arch": network.origin.arch,
         "input_size": network.spec.size,
         "parameters": network.parameter_count(),
-        "macs": count_macs(network, batch[:1]),
+        "macs": macs_per_image(network),
         "file_bytes": file_bytes(source),
         "memory_bytes": weight_bytes(network) + activation_bytes(network, batch),
     }

@@ -43,16 +43,28 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def write_text_atomically(path: Path, text: str) -> None:
+    """`write_atomically` of text in UTF-8; what UTF-8 cannot hold is written as `printable` does."""
+    write_atomically(path, printable(text).encode())
+
+
+def printable(text: str) -> str:
+    """The text with an escape sequence for everything UTF-8 cannot hold: file names may hold any byte."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 class OutputFolder:
     """A context whose value is a hidden folder to write into; it becomes `path` when the block ends without an error.
 
     Beside the result, `unfinished` holds what a run needs to go on after it was stopped: its checkpoints, above all.
     After an error it stays when there are any, else nothing is left; a folder that is to be overwritten is still what
-    it was. One process at a time may enter.
+    it was. A complete result that cannot become `path` stays there too. One process at a time may enter.
 
     Raises UsageError when made: `path` is a file, holds something and `overwrite` is off, or holds files that no run
-    of dfkd wrote; there is an unfinished run, and neither `resume` nor `overwrite` is on; there is none to resume.
-    Raises DfkdError instead of the block's OSError when the disk is full.
+    of dfkd wrote; there is an unfinished run, and neither `resume` nor `overwrite` is on; there is none to resume; a
+    result that could not become `path` is still there, and `overwrite` is off. Raises UsageError at the end for what
+    came into the way of the result meanwhile, DfkdError when the disk refuses it, and DfkdError instead of the block's
+    OSError when the disk is full.
     """
 
     def __init__(self, path: Path | str, overwrite: bool = False, resume: bool = False):
@@ -87,16 +99,13 @@ class OutputFolder:
         if lock is None:
             return
         way_out = "nothing was written" if self.stopped_at() is None else f"go on with --resume {self.path} after that"
-        finished = False
+        moved = False
         try:
             if error is None:
-                self._check()
-                self._move_into_place()
-                finished = True
-        except OSError as failure:
-            raise DfkdError(f"cannot write {self.path}: {failure.strerror}; {way_out}") from failure
+                self._finish()
+                moved = True
         finally:
-            if finished or self.stopped_at() is None:
+            if moved or (error is not None and self.stopped_at() is None):
                 self._remove_unfinished()
             lock.close()
         if isinstance(error, OSError) and error.errno in _NO_SPACE:
@@ -110,6 +119,10 @@ class OutputFolder:
     @property
     def _result(self) -> Path:
         return self.unfinished / "result"
+
+    @property
+    def _finished(self) -> Path:
+        return self.unfinished / "finished"  # the result once it is complete, until it is moved
 
     def _take_lock(self) -> TextIO:
         """A file that is locked while it is open and this process lives."""
@@ -127,6 +140,11 @@ class OutputFolder:
     def _check_unfinished(self) -> None:
         if (self.unfinished / LOCK).exists():
             self._take_lock().close()
+        if self._finished.is_dir() and not self.overwrite:
+            raise UsageError(
+                f"{self.path} has a finished result that could not be moved there: move it yourself from "
+                f"{self._finished}, or start anew with --overwrite"
+            )
         step = self.stopped_at()
         if self.resume and step is None:
             finished = "a finished result" if (self.path / "report.json").exists() else "no unfinished run"
@@ -140,30 +158,52 @@ class OutputFolder:
             )
 
     def _check(self) -> None:
+        if obstacle := self._obstacle():
+            raise UsageError("; ".join(obstacle))
+
+    def _obstacle(self) -> tuple[str, str] | None:
+        """What is in the way of a result, and what to do before a run."""
         if not os.path.lexists(self.path):
-            return
+            return None
         if not self.path.is_dir():
-            raise UsageError(f"{self.path} is a file; the output must be a folder")
+            return f"{self.path} is a file", "the output must be a folder"
         if os.path.ismount(self.place):
-            raise UsageError(f"{self.path} is a mount point, which no result can replace; use a folder in it")
+            return f"{self.path} is a mount point, which no result can replace", "use a folder in it"
         found = sorted(entry.name for entry in self.path.iterdir())
         if found and not self.overwrite:
-            raise UsageError(f"{self.path} is not empty (it holds {found[0]}); use --overwrite or another folder")
+            return f"{self.path} is not empty (it holds {found[0]})", "use --overwrite or another folder"
         strange = [name for name in found if name not in (*WRITTEN, *EXPORTED)]
-        if strange:
-            raise UsageError(
-                f"{self.path} holds {strange[0]}, which dfkd did not write and --overwrite would delete; "
-                "move it or use another folder"
-            )
+        if not strange:
+            return None
+        return (
+            f"{self.path} holds {strange[0]}, which dfkd did not write and --overwrite would delete",
+            "move it or use another folder",
+        )
+
+    def _finish(self) -> None:
+        """Moves the result to its place, or tells where it lies instead."""
+        try:
+            os.rename(self._result, self._finished)
+            obstacle = self._obstacle()
+            if obstacle is None:
+                self._move_into_place()
+        except OSError as failure:
+            raise DfkdError(f"cannot write {self.path}: {failure.strerror}; {self._kept()}") from failure
+        if obstacle is not None:
+            raise UsageError(f"{obstacle[0]}; {self._kept()}")
+
+    def _kept(self) -> str:
+        kept = self._finished if self._finished.is_dir() else self._result
+        return f"the finished result is left in {kept}: move it from there yourself"
 
     def _move_into_place(self) -> None:
         if not self.place.exists():
-            os.rename(self._result, self.place)
+            os.rename(self._finished, self.place)
             return
         replaced = self.unfinished / "replaced"  # removed with the rest, also when this process dies before
         os.rename(self.place, replaced)
         try:
-            os.rename(self._result, self.place)
+            os.rename(self._finished, self.place)
         except BaseException:
             os.rename(replaced, self.place)
             raise

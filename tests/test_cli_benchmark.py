@@ -1,7 +1,10 @@
 """`dfkd benchmark` from the flags to figures that can be checked."""
 
 import json
+import os
+import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +107,35 @@ def test_the_table_is_for_people(files):
     assert result.exit_code == 0, result.stderr
     for phrase in ("parameters", "MACs", "latency", "95 %", "throughput", "memory", "on cpu, 1 thread"):
         assert phrase in result.stdout
+
+
+@pytest.mark.parametrize("columns", ["12", "300"])
+def test_names_are_shown_as_they_are_and_figures_whole(files, tmp_path, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    names = ["net[v1].pt2", "net:x:.pt2", os.fsdecode(b"net\xff.pt2"), f"{'long' * 9}.pt2"]
+    paths = [shutil.copy(files / "linear.pt2", tmp_path / name) for name in names]
+    result = dfkd("benchmark", *paths, *QUICK, "--input-size", "1x16x16")
+    assert result.exit_code == 0, result.stderr
+    for name in (*names[:2], r"net\udcff.pt2"):
+        assert f" {name} " in result.stdout
+    (row,) = [line for line in result.stdout.splitlines() if "parameters" in line]
+    assert row.split() == ["parameters", *4 * ["1,542"]]
+
+
+class FixedBatch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(256, 6)
+
+    def forward(self, images):
+        return self.linear(images.reshape(8, 256))
+
+
+def test_macs_of_a_network_with_a_fixed_batch_are_those_of_one_image(tmp_path):
+    with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated
+        torch.jit.save(torch.jit.trace(FixedBatch().eval(), torch.rand(8, 1, 16, 16)), tmp_path / "fixed.pt")
+    (network,) = measured(tmp_path / "fixed.pt", "--input-size", "1x16x16")
+    assert network["macs"] == 256 * 6
 
 
 @pytest.mark.parametrize(

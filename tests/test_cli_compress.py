@@ -1,7 +1,9 @@
 """`dfkd compress` as a user meets it: its files, its exit codes, and nothing written after a failure."""
 
 import json
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from dfkd_cli.cli import main
+from dfkd_cli.cli.arguments import command_line
 from dfkd_cli.output_folder import WRITTEN
 
 
@@ -132,6 +135,37 @@ def test_a_mistake_is_one_line_an_exit_code_and_no_files(monkeypatch, teacher, t
     assert len(said) == 1
     assert message in said[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", [".", "curves", "../link/curves"])
+@pytest.mark.parametrize("where", ["--out", "--resume"])
+def test_curves_that_would_fill_the_output_folder_are_refused_at_once(monkeypatch, tmp_path, capsys, where, below):
+    (tmp_path / "link").symlink_to("out")
+    flags = ("--student", "cifar_resnet8", where, tmp_path / "out", "--tensorboard", tmp_path / "out" / below)
+    (tmp_path / "out").mkdir()
+    assert dfkd(monkeypatch, "compress", "nowhere.pt", *flags) == 2
+    assert "is in the output folder" in capsys.readouterr().err
+
+
+def test_a_path_that_is_not_utf8_costs_no_result(monkeypatch, teacher, tmp_path, capsys):
+    odd = Path(shutil.copy(teacher, tmp_path / os.fsdecode(b"t\xff.pt")))
+    out = tmp_path / os.fsdecode(b"out\xff")
+    assert compress(monkeypatch, odd, out) == 0
+    assert {entry.name for entry in out.iterdir()} == set(WRITTEN) - {"selected.csv"}
+    assert json.loads((out / "report.json").read_text("utf-8"))["teacher"]["source"] == str(odd)
+    for name in ("report.md", "report.html", "README.md"):
+        assert r"t\udcff.pt" in (out / name).read_text("utf-8")
+    assert r"out\udcff" in capsys.readouterr().out
+
+
+def test_the_command_to_repeat_holds_options_that_were_environment_variables(monkeypatch):
+    monkeypatch.setenv("DFKD_COMPRESS_SET", "train.lr=0.05 train.steps=3")
+    monkeypatch.setenv("DFKD_COMPRESS_SEED", "3")
+    monkeypatch.setenv("DFKD_COMPRESS_POOL", "")
+    monkeypatch.setattr(sys, "argv", ["dfkd", "compress", "a b.pt"])
+    assert command_line() == (
+        "DFKD_COMPRESS_SEED=3 DFKD_COMPRESS_SET='train.lr=0.05 train.steps=3' dfkd compress 'a b.pt'"
+    )
 
 
 class Payload:

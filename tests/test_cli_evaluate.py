@@ -119,6 +119,13 @@ def test_table_is_for_people(files):
         assert phrase in result.stdout
 
 
+def test_a_narrow_terminal_cuts_no_figure(files, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "12")
+    result = dfkd("evaluate", files / "scripted.pt", "--data", files / "data", *SPEC_FLAGS)
+    assert result.exit_code == 0, result.stderr
+    assert "accuracy         16.67 %" in result.stdout
+
+
 @pytest.mark.parametrize(("bar", "code"), [("0.16", 0), ("0.17", 5), ("1", 5)])
 def test_accuracy_gate(files, bar, code):
     flags = ["--min-accuracy", bar, "--json", *SPEC_FLAGS]

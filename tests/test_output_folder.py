@@ -92,9 +92,44 @@ def test_files_that_appear_during_the_run_are_safe(tmp_path):
     fill(output.__enter__(), "new")
     out.mkdir()
     fill(out, "somebody else's")
-    with pytest.raises(UsageError, match="not empty"):
+    kept = tmp_path / ".out.unfinished" / "finished"
+    with pytest.raises(UsageError, match=rf"out is not empty \(it holds report\.json\); .* left in {kept}: move"):
         output.__exit__(None, None, None)
     assert (out / "report.json").read_text() == "somebody else's"
+    assert (kept / "report.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_finished_result_that_cannot_be_moved_is_kept_until_it_is_fetched(tmp_path, monkeypatch, checkpoint):
+    out, kept = tmp_path / "out", tmp_path / ".out.unfinished" / "finished"
+    output = OutputFolder(out)
+    fill(output.__enter__(), "new")
+    if checkpoint:
+        output.checkpoints.save({"step": 7}, 7)
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "_move_into_place", lambda _: os.rename(tmp_path / "nowhere", out))
+        with pytest.raises(DfkdError, match=f"cannot write {out}: No such file or directory; .* left in {kept}: move"):
+            output.__exit__(None, None, None)
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=f"a finished result.*move it yourself from {kept}, or .*--overwrite"):
+            OutputFolder(out, resume=resume)
+    kept.rename(out)
+    assert names(out) == ["report.json"]
+    with OutputFolder(tmp_path / "out", overwrite=True) as folder:
+        fill(folder, "newer")
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_finished_result_is_replaced_when_asked(tmp_path):
+    output = OutputFolder(tmp_path / "out")
+    fill(output.__enter__(), "new")
+    (tmp_path / "out").touch()
+    with pytest.raises(UsageError, match="out is a file; the finished result"):
+        output.__exit__(None, None, None)
+    (tmp_path / "out").unlink()
+    with OutputFolder(tmp_path / "out", overwrite=True) as folder:
+        fill(folder, "newer")
+    assert (tmp_path / "out" / "report.json").read_text() == "newer"
     assert names(tmp_path) == ["out"]
 
 

@@ -143,6 +143,23 @@ def test_text_says_that_a_pool_was_learned_from(phrase):
     assert "synthetic" not in text
 
 
+def test_hostile_text_stays_text():
+    hostile = "a\n```\n<script>alert(1)</script>|![a](http://x/y).pt"
+    report = dataclasses.replace(
+        MEASURED,
+        teacher=dataclasses.replace(MEASURED.teacher, source=hostile),
+        notes=(hostile,),
+        command=hostile,
+    )
+    before, command, between, evaluate, after = report.to_markdown().split("````")
+    assert hostile in command
+    assert hostile in evaluate
+    for part in (before, between, after):
+        assert "<script>" not in part
+        assert "![a](" not in part
+    assert r"distilled from a \`\`\` \<script\>" in before.splitlines()[0]
+
+
 def test_both_files_are_written(tmp_path):
     write_report(MEASURED, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shlex
 import sys
@@ -116,7 +117,7 @@ class JobArguments(NetworkArguments):
         Path | None,
         typer.Option(metavar="DIR", help="Unlabelled pictures to learn from, for recipe unlabeled."),
     ] = None
-    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of every random choice.")] = 0
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this machine is faster with it.")
     ] = "auto"
@@ -152,7 +153,7 @@ class JobArguments(NetworkArguments):
             precision=self.precision,
             eval_data=self.eval_data,
             pool=self.pool,
-            command=shlex.join(["dfkd", *sys.argv[1:]]),
+            command=command_line(),
         )
 
     def make_progress(self) -> PlainProgress:
@@ -163,6 +164,13 @@ class JobArguments(NetworkArguments):
         from dfkd_cli.cli.progress import make_progress
 
         return make_progress("none" if self.quiet else self.progress, notes=not self.quiet, verbose=self.verbose)
+
+
+def command_line() -> str:
+    """What to type in a shell to get the same command again, with the environment variables that are its options."""
+    options_set = sorted(name for name, value in os.environ.items() if name.startswith("DFKD_COMPRESS_") and value)
+    words = [f"{name}={shlex.quote(os.environ[name])}" for name in options_set]
+    return " ".join([*words, shlex.join(["dfkd", *sys.argv[1:]])])
 
 
 def parse_budget(text: str) -> float:

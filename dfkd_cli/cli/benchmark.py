@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from dfkd_cli.benchmark import Speed
     from dfkd_cli.loading import LoadOptions
 
+_FIRST, _NAME = 24, 16  # characters: of the column that names the figures, and that a network's name has at least
+
 
 def benchmark(
     networks: Annotated[
@@ -88,12 +90,28 @@ def _print_table(speeds: list[Speed]) -> None:
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None)
-    table.add_column(no_wrap=True)
-    for speed in speeds:
-        table.add_column(PurePath(speed.source).name, justify="right", overflow="fold")
-    for name, texts in (
+    from dfkd_cli.output_folder import printable
+
+    rows = _rows(speeds)
+    console, table = Console(highlight=False), Table(box=None)
+    figures = [max(map(len, column)) for column in zip(*(texts for _, texts in rows), strict=True)]
+    room = max(_NAME, (console.width - _FIRST) // len(speeds) - 2)
+    names = [printable(PurePath(speed.source).name) for speed in speeds]
+    widths = [max(width, min(len(name), room)) for width, name in zip(figures, names, strict=True)]
+    table.add_column(width=_FIRST)
+    for name, width in zip(names, widths, strict=True):
+        table.add_column(Text(name), justify="right", overflow="fold", width=width)  # Text, as a name is no markup
+    for name, texts in rows:
+        table.add_row(name, *map(Text, texts))
+    # Wider than the terminal, if need be: a figure that is cut would be another figure.
+    console.width = max(console.width, _FIRST + 2 + sum(width + 2 for width in widths))
+    console.print(table)
+
+
+def _rows(speeds: list[Speed]) -> list[tuple[str, list[str]]]:
+    return [
         ("form", [speed.arch or speed.kind for speed in speeds]),
         ("parameters", [f"{speed.parameters:,}" for speed in speeds]),
         ("MACs per image, millions", [_millions(speed.macs) for speed in speeds]),
@@ -103,9 +121,7 @@ def _print_table(speeds: list[Speed]) -> None:
         ("throughput, images/s", [f"{speed.images_per_s:,.0f}" for speed in speeds]),
         ("in batches of", [f"{speed.batch_size}" for speed in speeds]),
         ("memory of a batch, MB", [_millions(speed.memory_bytes) for speed in speeds]),
-    ):
-        table.add_row(name, *texts)
-    Console(highlight=False).print(table)
+    ]
 
 
 def _millions(value: int | None) -> str:

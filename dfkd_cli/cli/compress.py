@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -37,10 +38,13 @@ def compress(
 ) -> object:
     """Train a small student of TEACHER on images made from TEACHER itself, or on unlabelled pictures (--pool)."""
     folder, interval = output_folder(out, resume), parse_interval(checkpoint_every)
+    if tensorboard is not None:
+        check_tensorboard(tensorboard, folder)
     with arguments.make_progress() as progress:
         job = arguments.job(folder)
 
         from dfkd_cli import run
+        from dfkd_cli.output_folder import printable
         from dfkd_cli.training.checkpoint import Interval
         from dfkd_cli.training.tensorboard_log import TensorBoardLog
 
@@ -50,7 +54,7 @@ def compress(
     if arguments.as_json:
         return report
     if not arguments.quiet:
-        print(_summary(report, folder))
+        print(printable(_summary(report, folder)))
     return None
 
 
@@ -70,6 +74,15 @@ def output_folder(out: Path | None, resume: Path | None) -> Path:
     if folder is None:
         raise UsageError("say with --out DIR where the student goes, or with --resume DIR which run to go on with")
     return folder
+
+
+def check_tensorboard(tensorboard: Path, out: Path) -> None:
+    """Raises UsageError when the curves would fill the folder that only the finished result may fill."""
+    if Path(os.path.realpath(tensorboard)).is_relative_to(os.path.realpath(out)):
+        raise UsageError(
+            f"--tensorboard {tensorboard} is in the output folder {out}, which must stay empty until the run has "
+            f"finished; use another folder, such as {out}-tensorboard"
+        )
 
 
 def _summary(report: Report, out: Path) -> str:

@@ -95,13 +95,7 @@ def _who_gets(
 
 
 def _print_table(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    for name, text in (
+    rows = [
         ("images", f"{facts['images']:,}"),
         ("accuracy", _percent(facts["accuracy"])),
         ("accuracy, top 5", _percent(facts["accuracy_top5"])),
@@ -110,10 +104,11 @@ def _print_table(facts: dict[str, Any]) -> None:
         ("agreement with the teacher", _percent(facts["agreement"])),
         ("parameters", f"{facts['parameters']:,}"),
         ("file size", None if facts["file_bytes"] is None else f"{facts['file_bytes'] / 1e6:,.2f} MB"),
-    ):
-        if text is not None:
-            table.add_row(name, text)
-    Console(highlight=False).print(table)
+    ]
+    shown = [(name, text) for name, text in rows if text is not None]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for name, text in shown:
+        print(f" {name:{widths[0]}}  {text:>{widths[1]}}")
 
 
 def _percent(share: float | None) -> str | None:

@@ -1,6 +1,5 @@
 """`README.md` of the output folder: a Hugging Face model card, so that the folder can be published as it is."""
 
-import re
 from pathlib import Path
 
 import timm
@@ -8,6 +7,7 @@ import yaml
 
 from dfkd_cli.datasets import LabelledImages
 from dfkd_cli.models import BENCHMARK_ARCHS
+from dfkd_cli.report.markdown import fenced, one_line, plain
 from dfkd_cli.report.quantities import duration, share
 from dfkd_cli.report.report import Report, comparison_table
 
@@ -19,7 +19,7 @@ _BIASES = "It repeats the teacher's mistakes and biases, and adds some of its ow
 def model_card(report: Report, data: LabelledImages | None) -> str:
     """The card as Markdown with YAML front matter; `data` are the pictures that the report's accuracy is of."""
     front = yaml.safe_dump(_front_matter(report, data), sort_keys=False, allow_unicode=True)
-    title = f"# {_plain(report.student.arch)}"
+    title = f"# {plain(report.student.arch)}"
     parts = [
         title,
         _introduction(report, data),
@@ -50,9 +50,9 @@ def _data_set(where: str) -> dict[str, str]:
     """Name and type of evaluation pictures, as the hub wants them."""
     packed, colon, _ = where.partition(":")
     if colon and not Path(where).exists():
-        return {"name": _one_line(packed), "type": _one_line(packed)}
+        return {"name": one_line(packed), "type": one_line(packed)}
     # Two names of a path are enough to know it by; the rest of it is nobody's business.
-    return {"name": _one_line("/".join(Path(where).resolve().parts[-2:])), "type": "imagefolder"}
+    return {"name": one_line("/".join(Path(where).resolve().parts[-2:])), "type": "imagefolder"}
 
 
 def hub_name(teacher: str) -> str | None:
@@ -67,7 +67,7 @@ def hub_name(teacher: str) -> str | None:
 def _introduction(report: Report, data: LabelledImages | None) -> str:
     teacher = report.teacher.arch or Path(report.teacher.source).name
     text = (
-        f"An image classifier distilled from {_plain(teacher)} with dfkd, without the teacher's training data: it "
+        f"An image classifier distilled from {plain(teacher)} with dfkd, without the teacher's training data: it "
         f"learned from {report.images.wording.origin}."
     )
     if report.relative_accuracy is None or data is None:
@@ -96,26 +96,16 @@ def _making(report: Report) -> str:
         f"{report.environment.gpu or report.environment.cpu}",
         f"- agreement with the teacher: {share(report.agreement)} on {report.agreement_on}",
         f"- sha256 of the teacher `{report.teacher.sha256 or 'unknown'}`, of the student `{report.student.sha256}`",
-        *(f"- {_plain(note)}" for note in report.notes),
+        *(f"- {plain(note)}" for note in report.notes),
     ]
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))
     listed = "\n".join(lines)
     more = (
         "Curves, confusion and time split are in `report.html`.\n\n"
         f"![{report.images.wording.name}, by the class the teacher sees in them](samples.png)"
     )
-    return f"## How it was made\n\n{listed}\n\n{fence}\n{report.command}\n{fence}\n\n{more}"
+    return f"## How it was made\n\n{listed}\n\n{fenced(report.command)}\n\n{more}"
 
 
 def _limits(report: Report) -> str:
     wording = report.images.wording
     return f"## Limits\n\n- {wording.limit}\n- {_BIASES}\n- **Privacy**: {wording.privacy}\n"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _plain(text: str) -> str:
-    """The text on one line, with everything escaped that Markdown or HTML would read as markup."""
-    return re.sub(r"([\\`*_{}\[\]()#!|<>&])", r"\\\1", _one_line(text))

@@ -7,7 +7,7 @@ import torch
 
 from dfkd_cli.evaluation import Evaluation, agreement, evaluate
 from dfkd_cli.job import Job, Parts
-from dfkd_cli.output_folder import write_atomically
+from dfkd_cli.output_folder import write_atomically, write_text_atomically
 from dfkd_cli.report.confusion import Confusion
 from dfkd_cli.report.environment import Environment, gpu_name
 from dfkd_cli.report.images import ImagesReport
@@ -52,8 +52,8 @@ def save(parts: Parts, run: Distillation, job: Job, folder: Path, started: float
     metrics = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     names = None if parts.data is None else parts.data.class_names
     evidence = Evidence(metrics, shown, classes, confusion, names)
-    write_atomically(folder / "report.html", render(report, evidence).encode())
-    write_atomically(folder / "README.md", model_card(report, parts.data).encode())
+    write_text_atomically(folder / "report.html", render(report, evidence))
+    write_text_atomically(folder / "README.md", model_card(report, parts.data))
     return report
 
 

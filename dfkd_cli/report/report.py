@@ -12,9 +12,10 @@ import timm
 import torch
 
 from dfkd_cli import __version__
-from dfkd_cli.output_folder import write_atomically
+from dfkd_cli.output_folder import write_text_atomically
 from dfkd_cli.report.environment import Environment
 from dfkd_cli.report.images import ImagesReport
+from dfkd_cli.report.markdown import fenced, plain
 from dfkd_cli.report.quantities import DASH, megabytes, share
 
 ON_EVALUATION_DATA = "evaluation data"  # of `Report.agreement_on`; without such data as in `Wording.measured_on`
@@ -115,8 +116,8 @@ class Report:
 
 def write_report(report: Report, folder: Path) -> None:
     """Write `report.json` and `report.md` into `folder`."""
-    write_atomically(folder / "report.json", report.to_json().encode())
-    write_atomically(folder / "report.md", report.to_markdown().encode())
+    write_text_atomically(folder / "report.json", report.to_json())
+    write_text_atomically(folder / "report.md", report.to_markdown())
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -128,7 +129,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def _headline(report: Report) -> str:
-    title = f"# {report.student.arch}, distilled from {report.teacher.source} without its data"
+    title = f"# {report.student.arch}, distilled from {plain(report.teacher.source)} without its data"
     if report.relative_accuracy is not None:
         return f"{title}\n\nThe student reaches **{report.relative_accuracy:.1%} of the teacher's accuracy**."
     return f"{title}\n\nThe student's accuracy was **not measured**: there were no labelled pictures (`--eval DIR`)."
@@ -187,7 +188,7 @@ def comparison_table(report: Report) -> str:
 
 def _meaning(report: Report) -> str:
     lines = [f"- **{term}**{text}" if term else f"- {text}" for term, text in meanings(report)]
-    return "\n".join(["## What the numbers mean", "", *lines, *(f"- {note}" for note in report.notes)])
+    return "\n".join(["## What the numbers mean", "", *lines, *(f"- {plain(note)}" for note in report.notes)])
 
 
 def _pictures(report: Report) -> str:
@@ -218,7 +219,7 @@ def _run(report: Report) -> str:
         ("student sha256", f"`{report.student.sha256}`"),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    return f"## The run\n\n| | |\n|---|---|\n{table}\n\nTo repeat it:\n\n```\n{report.command}\n```"
+    return f"## The run\n\n| | |\n|---|---|\n{table}\n\nTo repeat it:\n\n{fenced(report.command)}"
 
 
 def _use(report: Report) -> str:
@@ -228,5 +229,5 @@ def _use(report: Report) -> str:
         "## Use the student\n\n```python\nimport timm\nimport dfkd_cli.models  # for the architectures that timm "
         'itself does not have\n\nmodel = timm.create_model("local-dir:THIS_FOLDER", pretrained=True).eval()\n```\n\n'
         "Its `pretrained_cfg` holds input size, mean and std. On labelled pictures, one folder per class:\n\n"
-        f"```\n{evaluate}\n```"
+        + fenced(evaluate)
     )
