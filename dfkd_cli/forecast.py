@@ -8,6 +8,7 @@ from typing import Any
 
 from dfkd_cli.classifier import Classifier
 from dfkd_cli.cost import macs_per_image, weight_bytes
+from dfkd_cli.errors import UsageError
 from dfkd_cli.evaluation import evaluate
 from dfkd_cli.job import Job, Parts
 from dfkd_cli.pace import Pace, measure_pace
@@ -66,7 +67,10 @@ class Forecast:
 
 
 def forecast(job: Job, note: Callable[[str], None]) -> Forecast:
-    """Loads what the job names, tries some steps and reckons. Raises what a run would raise before it trains."""
+    """Loads what the job names, tries some steps and reckons.
+
+    Raises what a run would raise before it trains, and UsageError for a budget that leaves no step.
+    """
     started = time.monotonic()
     parts = load(job)
     note("measuring a few steps" + (", compiled ones, which takes a minute" if parts.runtime.compiles else ""))
@@ -75,6 +79,8 @@ def forecast(job: Job, note: Callable[[str], None]) -> Forecast:
     evaluation_s = _seconds_to_evaluate(parts)
     pace = measure_pace(parts, job.seed)
     steps, rounds, seconds = reckon(parts.recipe.train, pace, loading_s, evaluation_s)
+    if not steps:
+        raise UsageError(f"--budget of {seconds.total:.0f} s ends before the first step; give it more time")
     return Forecast(
         recipe=job.recipe,
         recipe_sha256=parts.recipe.sha256(),
@@ -145,6 +151,4 @@ def _seconds_to_evaluate(parts: Parts) -> float:
 def _warnings(config: TrainConfig, steps: int) -> list[str]:
     if config.budget is None or steps >= 100:
         return []
-    if not steps:
-        return ["The budget ends before the first step of the student: give it more time."]
     return [f"Only {steps} steps fit into the budget: the student will have learned little."]

@@ -1,5 +1,6 @@
 """Every documented exit code, provoked through the installed command; and how quickly the quick ones come."""
 
+import errno
 import json
 import os
 import resource
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import INSTALLED, LOOK, TINY_RUN, hearing_ctrl_c, installed, save_teacher
+from command_line import INSTALLED, LOOK, TINY_RUN, dfkd, hearing_ctrl_c, installed, save_teacher
 from PIL import Image
 
 import dfkd_cli.cli
@@ -56,6 +57,38 @@ def test_a_run_that_fails_says_why_and_leaves_nothing(teacher, tmp_path, more, c
     assert message in error
     assert done.stdout == ""
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", [["check"], ["recipes", "show"], ["evaluate", "{teacher}", *LOOK, "--data"]])
+def test_2_is_a_path_too_long_to_be_one(teacher, command):
+    result = dfkd(*(word.format(teacher=teacher) for word in command), "a" * 300)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: {'a' * 300}: File name too long\n"
+
+
+def test_2_is_a_seed_too_large_for_a_generator(teacher, tmp_path):
+    result = dfkd("plan", teacher, *LOOK, "--student", "cifar_resnet8", "--out", tmp_path / "o", "--seed", 10**23)
+    assert result.exit_code == 2
+    assert "'--seed'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2, "error: /root/x: Permission denied\n"),
+        (OSError(errno.ENOSPC, "No space left", "/full/x"), 1, "error: /full/x: No space left\n"),
+        (OSError(errno.ENOSPC, "No space left"), 1, "error: cannot write: No space left\n"),
+        (OSError("of a library, not of the system"), 1, ""),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_and_a_bug_is_not(monkeypatch, error, code, told):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("dfkd_cli.student_list.list_students", fail)
+    result = dfkd("models")
+    assert (result.exit_code, result.stderr) == (code, told)
+    assert isinstance(result.exception, SystemExit) == bool(told)
 
 
 def test_3_is_a_teacher_that_cannot_be_read(tmp_path):

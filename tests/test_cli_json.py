@@ -149,6 +149,46 @@ def test_options_come_from_the_environment_and_flags_win(files, monkeypatch):
     assert dfkd("evaluate", files / "teacher.pt", *LOOK).exit_code == 2
 
 
+@pytest.mark.parametrize("words", [["show", "ssd"], ["copy", "ssd", "copied.yaml"]])
+def test_json_of_a_group_is_json_of_its_commands(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    validated(f"recipes {words[0]}", dfkd("recipes", "--json", *words).stdout)
+    Path("copied.yaml").unlink(missing_ok=True)
+    monkeypatch.setenv("DFKD_RECIPES_JSON", "1")
+    validated(f"recipes {words[0]}", dfkd("recipes", *words).stdout)
+
+
+def test_a_recipe_that_json_cannot_hold_is_a_failure_and_a_date_is_text(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("train: {lr: .nan}\n")
+    result = dfkd("recipes", "show", path, "--json")
+    assert validated("recipes show", result.stdout)["error"]["exit_code"] == result.exit_code == 2
+    path.write_text("day: 2020-01-01\n")
+    assert validated("recipes show", dfkd("recipes", "show", path, "--json").stdout)["values"] == {"day": "2020-01-01"}
+
+
+def test_a_result_that_json_cannot_hold_is_a_bug_and_a_document(monkeypatch):
+    monkeypatch.setattr("dfkd_cli.student_list.list_students", lambda *_: {"accuracy": float("nan")})
+    result = dfkd("models", "--json")
+    assert "a bug in dfkd: ValueError" in validated("models", result.stdout)["error"]["message"]
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+@pytest.mark.parametrize("command", [["check", "ssd"], ["recipes", "show", "ssd"]])
+def test_output_that_nobody_takes_ends_without_a_traceback(command, more):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed, open("/dev/full", "w") as full:
+        done = [
+            subprocess.run([INSTALLED, *command, *more], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+            for stdout in (closed, full)
+        ]
+    assert [(one.returncode, one.stderr) for one in done] == [
+        (1, ""),
+        (1, "error: cannot write: No space left on device\n"),
+    ]
+
+
 def test_quiet_prints_nothing_and_verbose_every_term(files):
     run = commands(files)["compress"]
     quiet = dfkd(*run, "-q")

@@ -122,6 +122,9 @@ def test_compress_makes_the_same_check(tmp_path):
         ("a: &a\n  b: *a\n", ":1: unknown key 'a'"),
         ("method: ssd\nextra: 1\n", ":2: unknown key 'extra'"),
         ("method: ssd\n", ":1: missing section 'options'"),
+        ("train:\n  lr: 2020-99-99\n", ":2: 'train.lr' is '2020-99-99'; it must be a number"),
+        ("train:\n  lr: !!int abc\n", ":2: 'abc' is neither true nor false nor a number"),
+        (f"train:\n  lr: {'1' * 5000}\n", f":2: '{'1' * 40}...' is neither true nor false nor a number"),
         ("about:\n  needs: all\n", ":2: 'about.needs' is 'all'; it must be a list"),
     ],
 )

@@ -108,9 +108,16 @@ def test_a_plan_writes_nothing_and_is_for_people_too(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("more", "code"),
-    [(["--set", "train.lrr=1"], 2), (["--student", "cifar_resnet9"], 2), (["--out", "."], 2), (["--eval", "no"], 2)],
+    [
+        (["--set", "train.lrr=1"], 2),
+        (["--student", "cifar_resnet9"], 2),
+        (["--out", "."], 2),
+        (["--eval", "no"], 2),
+        (["--budget", "1s"], 2),
+    ],
 )
 def test_a_plan_fails_as_its_run_would(tmp_path, monkeypatch, more, code):
+    monkeypatch.setattr(pace, "ENOUGH_S", 0.0)
     monkeypatch.chdir(tmp_path)
     teacher = save_teacher(Path("teacher.pt"))
     assert dfkd("plan", teacher, *LOOK, "--student", "cifar_resnet8", *more).exit_code == code

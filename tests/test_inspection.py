@@ -83,3 +83,9 @@ def test_what_is_unknown_is_named_beside_what_is_known(seen):
     assert result.exit_code == 2
     assert "input_size (1, 8, 8) from --input-size" in result.stderr
     assert "add --mean M1,M2,... --std S1,S2,..." in result.stderr
+
+
+def test_a_device_that_compress_would_refuse_is_refused(seen):
+    result = dfkd("inspect", seen[0], *LOOK, "--device", "nonsense")
+    assert result.exit_code == 2
+    assert "--device nonsense" in result.stderr

@@ -60,7 +60,15 @@ def test_every_value_of_a_shipped_recipe_is_explained(name):
         ("train.steps=", "'train.steps' is empty"),
         ("nonsense", "write section.key=value"),
         ("train.lr.x=3", "'lr' is a value, not a section"),
-        ("train.lr=[", "--set train.lr=["),
+        ("train.lr=[", "--set train.lr=[: not YAML: did not find"),
+        ("train.lr=2020-99-99", "'train.lr' is '2020-99-99'; it must be a number"),
+        ("train.lr=!!int abc", "--set train.lr=!!int abc: 'abc' is neither true nor false nor a number"),
+        ("train.lr=!!int ''", "'' is neither"),
+        ("train.init=!!bool abc", "'abc' is neither"),
+        ("train.lr=!!timestamp 2020-99-99", "could not determine a constructor for the tag"),
+        (f"train.steps={'1' * 400}", "111...' is neither true nor false nor a number"),
+        (f"train.steps={'1' * 5000}", "111...' is neither true nor false nor a number"),
+        (f"train.steps={'[' * 100_000}", "[[[...: not YAML: more than 100 levels of nesting"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(override, message):
@@ -68,6 +76,7 @@ def test_a_mistake_is_one_line_that_names_it(override, message):
         load_recipe("ssd", [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
 
 
 def test_all_mistakes_are_named_at_once():
@@ -87,9 +96,16 @@ def test_an_unknown_recipe_is_a_usage_error(name):
         load_recipe(name, [])
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "a: [", "\x00"])
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "a: [", "\x00", "[" * 100_000, "- " * 100_000])
 def test_a_file_that_is_no_recipe_is_a_usage_error(text, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(UsageError):
         load_recipe(str(path), [])
+
+
+def test_a_merge_key_brings_defaults_that_the_section_may_replace(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    text = load_recipe("ssd", ["train.lr=0.2"]).to_yaml()
+    path.write_text(text.replace("train:\n", "train:\n  <<: {lr: 0.1}\n"))
+    assert load_recipe(str(path), []) == load_recipe("ssd", ["train.lr=0.2"])

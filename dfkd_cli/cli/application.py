@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -9,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -60,14 +61,14 @@ class Application(TyperGroup):
             try:
                 result = super().main(arguments, prog_name, **settings)
                 document, code = (None, result) if isinstance(result, int) else (result, 0)
+                text = _text(document) if as_json else ""
             except Exception as error:  # whatever it is, a program that asked for JSON gets JSON
                 failure = _failure(error)
                 if failure is None and not as_json:
                     raise
                 document, code = _report(failure or _bug(error))
-        if as_json and document is not None:
-            print(json.dumps(_plain(document), allow_nan=False), file=stdout)
-        sys.exit(code)
+                text = _text(document) if as_json else ""
+        sys.exit(_hand_over(text, stdout, code))
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; typer itself would end an interrupted one without a word."""
@@ -90,7 +91,7 @@ def _wants_json(arguments: list[str]) -> bool:
     """Whether stdout is for a program. Needed before the arguments are read, since reading them can fail."""
     words = [argument for argument in arguments if not argument.startswith("-")]
     told = (os.environ.get(variable(*words[:count], "json"), "") for count in (1, 2))
-    return "--json" in arguments or any(text.lower() in ("1", "true", "t", "yes", "y", "on") for text in told)
+    return "--json" in arguments or any(text.strip().lower() in ("1", "true", "t", "yes", "y", "on") for text in told)
 
 
 def _failure(error: Exception) -> DfkdError | None:
@@ -102,7 +103,15 @@ def _failure(error: Exception) -> DfkdError | None:
     if is_out_of_memory(error):
         reason = str(error).splitlines()[0] if str(error) else "no memory left"
         return OutOfMemoryError(f"out of memory: {reason}; use smaller batches or a smaller network")
-    return None
+    return _system_failure(error) if isinstance(error, OSError) else None
+
+
+def _system_failure(error: OSError) -> DfkdError | None:
+    """A full disk, or a path that cannot be used, such as a name too long; None for errors of another kind."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DfkdError(f"{error.filename or 'cannot write'}: {error.strerror}")
+    # Those of the network, which are OSErrors too, have an address there, but no text of the system's.
+    return UsageError(f"{error.filename}: {error.strerror}") if error.filename and error.strerror else None
 
 
 def _bug(error: Exception) -> DfkdError:
@@ -125,6 +134,22 @@ def _usage_message(error: Any) -> str:
         text = f"{error.message}; did you mean {error.possibilities[0]}?"
     where = f"; see {error.ctx.command_path} --help" if error.ctx else ""
     return text[:1].lower() + text[1:] + where
+
+
+def _text(document: Any) -> str:
+    return "" if document is None else json.dumps(_plain(document), allow_nan=False) + "\n"
+
+
+def _hand_over(text: str, stdout: TextIO, code: int) -> int:
+    """Prints the text and what is still unprinted; the exit code, which is no longer 0 when that fails."""
+    try:
+        print(text, end="", file=stdout, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())  # Python tries once more when it ends
+        if code or error.errno == errno.EPIPE:  # who closes a pipe has read enough
+            return code or 1
+        return _report(DfkdError(f"cannot write: {error.strerror}"))[1]
+    return code
 
 
 def _plain(document: Any) -> dict[str, Any]:

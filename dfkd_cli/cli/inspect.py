@@ -22,8 +22,10 @@ def inspect(
     """Show what TEACHER is, where each fact comes from, and which recipes fit it. Trains and writes nothing."""
     flags = arguments.load_options()
 
+    from dfkd_cli.device import resolve_device
     from dfkd_cli.inspection import inspect_teacher
 
+    resolve_device(arguments.device)  # only checked: one look is no work for a GPU
     inspection = inspect_teacher(teacher, flags)
     if as_json:
         return inspection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,10 @@ from dfkd_cli.cli import options
 from dfkd_cli.cli.application import Command, CommandGroup
 from dfkd_cli.cli.arguments import Overrides
 from dfkd_cli.cli.completion import complete_recipe
+from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from dfkd_cli.recipe.listing import RecipeEntry, RecipeList
+    from dfkd_cli.recipe.listing import RecipeEntry, RecipeList, ShownRecipe
 
 recipes = typer.Typer(cls=CommandGroup, invoke_without_command=True)
 NEEDS = {
@@ -31,6 +33,7 @@ Name = Annotated[
 def list_all(ctx: typer.Context, as_json: options.Json = False) -> object:
     """List the recipes: what each needs and costs, when to use it, and what was measured with it."""
     if ctx.invoked_subcommand is not None:
+        ctx.default_map = {ctx.invoked_subcommand: {"as_json": as_json}}
         return None
 
     from dfkd_cli.recipe.listing import list_recipes
@@ -62,6 +65,7 @@ def show(
     else:
         shown = show_recipe(name)
     if as_json:
+        _check_json(shown)
         return shown
     print(shown.yaml, end="")
     return None
@@ -81,6 +85,17 @@ def copy(
         return copied
     print(f"written {to}; change it, then: dfkd check {to}")
     return None
+
+
+def _check_json(shown: ShownRecipe) -> None:
+    """Raises UsageError for values that YAML can write and JSON cannot: not finite, or inside themselves."""
+    try:
+        json.dumps(shown.values, allow_nan=False)
+    except ValueError as error:
+        raise UsageError(
+            f"{shown.name} has a value that JSON cannot hold, such as .nan; "
+            f"find it with dfkd check {shown.name}, or leave --json out"
+        ) from error
 
 
 def _print_table(listed: RecipeList) -> None:

@@ -1,17 +1,22 @@
 """Recipe files as written: where they lie, what they say and in which line. Without torch, so listing them is quick."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from dfkd_cli.errors import UsageError
 from dfkd_cli.recipe.values import Problem, did_you_mean
 
 SECTIONS = ("about", "method", "train", "augmentation", "options")
+DEEPEST = 100  # levels of nesting: many times what a recipe has, and too few to end PyYAML's parser in C
+LONGEST = 80  # characters of a --set that an error repeats
+_TAG = "tag:yaml.org,2002:"
 
 
 @dataclass(frozen=True)
@@ -61,21 +66,22 @@ class RecipeFile:
         self.values = self._parse()
 
     def change(self, override: str) -> None:
-        """Puts one `a.b=c` in. Raises UsageError when it is not of that form or `a` is no section."""
+        """Puts one `a.b=c` in. Raises UsageError when it is not of that form, `a` is no section or `c` is no value."""
         dotted, equals, text = override.partition("=")
+        flag = f"--set {override if len(override) <= LONGEST else override[: LONGEST - 3] + '...'}"
         if not equals or not dotted:
-            raise UsageError(f"--set {override}: write section.key=value, e.g. --set train.lr=0.05")
+            raise UsageError(f"{flag}: write section.key=value, e.g. --set train.lr=0.05")
         *path, last = dotted.split(".")
         section = self.values
         for part in path:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
-                raise UsageError(f"--set {override}: '{part}' is a value, not a section")
+                raise UsageError(f"{flag}: '{part}' is a value, not a section")
         try:
-            section[last] = yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {override}: the value is not YAML") from error
-        self.changes[dotted] = f"--set {override}"
+            section[last] = _values(_tree(text))
+        except (yaml.YAMLError, RecursionError) as error:
+            raise UsageError(f"{flag}: {_reason(error)}") from error
+        self.changes[dotted] = flag
 
     def error(self, problems: list[Problem]) -> RecipeError:
         """Everything that is wrong, in the order of the file."""
@@ -96,18 +102,15 @@ class RecipeFile:
 
     def _parse(self) -> dict[str, Any]:
         try:
-            loader = _Loader(self.text)
-            node = loader.get_single_node()
-            values = loader.construct_document(node) if node else None
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise self._broken(line, f"not YAML: {error.problem or error.context}") from error
+            node = _tree(self.text)
+            if not isinstance(node, yaml.MappingNode):
+                raise self._broken(1, f"a recipe is a mapping with the keys {', '.join(SECTIONS)}")
+            # Before the values are made, which puts what `<<` names among a section's own keys.
+            self._note_lines(node, "", set())
+            return _values(node)
         except (yaml.YAMLError, RecursionError) as error:
-            raise self._broken(1, f"not YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(values, dict):
-            raise self._broken(1, f"a recipe is a mapping with the keys {', '.join(SECTIONS)}")
-        self._note_lines(node, "", set())
-        return values
+            mark = getattr(error, "problem_mark", None)
+            raise self._broken(mark.line + 1 if mark else 1, _reason(error)) from error
 
     def _broken(self, line: int, text: str) -> RecipeError:
         return RecipeError([Mistake("", line, f"{self.name}:{line}: {text}")])
@@ -117,6 +120,8 @@ class RecipeFile:
             return
         seen.add(id(node))
         for key, value in node.value:
+            if key.tag == f"{_TAG}merge":  # its values are defaults: a key of the section itself replaces one
+                continue
             dotted, line = f"{where}{key.value}", key.start_mark.line + 1
             if dotted in self.lines:
                 text = f"'{dotted}' is written twice, in lines {self.lines[dotted]} and {line}"
@@ -131,17 +136,59 @@ _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_SafeLoader):
-    """YAML 1.2's numbers and truth values: 1e-3 is a number, and `on` is a word."""
+    """YAML 1.2's values, which are also JSON's: 1e-3 is a number, and `on` and 2020-01-01 are words."""
 
 
+def _refusing(construct: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """The constructor, whose failures tell the line, as all of YAML do."""
+
+    def constructed(loader: Any, node: Any) -> Any:
+        try:
+            value = construct(loader, node)
+            float(value)  # a whole number can be too large for one
+            return value
+        except (ValueError, OverflowError, LookupError) as error:
+            text = loader.construct_scalar(node)
+            shown = text if len(text) <= LONGEST // 2 else f"{text[: LONGEST // 2]}..."
+            told = f"'{shown}' is neither true nor false nor a number that can be computed with"
+            raise ConstructorError(None, None, told, node.start_mark) from error
+
+    return constructed
+
+
+_constructors = yaml.SafeLoader.yaml_constructors
+_Loader.yaml_constructors = {
+    **{tag: _constructors[tag] for tag in (None, *(_TAG + kind for kind in ("null", "str", "seq", "map")))},
+    **{tag: _refusing(_constructors[tag]) for tag in (_TAG + kind for kind in ("bool", "int", "float"))},
+}
 _Loader.yaml_implicit_resolvers = {
-    start: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    start: [(tag, pattern) for tag, pattern in resolvers if tag not in (f"{_TAG}bool", f"{_TAG}timestamp")]
     for start, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(f"{_TAG}bool", re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    f"{_TAG}float", re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+
+
+def _tree(text: str) -> yaml.Node | None:
+    """The nodes of a YAML text, None when it is empty. Raises YAMLError."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.MarkedYAMLError(None, None, f"more than {DEEPEST} levels of nesting", event.start_mark)
+    return yaml.compose(text, _Loader)
+
+
+def _values(node: yaml.Node | None) -> Any:
+    """What the nodes stand for; those with a `<<` change. Raises YAMLError."""
+    return None if node is None else _Loader("").construct_document(node)
+
+
+def _reason(error: Exception) -> str:
+    told = getattr(error, "problem", None) or getattr(error, "context", None) or " ".join(str(error).split())
+    return told if isinstance(error, ConstructorError) else f"not YAML: {told}"
 
 
 def shipped_recipes() -> dict[str, str]:
