@@ -81,6 +81,8 @@ def open_dataset(where: str, spec: InputSpec, flag: str = "--data") -> LabelledI
     """
     if spec.size[0] not in MODES:
         raise UsageError(f"pictures have 1 to 4 channels, the network takes {spec.size[0]}: no evaluation here")
+    if not where:
+        raise UsageError(f"{flag} names no folder: it is empty, as a variable of the shell may be")
     name, colon, root = where.partition(":")
     # A Windows drive and a folder with a colon in its name are folders.
     if colon and name in _PACKED and not Path(where).exists():

@@ -83,7 +83,7 @@ def load(job: Job) -> Parts:
             f"{job.teacher} lets no gradient through to its images, as archives optimised for inference do; "
             "use the file from before that step"
         )
-    data = open_dataset(job.eval_data, teacher.spec, "--eval") if job.eval_data else None
+    data = open_dataset(job.eval_data, teacher.spec, "--eval") if job.eval_data is not None else None
     torch.manual_seed(job.seed)
     student = build_student(job.student, teacher.spec)
     if recipe.train.init == "teacher":

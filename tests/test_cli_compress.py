@@ -124,7 +124,11 @@ def test_a_teacher_without_batchnorm_is_told_once_and_reported(monkeypatch, tmp_
         (("--eval", "nowhere"), 2, "nowhere"),
         (("--device", "tpu"), 2, "auto, cpu, cuda"),
         (("--input-size", "32"), 2, "3x32x32"),
-        (("--input-size", "3x8x8"), 2, "channels"),
+        (
+            ("--input-size", "3x8x8"),
+            3,
+            "to have 1 channels, but got 3 channels instead; give its true size with --input-size",
+        ),
         (("--num-classes", "7"), 2, "7 classes"),
         (("--set", "train.lr=1e30", "--set", "train.steps=8"), 1, "not finite"),
     ],

@@ -234,6 +234,11 @@ def test_idx_files_of_another_class_count_are_refused(tmp_path):
         open_dataset(f"mnist:{tmp_path}", spec(1, classes=4))
 
 
+def test_an_empty_name_is_a_mistake():
+    with pytest.raises(UsageError, match="--eval names no folder"):
+        open_dataset("", spec(), "--eval")
+
+
 def test_unknown_data_set_is_refused(tmp_path):
     with pytest.raises(UsageError, match="unknown data set 'svhn'"):
         open_dataset(f"svhn:{tmp_path}", spec())

@@ -20,6 +20,7 @@ from test_methods import TINY
 from torch import nn
 
 from dfkd_cli.cli import main
+from dfkd_cli.cli.compress import output_folder
 from dfkd_cli.methods import METHODS
 from dfkd_cli.output_folder import WRITTEN
 from dfkd_cli.training.checkpoint import Checkpoints
@@ -308,6 +309,11 @@ def test_the_report_counts_what_came_before(ssd, monkeypatch, teacher):
 def test_an_interval_is_a_time_or_a_number_of_steps(monkeypatch, teacher, tmp_path, capsys, flag, value):
     assert dfkd(monkeypatch, *arguments("ssd", teacher, "--out", tmp_path / "out", flag, value)) == 2
     assert "10m" in capsys.readouterr().err
+
+
+def test_one_folder_may_be_spelled_in_two_ways(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert output_folder(Path("a"), tmp_path / "a") == tmp_path / "a"
 
 
 def test_a_run_needs_one_folder(monkeypatch, teacher, tmp_path, capsys):

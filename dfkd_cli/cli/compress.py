@@ -68,7 +68,7 @@ def parse_interval(text: str) -> tuple[float | None, int | None]:
 
 def output_folder(out: Path | None, resume: Path | None) -> Path:
     """The folder of `--out` or `--resume`. Raises UsageError when both are missing or say different things."""
-    if resume is not None and out is not None and resume != out:
+    if resume is not None and out is not None and os.path.abspath(resume) != os.path.abspath(out):
         raise UsageError(f"--resume {resume} and --out {out} are different folders; --resume alone is enough")
     folder = resume or out
     if folder is None:
