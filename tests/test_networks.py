@@ -16,6 +16,7 @@ from dfkd_cli.networks.script_evaluation import evaluation_graph
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+    pytest.mark.filterwarnings("ignore:The given buffer is not writable"),  # torch.export.load of torch 2.9
 ]
 FORMS = ("traced", "scripted", "exported")
 
