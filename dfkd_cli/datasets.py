@@ -15,7 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from dfkd_cli.classifier import InputSpec
 from dfkd_cli.errors import UsageError
-from dfkd_cli.pictures import DECODING_THREADS, MODES, as_array, is_picture, open_picture
+from dfkd_cli.pictures import DECODING_THREADS, MODES, around, as_array, is_new, is_picture, open_picture
 
 _SPLIT_NAMES = {"test", "train", "val", "valid", "validation"}
 # name -> (torchvision's class, what it wants to find below ROOT)
@@ -137,20 +137,11 @@ def _open_folder(where: str, spec: InputSpec, flag: str) -> LabelledImages:
 
 def _pictures_below(folder: Path) -> list[Path]:
     """Pictures in and below `folder`, sorted. Links are followed, but no folder is entered twice, nor one around it."""
-    start = Path(os.path.realpath(folder))
-    known = {start, *start.parents}
-    found: list[Path] = []
+    known, found = around(folder), []
     for parent, inner, names in os.walk(folder, followlinks=True):
         found += [Path(parent) / name for name in names if is_picture(name)]
-        inner[:] = [name for name in sorted(inner) if not name.startswith(".") and _is_new(Path(parent) / name, known)]
+        inner[:] = [name for name in sorted(inner) if not name.startswith(".") and is_new(Path(parent) / name, known)]
     return sorted(found)
-
-
-def _is_new(folder: Path, known: set[Path]) -> bool:
-    place = Path(os.path.realpath(folder))
-    is_new = place not in known
-    known.add(place)
-    return is_new
 
 
 def _class_count_message(data: LabelledImages, num_classes: int, flag: str) -> str:

@@ -18,6 +18,20 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
 
 
+def around(folder: Path) -> set[str]:
+    """The real places of `folder` and of all folders that it lies in: what `is_new` knows to begin with."""
+    place = os.path.realpath(folder)
+    return {place, *map(str, Path(place).parents)}
+
+
+def is_new(folder: Path | str, known: set[str]) -> bool:
+    """Whether the real place of `folder` is not among the known ones, which it joins: so links lead nowhere twice."""
+    place = os.path.realpath(folder)
+    new = place not in known
+    known.add(place)
+    return new
+
+
 def open_picture(path: Path | str, at_least: tuple[int, int] | None = None) -> Image.Image:
     """The decoded picture. With `at_least` (width, height) a JPEG may come shrunk, but not below that: much quicker.
 

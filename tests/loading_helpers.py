@@ -5,6 +5,7 @@ from typing import Any
 
 import timm
 import torch
+from torch import nn
 
 from dfkd_cli.loading import LoadOptions, load_classifier
 
@@ -46,3 +47,14 @@ def assert_same(classifier, module):
         assert torch.allclose(classifier(images), expected, atol=1e-5)
     assert not classifier.training
     assert not any(parameter.requires_grad for parameter in classifier.parameters())
+
+
+class FixedBatch(nn.Module):
+    """Six classes of images of 1x16x16, eight at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(256, 6)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(images.reshape(8, 256))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from loading_helpers import FixedBatch
 from torch import nn
 from typer.testing import CliRunner, Result
 
@@ -120,15 +121,6 @@ def test_names_are_shown_as_they_are_and_figures_whole(files, tmp_path, monkeypa
         assert f" {name} " in result.stdout
     (row,) = [line for line in result.stdout.splitlines() if "parameters" in line]
     assert row.split() == ["parameters", *4 * ["1,542"]]
-
-
-class FixedBatch(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(256, 6)
-
-    def forward(self, images):
-        return self.linear(images.reshape(8, 256))
 
 
 def test_macs_of_a_network_with_a_fixed_batch_are_those_of_one_image(tmp_path):

@@ -75,8 +75,8 @@ def test_2_is_a_seed_too_large_for_a_generator(teacher, tmp_path):
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2, "error: /root/x: Permission denied\n"),
-        (OSError(errno.ENOSPC, "No space left", "/full/x"), 1, "error: /full/x: No space left\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "closed/x"), 2, "error: closed/x: Permission denied\n"),
+        (OSError(errno.ENOSPC, "No space left", "full/x"), 1, "error: full/x: No space left\n"),
         (OSError(errno.ENOSPC, "No space left"), 1, "error: cannot write: No space left\n"),
         (OSError("of a library, not of the system"), 1, ""),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from loading_helpers import ARCH, SIZE, create, script
+from loading_helpers import ARCH, SIZE, FixedBatch, create, script
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner, Result
@@ -252,15 +252,7 @@ def test_a_file_that_computes_something_else_is_an_error_and_not_kept(own, monke
 
 
 def test_a_network_fixed_to_its_batch_is_told_to_leave_the_flag_out(tmp_path):
-    class Fixed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear = nn.Linear(256, 6)
-
-        def forward(self, images):
-            return self.linear(images.reshape(8, 256))
-
-    program = torch.export.export(Fixed(), (torch.rand(8, *SPEC.size),))
+    program = torch.export.export(FixedBatch(), (torch.rand(8, *SPEC.size),))
     torch.export.save(program, tmp_path / "fixed.pt2")
     out = tmp_path / "out.pt2"
     result = dfkd("export", tmp_path / "fixed.pt2", "--to", "pt2", "--dynamic-batch", "--out", out, *SPEC_FLAGS)

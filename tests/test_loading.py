@@ -10,7 +10,7 @@ from loading_helpers import ARCH, MNIST, SIZE, assert_same, create, load
 
 from dfkd_cli.errors import DfkdError, TeacherError, UsageError
 from dfkd_cli.loading import LoadOptions
-from dfkd_cli.loading.architecture import fitting_arguments
+from dfkd_cli.loading.architecture import fitting_arguments, plain_weights
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.networks import EagerNetwork
 
@@ -60,7 +60,7 @@ class TestStateDicts:
         """Where the head is a list or a wrapper, and where the stem sees pixels as channels."""
         with torch.device("meta"):
             weights = create(arch, num_classes=7, in_chans=1).state_dict()
-        arguments = fitting_arguments(arch, weights, Findings(LoadOptions()))
+        arguments = fitting_arguments(arch, plain_weights(arch), weights, Findings(LoadOptions()))
         assert arguments == {"num_classes": 7, "in_chans": 1}
 
     def test_nested_wrappers(self, tmp_path, module, weights):

@@ -40,6 +40,8 @@ def test_every_picture_of_a_tree_is_found_once_and_nothing_else(tree):
     (tree / "linked.png").symlink_to(tree / "a" / "0.png")
     (tree / "itself.png").symlink_to("itself.png")
     (tree / "itself").symlink_to("itself")
+    write(tree.parent / "beside" / "evaluation.png")
+    (tree / "a" / "around").symlink_to(tree.parent)
     found = list(picture_files(tree))
     expected = {f"{'abcd'[number // 10]}/{number}.png" for number in range(40)} | {"deep/er/x.JPG", "linked.png"}
     assert sorted(found) == sorted(expected)

@@ -65,7 +65,11 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _ERRORS_ONLY
-        content = source if isinstance(source, bytes) else str(source)
+        content, read = (
+            (source, onnx.load_from_string(source))
+            if isinstance(source, bytes)
+            else (str(source), onnx.load(source, load_external_data=False))
+        )
         self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         given = self.session.get_inputs()
         shape = given[0].shape if len(given) == 1 else []
@@ -75,11 +79,6 @@ class OnnxNetwork:
         self.batch_size: int | None = shape[0] if isinstance(shape[0], int) else None  # None: any
         self.input_size: tuple[int, int, int] = (shape[1], shape[2], shape[3])
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
-        read = (
-            onnx.load_from_string(content)
-            if isinstance(content, bytes)
-            else onnx.load(content, load_external_data=False)
-        )
         weights = read.graph.initializer
         told = self.metadata.get("parameters", "")  # the graph holds constants of other kinds too
         self.parameters = (

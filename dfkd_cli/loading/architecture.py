@@ -30,8 +30,7 @@ def check_known(arch: str) -> None:
 def check_tag(name: str) -> None:
     """Raises UsageError when `name` is that of a timm network with a tag behind a dot that timm does not know."""
     bare, _, tag = name.partition(".")
-    known = timm.list_pretrained(f"{bare}.*")
-    if tag and name not in known:
+    if tag and name not in (known := timm.list_pretrained(f"{bare}.*")):
         hint = f"did you mean {', '.join(closest)}?" if (closest := get_close_matches(name, known)) else f"use {bare}"
         raise UsageError(f"timm has no weights called {tag!r} for {bare}; {hint}")
 
@@ -51,8 +50,9 @@ def build(arch: str, weights: Mapping[str, Tensor], findings: Findings, path: Pa
     Raises TeacherError when they do not fit, with the first mismatches and the closest architectures.
     """
     check_known(arch)
-    weights = _unwrapped(arch, weights)
-    arguments = fitting_arguments(arch, weights, findings)
+    plain = plain_weights(arch)
+    weights = _unwrapped(plain, weights)
+    arguments = fitting_arguments(arch, plain, weights, findings)
     with damaged_file(path, f"a checkpoint of {arch}"), quiet("timm"):
         module = timm.create_model(arch, pretrained=False, **arguments)
     mismatches = _mismatches(module.state_dict(), weights)
@@ -81,12 +81,15 @@ def offer_defaults(arch: str, trained_by_timm: bool, findings: Findings) -> None
             findings.offer(name, tuple(getattr(cfg, name)), f"default of {arch}")
 
 
-def fitting_arguments(arch: str, weights: Mapping[str, Tensor], findings: Findings) -> dict[str, Any]:
+def fitting_arguments(
+    arch: str, plain: Mapping[str, Tensor], weights: Mapping[str, Tensor], findings: Findings
+) -> dict[str, Any]:
     """What to build `arch` with: classes and channels as `weights` have them, the image size where it is fixed.
 
-    Offers them to `findings`; raises UsageError or TeacherError when another source contradicts the weights.
+    `plain` are its `plain_weights`. Offers classes and channels to `findings`; raises UsageError or TeacherError when
+    another source contradicts the weights.
     """
-    plain, cfg, size = _plain(arch), timm.get_pretrained_cfg(arch), findings.values.get("input_size")
+    cfg, size = timm.get_pretrained_cfg(arch), findings.values.get("input_size")
     head, stem = _head(plain), _stem(plain)
     arguments: dict[str, Any] = {}
     if head in weights and weights[head].ndim >= 2:
@@ -106,7 +109,7 @@ def fitting_arguments(arch: str, weights: Mapping[str, Tensor], findings: Findin
     return arguments
 
 
-def _plain(arch: str) -> dict[str, Tensor]:
+def plain_weights(arch: str) -> dict[str, Tensor]:
     """The weights of `arch` as timm builds it, for their names and shapes; its head has `_PROBE` outputs."""
     with quiet("timm"), torch.device("meta"):
         try:
@@ -127,9 +130,9 @@ def _stem(plain: Mapping[str, Tensor]) -> str:
     return next((key for key, tensor in plain.items() if key.endswith("weight") and tensor.ndim == 4), "")
 
 
-def _unwrapped(arch: str, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The weights of `arch` among those of the class that trained it: `model.conv1.weight` beside a loss's own."""
-    names = [name for name in _plain(arch) if not name.endswith("num_batches_tracked")]
+def _unwrapped(plain: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The weights named as in `plain`, out of a training class's: `model.conv1.weight` beside those of a loss."""
+    names = [name for name in plain if not name.endswith("num_batches_tracked")]
     for key in weights:
         prefix = key.removesuffix(names[0])
         if key.endswith(names[0]) and all(prefix + name in weights for name in names):

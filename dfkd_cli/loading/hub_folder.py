@@ -8,7 +8,7 @@ import timm
 from torch import Tensor, nn
 
 from dfkd_cli.errors import TeacherError
-from dfkd_cli.loading.architecture import check_known, fitting_arguments
+from dfkd_cli.loading.architecture import check_known, fitting_arguments, plain_weights
 from dfkd_cli.loading.failures import damaged_file, quiet
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.state_dict import check_finite
@@ -62,7 +62,9 @@ def build_from_config(config: dict[str, Any], weights: dict[str, Tensor], findin
         cfg["num_classes"] = config["num_classes"]
     findings.offer_metadata(cfg, "config.json")
     check_finite(weights, path)
-    arguments = _model_arguments(config.get("model_args"), path) | fitting_arguments(arch, weights, findings)
+    arguments = _model_arguments(config.get("model_args"), path) | fitting_arguments(
+        arch, plain_weights(arch), weights, findings
+    )
     # timm replaces a head or stem that differs from its configuration by a random one; here they never differ.
     cfg["num_classes"] = arguments.setdefault("num_classes", findings.values.get("num_classes", 1000))
     channels = arguments.setdefault("in_chans", findings.values.get("input_size", (3,))[0])

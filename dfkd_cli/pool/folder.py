@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.errors import UsageError
-from dfkd_cli.pictures import DECODING_THREADS, as_array, is_picture, open_picture
+from dfkd_cli.pictures import DECODING_THREADS, around, as_array, is_new, is_picture, open_picture
 
 CHUNKS_AHEAD = 4  # decoded while the network works on an earlier one
 OPEN_FOLDERS = 256  # listed in turns; each holds a file descriptor, of which processes often have 1024
@@ -41,14 +41,14 @@ def picture_files(pool: Path) -> Iterator[str]:
     """Paths of the pictures below `pool`, relative to it, found while they are asked for.
 
     Folders take turns: what was read when the time is up is then a sample of all, not the first classes of a sorted
-    tree. Within a folder the order is that of the file system. Links are followed, each folder is entered once.
+    tree. Within a folder the order is that of the file system. Links are followed, but no folder is entered
+    twice, nor one around the pool.
     """
-    above, waiting, known = os.path.join(pool, ""), deque([str(pool)]), {os.path.realpath(pool)}
+    above, waiting, known = os.path.join(pool, ""), deque([str(pool)]), around(pool)
     for entry in _in_turns(waiting):
         if is_picture(entry.name) and _holds(entry.is_file):
             yield entry.path.removeprefix(above)
-        elif not entry.name.startswith(".") and _holds(entry.is_dir) and os.path.realpath(entry.path) not in known:
-            known.add(os.path.realpath(entry.path))
+        elif not entry.name.startswith(".") and _holds(entry.is_dir) and is_new(entry.path, known):
             waiting.append(entry.path)
 
 
