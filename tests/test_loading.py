@@ -1,6 +1,7 @@
 """State dicts and checkpoints: found in any wrapping, put into the right network, each value with its source."""
 
 import argparse
+import copy
 
 import numpy as np
 import pytest
@@ -225,6 +226,12 @@ class TestPickledModules:
         classifier = load(tmp_path / "t.pt", input_size=SIZE, trust_pickle=True, **MNIST)
         assert isinstance(classifier.network, EagerNetwork)
         assert_same(classifier, module)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+    def test_of_another_precision_computes_in_single(self, tmp_path, module, dtype):
+        torch.save(copy.deepcopy(module).to(dtype), tmp_path / "t.pt")
+        classifier = load(tmp_path / "t.pt", input_size=SIZE, trust_pickle=True, **MNIST)
+        assert classifier(torch.rand(1, *SIZE)).dtype == torch.float32
 
 
 def test_every_failure_is_a_dfkd_error(tmp_path):
