@@ -261,6 +261,23 @@ def test_a_network_fixed_to_its_batch_is_told_to_leave_the_flag_out(tmp_path):
     assert not out.exists()
 
 
+class Noisy(nn.Linear):
+    """Adds noise at inference, too."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input.flatten(1)) + torch.rand(len(input), 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
+def test_a_network_that_answers_at_random_is_told_apart_from_a_wrong_file(tmp_path):
+    flags = ["--input-size", "1x32x32", "--mean", "0.3", "--std", "0.2"]
+    path = script(Noisy(1024, 6).eval(), tmp_path / "noisy.pt")
+    result = dfkd("export", path, "--to", "torchscript", "--out", tmp_path / "out.pt", *flags)
+    assert result.exit_code == 1
+    assert "part of it is random" in result.stderr
+    assert not (tmp_path / "out.pt").exists()
+
+
 def test_torchscript_becomes_torchscript_again_and_nothing_else(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(256, 6)).eval()
     with warnings.catch_warnings(action="ignore", category=FutureWarning):

@@ -133,7 +133,13 @@ def compare(classifier: Classifier, run: Callable[[Tensor], Tensor], probe: Prob
             outputs = torch.cat([run(piece.contiguous()) for piece in inputs.split([s for s in sizes if s > 0])])
         except Exception as error:  # whatever its runtime raises
             raise DfkdError(f"the exported {job.to} file fails: {first_line(error)}{_hint(job)}") from error
+        again = classifier.network(normalised)
     largest = float(expected.abs().max())
+    if float((again - expected).abs().max()) > TOLERANCE * largest:
+        raise DfkdError(
+            f"{job.source} answers the same images differently each time, as part of it is random: no file can be "
+            "compared with it; nothing was written"
+        )
     difference = float((outputs - expected).abs().max()) if outputs.shape == expected.shape else float("nan")
     if not difference <= TOLERANCE * largest:  # also when it is not a number
         raise DfkdError(
