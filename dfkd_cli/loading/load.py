@@ -113,7 +113,7 @@ def _load_file(source: str, path: Path, form: Form, options: LoadOptions, findin
         if isinstance(content, nn.Module):
             check_finite(content.state_dict(), path)
             origin = Origin(source, "pickled module", None, _sha256(path))
-            return _finish(EagerNetwork, content.float(), findings, options, origin)
+            return _finish(EagerNetwork, content, findings, options, origin)
         checkpoint = unwrap(content, path)
     return _load_checkpoint(source, path, checkpoint, options, findings)
 

@@ -46,7 +46,7 @@ class EagerNetwork(Network):
         bottom and use each layer once.
         """
         super().__init__()
-        self.module = module
+        self.module = module.float()  # images are single precision, modules may be half or double
         self.notes: list[str] = []
         self._output = output
         self._num_classes = num_classes
