@@ -44,7 +44,8 @@ def test_a_stream_keeps_what_the_whole_pool_would(keep, cap, seed):
     store = Candidates(keep + 25, keep, cap, (1, 1, 1), torch.device("cpu"))
     for part in torch.arange(400).split(17):
         images = (part % 256).to(torch.uint8).view(-1, 1, 1, 1)
-        store.add(images, scores[part], classes[part], [str(place) for place in part.tolist()])
+        names = [str(place) for place in part.tolist()]
+        store.add(images, scores[part], classes[part], names, [name.encode() for name in names])
     best = store.best()
     expected = rank(scores, classes, cap)[:keep]
     assert [int(store.files[slot]) for slot in best.tolist()] == expected.tolist()
@@ -56,5 +57,33 @@ def test_a_stream_keeps_what_the_whole_pool_would(keep, cap, seed):
 def test_a_score_that_is_no_number_ranks_last():
     store = Candidates(6, 2, 2, (1, 1, 1), torch.device("cpu"))
     scores = torch.tensor([torch.nan, 0.1, 0.2])
-    store.add(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), scores, torch.zeros(3).long(), ["a", "b", "c"])
+    images = torch.zeros(3, 1, 1, 1, dtype=torch.uint8)
+    store.add(images, scores, torch.zeros(3).long(), ["a", "b", "c"], [b"a", b"b", b"c"])
     assert store.best().tolist() == [2, 1]
+
+
+def add(store: Candidates, pictures: dict[str, int]) -> list[str]:
+    """Adds pictures of one pixel, named and as confident as bright; the names of those that were unknown."""
+    names, digests = list(pictures), [bytes([pixel]) for pixel in pictures.values()]
+    places = store.unknown(names, digests)
+    pixels = torch.tensor([digests[place][0] for place in places], dtype=torch.uint8)
+    added = [names[place] for place in places]
+    images = pixels.view(-1, 1, 1, 1)
+    store.add(images, pixels.float(), torch.zeros(len(places)).long(), added, [digests[place] for place in places])
+    return added
+
+
+def test_a_copy_of_an_image_that_is_held_is_not_stored_and_the_first_of_its_names_is_kept():
+    store = Candidates(10, 5, 5, (1, 1, 1), torch.device("cpu"))
+    assert add(store, {"d": 1, "c": 2, "b": 1}) == ["c", "b"]
+    assert add(store, {"a": 2, "e": 3, "z": 1}) == ["e"]
+    assert [store.files[slot] for slot in store.best().tolist()] == ["e", "a", "b"]
+    assert store.images[store.best()].flatten().tolist() == [3, 2, 1]
+
+
+def test_an_image_that_was_forgotten_may_come_again_and_is_forgotten_again():
+    store = Candidates(5, 2, 5, (1, 1, 1), torch.device("cpu"))
+    add(store, {"a": 1, "b": 2, "c": 3})
+    add(store, {"d": 4, "e": 5, "f": 6})
+    assert add(store, {"g": 1, "h": 6}) == ["g"]
+    assert [store.files[slot] for slot in store.best().tolist()] == ["f", "e"]

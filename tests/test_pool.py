@@ -104,6 +104,16 @@ def test_pictures_of_other_sizes_and_colours_become_what_the_network_takes(tmp_p
     assert values == pytest.approx({"wide.jpg": 100, "grey.png": 50}, abs=1)
 
 
+def test_pictures_have_the_same_digest_exactly_when_their_pixels_are_the_same(tmp_path):
+    write(tmp_path / "a.png", 7)
+    write(tmp_path / "same.png", 7)
+    Image.open(tmp_path / "a.png").save(tmp_path / "same.bmp")
+    write(tmp_path / "other.png", 8)
+    (chunk,) = read_pool(tmp_path, SIZE, 4)
+    digests = dict(zip(chunk.files, chunk.digests, strict=True))
+    assert digests["a.png"] == digests["same.png"] == digests["same.bmp"] != digests["other.png"]
+
+
 def test_a_large_jpeg_is_shrunk_while_decoding_without_changing_what_is_seen(tmp_path):
     smooth = np.linspace(0, 255, 256)[None, :, None] * np.linspace(0, 1, 256)[:, None, None] * np.ones((1, 1, 3))
     Image.fromarray(smooth.astype(np.uint8)).save(tmp_path / "x.jpg", quality=95)

@@ -149,6 +149,20 @@ def test_unreadable_pictures_are_counted_and_a_pool_of_them_is_refused(pool, tmp
         choose(tmp_path / "pool")
 
 
+@pytest.mark.parametrize("score", ["confidence", "prototype"])
+def test_a_pool_with_copies_is_chosen_from_as_if_there_were_none(pool, tmp_path, score):
+    """Three of each, named so that the original comes first in order; which is found first, the file system decides."""
+    shutil.copytree(pool, tmp_path / "pool")
+    for number, path in enumerate(sorted((tmp_path / "pool").rglob("*.png")) * 3):
+        shutil.copy(path, path.with_name(f"{path.stem}_copy_{number}.png"))
+    alone, among_copies = choose(pool, score=score), choose(tmp_path / "pool", score=score)
+    assert among_copies.files == alone.files
+    assert (among_copies.seen, alone.copies) == (200, 0)
+    assert f"{among_copies.copies} copies of others skipped" in among_copies.notes()[0]
+    held = among_copies.images[torch.cat([among_copies.chosen, among_copies.next_best])]
+    assert len({bytes(image.flatten().tolist()) for image in held}) == len(held), "agreement is measured on others"
+
+
 def test_memory_bounds_what_is_kept(pool):
     """1 MiB is 64 images of 1x128x128: a quarter is spare, a batch is on its way, four batches are for measuring."""
     selection = Selection(make_setting(size=(1, 128, 128)), replace(CONFIG, keep=9999), pool)

@@ -21,7 +21,7 @@ def rank(scores: Tensor, classes: Tensor, cap: int) -> Tensor:
 
 
 class Candidates:
-    """The best `keep` images seen, and in `capacity` slots some that are not yet known to be worse.
+    """The best `keep` images seen, and in `capacity` slots some that are not yet known to be worse; no two are equal.
 
     Images are uint8 [capacity, C, H, W] on the device; what they are ranked by is on the CPU, one entry per slot.
     """
@@ -31,26 +31,47 @@ class Candidates:
         self.images = torch.empty(capacity, *size, dtype=torch.uint8, device=device)
         self.scores = torch.empty(capacity)
         self.classes = torch.empty(capacity, dtype=torch.int64)
-        self.files = [""] * capacity
+        self.files, self.digests = [""] * capacity, [b""] * capacity
+        self.slots: dict[bytes, int] = {}  # of the images held, by digest
         self.taken, self.free = torch.arange(0), torch.arange(capacity)
 
     def __len__(self) -> int:
         return min(len(self.taken), self.keep)
 
-    def add(self, images: Tensor, scores: Tensor, classes: Tensor, files: list[str]) -> None:
-        """Stores a batch of at most `capacity - keep` images; a score that is no number ranks last."""
+    def unknown(self, files: list[str], digests: list[bytes]) -> list[int]:
+        """Places in this batch of the images that are not held: once each, and not those whose copy came before.
+
+        Of an image that is held under another name, the first name in order is kept: it does not depend on the order
+        in which the files were found.
+        """
+        first: dict[bytes, int] = {}
+        for place, (file, digest) in enumerate(zip(files, digests, strict=True)):
+            slot = self.slots.get(digest)
+            if slot is not None:
+                self.files[slot] = min(self.files[slot], file)
+            elif digest not in first or file < files[first[digest]]:
+                first[digest] = place
+        return sorted(first.values())
+
+    def add(self, images: Tensor, scores: Tensor, classes: Tensor, files: list[str], digests: list[bytes]) -> None:
+        """Stores at most `capacity - keep` images, all of them `unknown`; a score that is no number ranks last."""
         if len(images) > len(self.free):
-            best = self.best()
-            occupied = torch.zeros(len(self.images), dtype=torch.bool)
-            occupied[best] = True
-            self.taken, self.free = best.sort().values, (~occupied).nonzero().squeeze(1)
+            self._forget_the_worst()
         slots, self.free = self.free.split([len(images), len(self.free) - len(images)])
         self.images[slots.to(self.images.device)] = images
         self.scores[slots] = scores.nan_to_num(nan=-torch.inf)
         self.classes[slots] = classes
-        for slot, file in zip(slots.tolist(), files, strict=True):
-            self.files[slot] = file
+        for slot, file, digest in zip(slots.tolist(), files, digests, strict=True):
+            self.files[slot], self.digests[slot], self.slots[digest] = file, digest, slot
         self.taken = torch.cat([self.taken, slots])
+
+    def _forget_the_worst(self) -> None:
+        """Frees every slot but those of the best `keep` images."""
+        best = self.best()
+        occupied = torch.zeros(len(self.images), dtype=torch.bool)
+        occupied[best] = True
+        self.taken, self.free = best.sort().values, (~occupied).nonzero().squeeze(1)
+        self.slots = {self.digests[slot]: slot for slot in self.taken.tolist()}
 
     def best(self) -> Tensor:
         """Slots of the best `keep` images, best first."""

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -19,14 +20,21 @@ from dfkd_cli.pictures import DECODING_THREADS, around, as_array, is_new, is_pic
 CHUNKS_AHEAD = 4  # decoded while the network works on an earlier one
 OPEN_FOLDERS = 256  # listed in turns; each holds a file descriptor, of which processes often have 1024
 FILES_PER_TURN = 16
+DIGEST_BYTES = 16
 
 
 class Chunk(NamedTuple):
     """Some pictures of the pool."""
 
     files: list[str]  # relative to the pool, one per image
+    digests: list[bytes]  # of each image: equal for equal pixels
     images: Tensor  # uint8 [n, C, H, W] on the CPU
     unreadable: int  # files of this chunk that could not be decoded
+
+    def only(self, places: list[int]) -> "Chunk":
+        """These pictures of the chunk; what was unreadable stays counted."""
+        files, digests = [self.files[place] for place in places], [self.digests[place] for place in places]
+        return Chunk(files, digests, self.images[places], self.unreadable)
 
 
 def check_pool(pool: Path) -> None:
@@ -92,7 +100,7 @@ def read_pool(pool: Path, size: tuple[int, int, int], chunk: int) -> Generator[C
         while ahead:
             parts = [part.result() for part in ahead.popleft()]
             ahead.append(start())
-            found = Chunk([name for part in parts for name in part[0]], _joined(parts), sum(part[2] for part in parts))
+            found = _joined(parts)
             if not found.files and not found.unreadable:
                 return
             yield found
@@ -100,10 +108,18 @@ def read_pool(pool: Path, size: tuple[int, int, int], chunk: int) -> Generator[C
         workers.shutdown(wait=False, cancel_futures=True)
 
 
-def _decode(pool: Path, names: list[str], size: tuple[int, int, int]) -> tuple[list[str], np.ndarray, int]:
-    """The readable ones of these files, their pictures as uint8 [n, H, W, C], and how many were not readable."""
+class _Decoded(NamedTuple):
+    """What one thread makes of its files."""
+
+    files: list[str]
+    digests: list[bytes]
+    pictures: np.ndarray  # uint8 [n, H, W, C]
+    unreadable: int
+
+
+def _decode(pool: Path, names: list[str], size: tuple[int, int, int]) -> _Decoded:
     channels, height, width = size
-    readable, pictures = [], [np.empty((0, height, width, channels), np.uint8)]
+    readable, digests, pictures = [], [], [np.empty((0, height, width, channels), np.uint8)]
     for name in names:
         try:
             picture = open_picture(pool / name, at_least=(2 * width, 2 * height))
@@ -111,11 +127,15 @@ def _decode(pool: Path, names: list[str], size: tuple[int, int, int]) -> tuple[l
         except UsageError:
             continue
         readable.append(name)
-    return readable, np.concatenate(pictures), len(names) - len(readable)
+        digests.append(blake2b(pictures[-1].data, digest_size=DIGEST_BYTES).digest())
+    return _Decoded(readable, digests, np.concatenate(pictures), len(names) - len(readable))
 
 
-def _joined(parts: list[tuple[list[str], np.ndarray, int]]) -> Tensor:
-    return torch.from_numpy(np.concatenate([part[1] for part in parts])).permute(0, 3, 1, 2).contiguous()
+def _joined(parts: list[_Decoded]) -> Chunk:
+    images = torch.from_numpy(np.concatenate([part.pictures for part in parts])).permute(0, 3, 1, 2).contiguous()
+    files = [name for part in parts for name in part.files]
+    digests = [digest for part in parts for digest in part.digests]
+    return Chunk(files, digests, images, sum(part.unreadable for part in parts))
 
 
 def _list(folder: str) -> AbstractContextManager[Iterator[os.DirEntry]]:

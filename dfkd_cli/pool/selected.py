@@ -23,6 +23,7 @@ class Selected:
     scores: list[float]  # [N], what they were chosen by: higher is better
     seen: int  # images of the pool that were decoded
     unreadable: int  # files of the pool that could not be
+    copies: int  # images seen whose pixels were those of one that was held
     complete: bool  # whether the pool was read to its end
     num_classes: int  # the teacher's
 
@@ -75,6 +76,7 @@ class Selected:
         read = "read to its end" if self.complete else "read only in part, as the time for it was up"
         text = f"The pool was {read}: {self.seen:,} images seen, {len(self.chosen):,} chosen"
         text += f", {self.unreadable:,} unreadable skipped" if self.unreadable else ""
+        text += f", {self.copies:,} copies of others skipped" if self.copies else ""
         if len(self.next_best) == 0:
             text += "; too few are left over to measure the agreement on images not learned from"
         return f"{text}."

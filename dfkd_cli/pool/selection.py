@@ -13,7 +13,7 @@ from dfkd_cli.errors import RecipeMismatchError, UsageError
 from dfkd_cli.pictures import MODES
 from dfkd_cli.pool import scoring
 from dfkd_cli.pool.candidates import Candidates, rank
-from dfkd_cli.pool.folder import picture_files, read_pool
+from dfkd_cli.pool.folder import Chunk, picture_files, read_pool
 from dfkd_cli.pool.selected import Selected
 from dfkd_cli.recipe.values import require, require_share
 from dfkd_cli.training.setting import Setting
@@ -53,7 +53,7 @@ class Selection:
         device = setting.runtime.device
         self.rng = torch.Generator(device).manual_seed(setting.rng.initial_seed())  # the pass can begin anew
         self.chunks = read_pool(pool, setting.teacher.spec.size, setting.batch_size)
-        self.seen, self.unreadable = 0, 0
+        self.seen, self.unreadable, self.copies = 0, 0, 0
 
     def _make_candidates(self) -> Candidates:
         spec, batch, config = self.setting.teacher.spec, self.setting.batch_size, self.config
@@ -78,13 +78,19 @@ class Selection:
         chunk = next(self.chunks, None) if reading else None
         if chunk is None:
             return self._choose(complete=reading)
-        self.unreadable += chunk.unreadable
-        if chunk.files:
-            self.seen += len(chunk.files)
-            images = chunk.images.to(self.setting.runtime.device)
-            classes, scores, _ = self._look(images)
-            self.candidates.add(images, scores.cpu(), classes.cpu(), chunk.files)
+        self._take(chunk)
         return None
+
+    def _take(self, chunk: Chunk) -> None:
+        """Shows the teacher those images of the chunk of which no copy is held, and stores them."""
+        self.seen += len(chunk.files)
+        self.unreadable += chunk.unreadable
+        unknown = chunk.only(self.candidates.unknown(chunk.files, chunk.digests))
+        self.copies += len(chunk.files) - len(unknown.files)
+        if unknown.files:
+            images = unknown.images.to(self.setting.runtime.device)
+            classes, scores, _ = self._look(images)
+            self.candidates.add(images, scores.cpu(), classes.cpu(), unknown.files, unknown.digests)
 
     @torch.no_grad()
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -126,6 +132,7 @@ class Selection:
             scores=store.scores[chosen].tolist(),
             seen=self.seen,
             unreadable=self.unreadable,
+            copies=self.copies,
             complete=complete,
             num_classes=self.setting.teacher.spec.num_classes,
         )
