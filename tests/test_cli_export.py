@@ -318,6 +318,24 @@ def test_the_file_returns_what_the_network_does_and_says_so(tmp_path, kind, outp
     assert report["returned"] == kind
 
 
+@pytest.mark.parametrize(
+    ("squash", "name"),
+    [(nn.Softmax(dim=1), "probabilities"), (nn.Sigmoid(), "probabilities"), (nn.Identity(), "logits")],
+)
+def test_the_output_of_an_onnx_file_is_named_by_what_it_is(tmp_path, squash, name):
+    needs_onnx()
+    network = nn.Sequential(create(ARCH, num_classes=6), squash).eval()
+    torch.export.save(torch.export.export(network, (torch.rand(2, *SIZE),)), tmp_path / "t.pt2")
+    result = dfkd("export", tmp_path / "t.pt2", "--to", "onnx", "--mean", "0.3", "--std", "0.2")
+    assert result.exit_code == 0, result.stderr
+    (output,) = onnx_session(tmp_path / "t.onnx").get_outputs()
+    assert output.name == name
+    inputs = torch.rand(4, *SIZE)
+    again = load_onnx(str(tmp_path / "t.onnx"), LoadOptions())
+    assert again.returned == load_classifier(str(tmp_path / "t.pt2"), LoadOptions(mean=(0.3,), std=(0.2,))).returned
+    torch.testing.assert_close(again.network(inputs[:1]), network(inputs[:1]), atol=1e-5, rtol=1e-4)
+
+
 def test_the_missing_extra_is_named(own, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     result = dfkd("export", own, "--to", "onnx")

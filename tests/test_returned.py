@@ -156,7 +156,7 @@ class TestOneNumber:
         pytest.importorskip("onnxscript")
         pytest.importorskip("onnxruntime")
         scoring = create(ARCH, num_classes=1).eval()
-        facts = {"num_classes": 2, "input_size": SIZE} | MNIST
+        facts = {"num_classes": 2, "returned": "probability", "input_size": SIZE} | MNIST
         network = nn.Sequential(scoring, nn.Sigmoid(), Squeeze()).eval()
         (tmp_path / "t.onnx").write_bytes(write_onnx(network, torch.rand(2, *SIZE), True, facts))
         classifier = load_onnx(str(tmp_path / "t.onnx"), LoadOptions())

@@ -116,6 +116,7 @@ def facts(classifier: Classifier, with_preprocessing: bool) -> dict[str, Any]:
         "arch": classifier.origin.arch,
         "parameters": classifier.parameter_count(),
         "num_classes": spec.num_classes,
+        "returned": classifier.returned,
         "input_size": list(spec.size),
         "mean": [0.0] * channels if with_preprocessing else list(spec.mean),
         "std": [1.0] * channels if with_preprocessing else list(spec.std),

@@ -12,9 +12,17 @@ from torch import Tensor, nn
 
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.loading.failures import first_line, quiet
+from dfkd_cli.networks.returned import Returned
 
 EXTRA = ("onnx", "onnxruntime", "onnxscript")
-INPUT, OUTPUT, BATCH = "images", "logits", "batch"
+INPUT, BATCH = "images", "batch"
+OUTPUTS: dict[Returned, str] = {  # its name, by what it is
+    "logits": "logits",
+    "softmax": "probabilities",
+    "sigmoid": "probabilities",
+    "score": "score",
+    "probability": "probability",
+}
 _ERRORS_ONLY = 3  # onnxruntime's log level
 
 
@@ -26,7 +34,10 @@ def require_extra() -> None:
 
 
 def write_onnx(module: nn.Module, images: Tensor, dynamic_batch: bool, facts: dict[str, Any]) -> bytes:
-    """The module as one ONNX file, checked by onnx: `images` -> `logits`; `facts` become its metadata, each as JSON."""
+    """The module as one ONNX file, checked by onnx; `facts` become its metadata, each as JSON.
+
+    It maps `images` to one output that is named by what facts["returned"] says of it.
+    """
     import onnx
 
     shapes = ({0: BATCH},) if dynamic_batch else None
@@ -36,7 +47,7 @@ def write_onnx(module: nn.Module, images: Tensor, dynamic_batch: bool, facts: di
             (images,),
             dynamo=True,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[OUTPUTS[facts["returned"]]],
             dynamic_shapes=shapes,
             external_data=False,
             verbose=False,
