@@ -190,6 +190,35 @@ ALL_WEIGHTS = [
 ]
 
 
+@pytest.mark.parametrize("name", GENERATIVE)
+class TestWarmingUpOnABudget:
+    """A share of 0.1; what compiling takes is part of the first round."""
+
+    def warming(self, name: str) -> tuple[Any, Distillation]:
+        return make(name, "options.warmup_rounds=50", "options.warmup_share=0.1")
+
+    def test_the_first_round_does_not_count(self, name):
+        method, run = self.warming(name)
+        run._refresh(0.0)
+        assert not method.ready(0.08)
+        run._refresh(0.08)
+        assert not method.ready(0.17)
+        restored, _ = self.warming(name)
+        restored.load_state_dict(copy.deepcopy(method.state_dict()))
+        for each in (method, restored):
+            assert not each.ready(0.17)
+            assert each.ready(0.19)
+
+    def test_unless_it_took_long_itself(self, name):
+        method, run = self.warming(name)
+        assert not method.ready(0.5), "one round there is"
+        run._refresh(0.0)
+        assert method.ready(0.21)
+        assert not method.ready(0.15)
+        run._refresh(0.15)
+        assert method.ready(0.21)
+
+
 @pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "no batchnorm"])
 @pytest.mark.parametrize("name", GENERATIVE)
 def test_every_generator_term_moves_the_images(name, norm):

@@ -68,8 +68,8 @@ class Csd(LabelledMethod):
             made = self.inverted(views, labels, equally, adversarial, progress)
             return made._replace(images=images, terms=made.terms | self._reward(made))
 
-        made = (self.synthesizer.invert if o.trainable_noise else self.synthesizer.renew)(objective, progress)
-        self.rounds += 1
+        update = self.synthesizer.invert if o.trainable_noise else self.synthesizer.renew
+        made = self.one_round(update, objective, progress)
         self.store.append(made.images, made.labels)
         return self.log_of(made) | {"bank/class_shares": self.store.class_shares()}
 

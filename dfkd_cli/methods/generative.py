@@ -1,5 +1,6 @@
 """What the methods that generate their images share: a generator, its loss for this teacher, and what is logged."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from dfkd_cli.methods.base import Filling, Method
 from dfkd_cli.recipe.values import require, require_share
 from dfkd_cli.synthesis.batchnorm import BatchNormForm
 from dfkd_cli.synthesis.inversion import Inversion, InversionWeights, Inverted, Modulation
-from dfkd_cli.synthesis.synthesizer import GeneratorConfig, Synthesizer
+from dfkd_cli.synthesis.synthesizer import GeneratorConfig, Objective, Synthesizer
 from dfkd_cli.training.schedules import linear
 from dfkd_cli.training.setting import Setting, Terms
 
@@ -25,7 +26,7 @@ class GenerativeOptions:
     bn_final: float  # share of the bn weight left at the end
     contested_only: bool  # adversarial term only where both networks still agree
     warmup_rounds: int  # renewals before the first student step
-    warmup_share: float  # of the training time at most
+    warmup_share: float  # of a budget at most, after the first round
 
     def __post_init__(self) -> None:
         require(self, 0, "warmup_rounds")
@@ -53,10 +54,16 @@ class GenerativeMethod(Method):
             setting, weights, options.bn_form, options.contested_only, adversarial_temperature, on_class_only
         )
         self.rounds = 0
+        self.first_done = 0.0  # progress after the first round, in which everything is compiled
 
     def ready(self, progress: float) -> bool:
-        """Once the generator has had its rounds, or the time for them is used up."""
-        late = progress >= self.options.warmup_share and self.rounds > 0
+        """Once the generator has had its rounds, or the time for them is used up.
+
+        The first round does not count, unless it took more than that time.
+        """
+        share = self.options.warmup_share
+        first_done = progress if self.rounds == 1 else self.first_done
+        late = self.rounds > 0 and progress - min(first_done, share) >= share
         return late or self.rounds >= self.filling().rounds
 
     def filling(self) -> Filling:
@@ -76,7 +83,15 @@ class GenerativeMethod(Method):
         def objective(images: Tensor, labels: Tensor | None) -> Inverted:
             return self.inverted(images, labels, modulate, adversarial, progress)
 
-        made = self.synthesizer.renew(objective, progress)
+        return self.one_round(self.synthesizer.renew, objective, progress)
+
+    def one_round(
+        self, update: Callable[[Objective, float], Inverted], objective: Objective, progress: float
+    ) -> Inverted:
+        """What `update`, of the synthesizer, makes under this objective; the round is counted."""
+        if self.rounds == 1:
+            self.first_done = progress
+        made = update(objective, progress)
         self.rounds += 1
         return made
 
@@ -99,9 +114,9 @@ class GenerativeMethod(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """The generator and the number of rounds; a method adds its own."""
-        return {"synthesizer": self.synthesizer.state_dict(), "rounds": self.rounds}
+        return {"synthesizer": self.synthesizer.state_dict(), "rounds": self.rounds, "first_done": self.first_done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` returned."""
         self.synthesizer.load_state_dict(state["synthesizer"])
-        self.rounds = state["rounds"]
+        self.rounds, self.first_done = state["rounds"], state["first_done"]
