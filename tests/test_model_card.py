@@ -44,6 +44,15 @@ def test_a_folder_is_named_without_the_way_to_it(tmp_path):
     assert model["results"][0]["dataset"] == {"name": "birds/test", "type": "imagefolder"}
 
 
+def test_a_teacher_that_was_never_right_is_told_of():
+    report = dataclasses.replace(
+        MEASURED, relative_accuracy=None, teacher=dataclasses.replace(MEASURED.teacher, accuracy=0.0)
+    )
+    card = model_card(report, pictures("cifar10:/data"))
+    assert "an accuracy of **81.00 %**, where the teacher was never right, on" in card
+    assert "not measured" not in card
+
+
 def test_what_was_not_measured_is_not_claimed():
     card = model_card(UNMEASURED, None)
     assert not {"metrics", "model-index"} & set(front_matter(card))

@@ -123,6 +123,13 @@ def test_text_says_what_was_not_measured(phrase):
     assert phrase in UNMEASURED.to_markdown()
 
 
+def test_text_says_that_the_teacher_was_never_right():
+    teacher = dataclasses.replace(MEASURED.teacher, accuracy=0.0)
+    text = dataclasses.replace(MEASURED, relative_accuracy=None, teacher=teacher).to_markdown()
+    assert "The teacher was **right on none** of the labelled pictures" in text
+    assert "not measured" not in text
+
+
 def test_text_explains_no_accuracy_that_is_not_there():
     assert "**Accuracy** is" not in UNMEASURED.to_markdown()
 

@@ -70,12 +70,14 @@ def _introduction(report: Report, data: LabelledImages | None) -> str:
         f"An image classifier distilled from {plain(teacher)} with dfkd, without the teacher's training data: it "
         f"learned from {report.images.wording.origin}."
     )
-    if report.relative_accuracy is None or data is None:
+    if report.student.accuracy is None or data is None:
         return f"{text} Its accuracy on real pictures **was not measured**."
-    return (
-        f"{text} It reaches **{share(report.relative_accuracy)} of the teacher's accuracy** on {len(data):,} pictures "
-        "that were used for nothing else."
+    reached = (
+        f"an accuracy of **{share(report.student.accuracy)}**, where the teacher was never right,"
+        if report.relative_accuracy is None
+        else f"**{share(report.relative_accuracy)} of the teacher's accuracy**"
     )
+    return f"{text} It reaches {reached} on {len(data):,} pictures that were used for nothing else."
 
 
 def _use(report: Report) -> str:

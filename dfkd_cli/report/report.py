@@ -132,6 +132,11 @@ def _headline(report: Report) -> str:
     title = f"# {report.student.arch}, distilled from {plain(report.teacher.source)} without its data"
     if report.relative_accuracy is not None:
         return f"{title}\n\nThe student reaches **{report.relative_accuracy:.1%} of the teacher's accuracy**."
+    if report.student.accuracy is not None:
+        return (
+            f"{title}\n\nThe teacher was **right on none** of the labelled pictures: the labels of `--eval`, or the "
+            "order of their classes, are probably not the teacher's."
+        )
     return f"{title}\n\nThe student's accuracy was **not measured**: there were no labelled pictures (`--eval DIR`)."
 
 
