@@ -13,6 +13,7 @@ from dfkd_cli.run import begin
 from dfkd_cli.training.clock import Clock
 
 HALFWAY = 0.5  # of the training: what a method turns on at some moment is on by then
+LATE = 0.999  # where the images of every method have had their time
 REFRESH_EVERY = 2  # student steps between renewals while measuring, so that there are renewals to measure
 WARMING = 4  # laps that compilers and caches have for themselves: two of every kind
 ENOUGH_S, FEWEST, MOST = 6.0, 4, 40  # of measured laps
@@ -66,10 +67,11 @@ class _Testbed:
         self.events = self.run.run()
 
     def until_ready(self) -> list[_Lap]:
-        """Rounds to the middle of the training, where a method makes do with what it has."""
+        """Rounds to the middle of the training, where a method makes do with what it has, or to where it must."""
         self.clock.value, laps = HALFWAY, []
-        while not self.run.method.ready(HALFWAY):
+        while not self.run.method.ready(self.clock.value):
             laps.append(self._lap())
+            self.clock.value = LATE
             if len(laps) == MOST:
                 # Images enough to time a student step are there, and this method belongs to nobody else.
                 self.run.method.ready = lambda progress: True
@@ -121,14 +123,5 @@ def _median(seconds: list[float]) -> float:
 
 
 def _untouched_bytes(method: Method, device: torch.device) -> int:
-    """Memory that the method has reserved for images which it has not made yet: a CPU gives it out only when used."""
-    kept = method.counts().kept
-    stores = [] if device.type == "cuda" else [tensor for tensor in _tensors(method.state_dict()) if tensor.ndim == 4]
-    return sum(store[kept:].nbytes for store in stores if len(store) > kept)
-
-
-def _tensors(state: object) -> list[torch.Tensor]:
-    if isinstance(state, torch.Tensor):
-        return [state]
-    parts = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
+    """Memory that is reserved for images to come: a CPU gives it out only when it is used."""
+    return 0 if device.type == "cuda" else method.untouched_bytes()

@@ -95,6 +95,15 @@ def test_every_recipe_can_be_planned(tmp_path, monkeypatch, recipe):
     assert min(plan["step_s"], plan["seconds"]["distillation"], plan["seconds"]["filling"]) > 0
 
 
+def test_a_long_share_for_the_pool_can_be_planned(tmp_path, monkeypatch):
+    monkeypatch.setattr(pace, "ENOUGH_S", 0.0)
+    monkeypatch.setattr(pace, "MOST", 8)
+    more = ["train.steps=10", "train.batch_size=3", "options.selection.reading_share=0.9"]
+    told = ["--recipe", "unlabeled", "--pool", noise_pool(), *(part for value in more for part in ("--set", value))]
+    result = dfkd("plan", save_teacher(tmp_path / "teacher.pt"), *LOOK, "--student", "cifar_resnet8", *told)
+    assert result.exit_code == 0, result.stderr
+
+
 def test_a_plan_writes_nothing_and_is_for_people_too(tmp_path, monkeypatch):
     monkeypatch.setattr(pace, "ENOUGH_S", 0.0)
     teacher = save_teacher(tmp_path / "teacher.pt")

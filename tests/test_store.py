@@ -1,5 +1,6 @@
 """The image store: what goes in comes out, the oldest make room, and it survives saving."""
 
+import pytest
 import torch
 
 from dfkd_cli.synthesis.store import ImageStore
@@ -50,8 +51,18 @@ def test_class_shares_count_what_is_stored():
     assert filled(8, (1, 11, 2, 5)).class_shares().tolist() == [0, 0.5, 0.25, 0, 0, 0.25, 0, 0, 0, 0]
 
 
-def test_a_restored_store_is_the_same():
-    store, other = filled(5, (1, 2, 3), (4, 5, 6)), filled(5)
+@pytest.mark.parametrize("batches", [((1, 2, 3), (4, 5, 6)), ((1, 2, 3),), ()])
+@pytest.mark.parametrize("before", [(), ((7, 8, 9, 7, 8),)])
+def test_a_restored_store_is_the_same(batches, before):
+    store, other = filled(5, *batches), filled(5, *before)
     other.load_state_dict(store.state_dict())
     assert numbers(other) == numbers(store)
-    assert (other.added, other.classes.tolist()) == (store.added, store.classes.tolist())
+    assert torch.equal(other.classes[: len(other)], store.classes[: len(store)])
+    for each in (store, other):
+        each.append(images(10, 11, 12), torch.tensor([0, 1, 2]))
+    assert (numbers(other), other.added, len(other)) == (numbers(store), store.added, len(store))
+
+
+def test_of_places_without_an_image_nothing_is_saved(tmp_path):
+    torch.save(filled(100_000, (1, 2, 3)).state_dict(), tmp_path / "state.pt")
+    assert (tmp_path / "state.pt").stat().st_size < 10_000

@@ -69,6 +69,10 @@ class Method(ABC):
     def ready(self, progress: float) -> bool:
         """Whether there are images to learn from; until then the loop only refreshes."""
 
+    def untouched_bytes(self) -> int:
+        """Memory that the method has reserved for images which it has not made yet, for plans."""
+        return 0
+
     def filling(self) -> Filling:
         """How long it takes until there are images to learn from, for plans."""
         return Filling(rounds=1, share=1.0)

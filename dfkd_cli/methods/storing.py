@@ -30,6 +30,10 @@ class StoringMethod(GenerativeMethod):
         """All images the generator made, those of its training included, and what the store holds."""
         return Counts(generated=self.synthesizer.generated, kept=len(self.store))
 
+    def untouched_bytes(self) -> int:
+        """Of the store, what holds no image yet."""
+        return self.store.images[len(self.store) :].nbytes
+
     def state_dict(self) -> dict[str, Any]:
         """The generator, the number of rounds and the store."""
         return super().state_dict() | {"store": self.store.state_dict()}

@@ -59,12 +59,16 @@ class ImageStore:
         return self.read(places.long())
 
     def state_dict(self) -> dict[str, Tensor | int]:
-        """Everything needed to continue bit by bit."""
-        state: dict[str, Tensor | int] = {name: getattr(self, name) for name in self.FIELDS}
+        """Everything needed to continue bit by bit; of places that nothing was put into, nothing."""
+        state: dict[str, Tensor | int] = {name: self._filled(getattr(self, name)) for name in self.FIELDS}
         return state | {"count": self.count, "added": self.added}
+
+    def _filled(self, field: Tensor) -> Tensor:
+        # A view would be saved with all that it is a view of.
+        return field if self.count == self.capacity else field[: self.count].clone()
 
     def load_state_dict(self, state: dict) -> None:
         """Takes over what `state_dict` returned, for a store of the same capacity and image size."""
         for name in self.FIELDS:
-            getattr(self, name).copy_(state[name])
+            getattr(self, name)[: state["count"]] = state[name]
         self.count, self.added = state["count"], state["added"]
