@@ -59,6 +59,13 @@ def test_total_variation_is_zero_for_flat_and_two_for_checkered_images():
     torch.testing.assert_close(losses.total_variation(torch.cat([flat, checkered])), torch.tensor([0.0, 2.0]))
 
 
+def test_total_variation_of_a_single_row_or_column_or_pixel():
+    line = torch.tensor([0.0, 1.0, 0.0])
+    assert losses.total_variation(line.view(1, 1, 1, 3)).tolist() == [1.0]
+    assert losses.total_variation(line.view(1, 1, 3, 1)).tolist() == [1.0]
+    assert losses.total_variation(torch.ones(2, 3, 1, 1)).tolist() == [0.0, 0.0]
+
+
 def test_agreement_counts_equal_classes():
     one, other = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[5.0, 1.0], [2.0, 1.0]])
     assert losses.agreement(one, other).tolist() == [1.0, 0.0]

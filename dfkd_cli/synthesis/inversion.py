@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_cli import losses
+from dfkd_cli.distillation.projection import embedding_size
+from dfkd_cli.errors import UsageError
 from dfkd_cli.recipe.values import require
 from dfkd_cli.synthesis.batchnorm import BatchNormForm, batchnorm_loss
 from dfkd_cli.training.setting import Setting, Terms
@@ -74,6 +76,7 @@ class Inversion:
         adversarial_temperature: float = 1.0,
         on_class_only: bool = False,
     ):
+        _check_some_term(setting, weights)
         self.setting, self.weights = setting, weights
         self.bn_form: BatchNormForm = bn_form
         self.disagreement = partial(
@@ -127,6 +130,15 @@ class Inversion:
     def _disagreement(self, student: Tensor, teacher: Tensor, asked: Tensor) -> Tensor:
         disagreement = self.disagreement(student, teacher)
         return disagreement * (teacher.argmax(dim=1) == asked) if self.on_class_only else disagreement
+
+
+def _check_some_term(setting: Setting, weights: InversionWeights) -> None:
+    unseen = {"bn": not setting.teacher.norm_statistics, "activation": embedding_size(setting.teacher) is None}
+    if not any(weight > 0.0 and not unseen.get(name, False) for name, weight in vars(weights).items()):
+        raise UsageError(
+            f"the generator has nothing to learn from {setting.teacher.origin.source}: give one of its terms a weight "
+            "that this teacher allows, such as class_prior"
+        )
 
 
 def contested_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:

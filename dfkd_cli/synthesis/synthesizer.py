@@ -112,7 +112,8 @@ class Synthesizer:
             with self.setting.runtime.autocast():
                 one = objective(self.forward(some, their), their)
             share = len(some) / len(noise)
-            (share * torch.stack(list(one.terms.values())).sum()).backward()
+            if one.terms:  # none while the only one is a student's that has not begun
+                (share * torch.stack(list(one.terms.values())).sum()).backward()
             made.append(one.detach())
         return made[0] if parts == 1 else joined(made)
 
