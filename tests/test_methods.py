@@ -10,7 +10,7 @@ from noise_pool import noise_pool
 from torch import nn
 
 from dfkd_cli.classifier import Classifier, InputSpec, Origin
-from dfkd_cli.errors import DfkdError
+from dfkd_cli.errors import DfkdError, UsageError
 from dfkd_cli.methods import METHODS
 from dfkd_cli.networks.eager import EagerNetwork
 from dfkd_cli.recipe.recipe import Recipe, load_recipe
@@ -183,10 +183,24 @@ class TestEveryMethod:
             assert max(grad.abs().max() for grad in grads) > 1e-8, term
 
 
+TERMS = ("bn", "class_prior", "adversarial", "balance", "activation", "total_variation")
+NO_WEIGHTS = [f"options.{section}.{term}=0" for section in ("weights", "weights_without_batchnorm") for term in TERMS]
+
+
+@pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "no batchnorm"])
+@pytest.mark.parametrize("name", GENERATIVE)
+def test_a_generator_may_have_only_an_adversary_but_not_nothing(name, norm):
+    only = [f"options.{section}.adversarial=1" for section in ("weights", "weights_without_batchnorm")]
+    _, run = make(name, *NO_WEIGHTS, *only, norm=norm)
+    assert list(run.run())[-1].step == 6
+    with pytest.raises(UsageError, match="nothing to learn from test"):
+        make(name, *NO_WEIGHTS, norm=norm)
+    with pytest.raises(UsageError, match="nothing to learn from test"):
+        make(name, *NO_WEIGHTS, "options.weights_without_batchnorm.bn=1", norm=False)
+
+
 ALL_WEIGHTS = [
-    f"options.{section}.{term}=1.0"
-    for section in ("weights", "weights_without_batchnorm")
-    for term in ("bn", "class_prior", "adversarial", "balance", "activation", "total_variation")
+    f"options.{section}.{term}=1.0" for section in ("weights", "weights_without_batchnorm") for term in TERMS
 ]
 
 
@@ -208,6 +222,13 @@ class TestWarmingUpOnABudget:
         for each in (method, restored):
             assert not each.ready(0.17)
             assert each.ready(0.19)
+
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+    def test_something_is_left_for_the_student(self, name, share):
+        method, run = make(name, "options.warmup_rounds=50", f"options.warmup_share={share}")
+        for progress in (0.0, 0.95):  # a long first round
+            run._refresh(progress)
+        assert method.ready(0.995)
 
     def test_unless_it_took_long_itself(self, name):
         method, run = self.warming(name)
@@ -315,3 +336,17 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_one_line():
 def test_the_loop_knows_no_method():
     text = Path("dfkd_cli/training/engine.py").read_text()
     assert not any(name in text for name in (*METHODS, "Ssd"))
+
+
+def test_a_resumed_run_has_its_share_of_what_is_left_for_reading_the_pool():
+    method, run = make("unlabeled", "options.selection.reading_share=0.5")
+    for progress in (0.6, 0.62):
+        run._refresh(progress)
+    while not method.ready(0.7):
+        run._refresh(0.7)
+    assert method.selected.complete
+    late, run = make("unlabeled", "options.selection.reading_share=0.5")
+    for progress in (0.6, 0.81):
+        run._refresh(progress)
+    assert late.ready(0.81)
+    assert not late.selected.complete

@@ -14,6 +14,7 @@ from dfkd_cli.errors import RecipeMismatchError, UsageError
 from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.pool.selected import Selected
 from dfkd_cli.pool.selection import Selection, SelectionConfig
+from dfkd_cli.recipe.values import OutOfBoundsError
 from dfkd_cli.runtime import Runtime
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.setting import Setting
@@ -135,6 +136,20 @@ def test_out_of_time_the_images_seen_so_far_are_chosen_from_and_it_is_said(pool)
     assert selected.seen == len(selected.files) == BATCH
     assert not selected.complete
     assert "only in part" in selected.notes()[0]
+
+
+@pytest.mark.parametrize("score", ["confidence", "prototype"])
+def test_a_pass_that_is_over_stays_as_it_ended(pool, score):
+    """A run whose loss was not finite goes back to before the choice."""
+    selection = Selection(make_setting(), replace(CONFIG, score=score), pool)
+    while (selected := selection.advance(in_time=True)) is None:
+        pass
+    assert selection.advance(in_time=False) is selected
+
+
+def test_reading_leaves_a_budget_for_the_student():
+    with pytest.raises(OutOfBoundsError, match="reading_share"):
+        replace(CONFIG, reading_share=1.0)
 
 
 def test_unreadable_pictures_are_counted_and_a_pool_of_them_is_refused(pool, tmp_path):

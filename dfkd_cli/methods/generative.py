@@ -59,11 +59,11 @@ class GenerativeMethod(Method):
     def ready(self, progress: float) -> bool:
         """Once the generator has had its rounds, or the time for them is used up.
 
-        The first round does not count, unless it took more than that time.
+        The first round does not count, unless it took more than that time. Something is always left for the student.
         """
         share = self.options.warmup_share
-        first_done = progress if self.rounds == 1 else self.first_done
-        late = self.rounds > 0 and progress - min(first_done, share) >= share
+        begin = min(progress if self.rounds == 1 else self.first_done, share)
+        late = self.rounds > 0 and progress >= begin + share * (1.0 - begin)
         return late or self.rounds >= self.filling().rounds
 
     def filling(self) -> Filling:

@@ -45,6 +45,7 @@ class Unlabeled(Method):
         if self.selection.keep < options.selection.keep:
             self.notes.append(f"At most {self.selection.keep:,} images are kept: cache_mb has no room for more.")
         self.selected: Selected | None = None
+        self.begun_at: float | None = None  # progress when this process began to read
         self.embedding_loss = EmbeddingLoss(setting, options.embedding)
         if self.embedding_loss.projection is None:
             self.notes.append("The embedding cannot be seen: the explicit and implicit terms are dropped, kd remains.")
@@ -61,7 +62,11 @@ class Unlabeled(Method):
         """Goes on with the pass over the pool; nothing is left to do after it."""
         if self.selected is not None:
             return {}
-        self.selected = self.selection.advance(in_time=progress < self.options.selection.reading_share)
+        if self.begun_at is None:
+            self.begun_at = progress
+        left = 1.0 - self.begun_at
+        in_time = progress - self.begun_at < self.options.selection.reading_share * left
+        self.selected = self.selection.advance(in_time)
         if self.selected is None:
             return {}
         self.notes += self.selected.notes()

@@ -15,10 +15,11 @@ from dfkd_cli.pool import scoring
 from dfkd_cli.pool.candidates import Candidates, rank
 from dfkd_cli.pool.folder import Chunk, picture_files, read_pool
 from dfkd_cli.pool.selected import Selected
-from dfkd_cli.recipe.values import require, require_share
+from dfkd_cli.recipe.values import require
 from dfkd_cli.training.setting import Setting
 
 SPARE = 0.25  # slots beyond those kept, as a share: the more there are, the rarer all are ranked anew
+MOST_OF_A_BUDGET = 0.9  # for reading: something has to be left for the student
 FRESH_BATCHES = 4  # of next best images, never learned from, to measure agreement on
 
 
@@ -34,11 +35,11 @@ class SelectionConfig:
 
     def __post_init__(self) -> None:
         require(self, 1, "keep", "class_cap", "cache_mb")
-        require_share(self, "reading_share")
+        require(self, 0, "reading_share", at_most=MOST_OF_A_BUDGET)
 
 
 class Selection:
-    """One pass over the pool: `advance` until it returns what was chosen.
+    """One pass over the pool: `advance` until it returns what was chosen, and from then on always returns it.
 
     Raises UsageError when no memory, channels or pictures fit, RecipeMismatchError when the score needs what the
     teacher does not have.
@@ -54,6 +55,7 @@ class Selection:
         self.rng = torch.Generator(device).manual_seed(setting.rng.initial_seed())  # the pass can begin anew
         self.chunks = read_pool(pool, setting.teacher.spec.size, setting.batch_size)
         self.seen, self.unreadable, self.copies = 0, 0, 0
+        self.selected: Selected | None = None
 
     def _make_candidates(self) -> Candidates:
         spec, batch, config = self.setting.teacher.spec, self.setting.batch_size, self.config
@@ -74,12 +76,15 @@ class Selection:
 
     def advance(self, in_time: bool) -> Selected | None:
         """Scores one more chunk; chooses at the end of the pool and, once anything was seen, of the time for it."""
+        if self.selected is not None:
+            return self.selected
         reading = in_time or self.seen == 0
         chunk = next(self.chunks, None) if reading else None
         if chunk is None:
-            return self._choose(complete=reading)
-        self._take(chunk)
-        return None
+            self.selected = self._choose(complete=reading)
+        else:
+            self._take(chunk)
+        return self.selected
 
     def _take(self, chunk: Chunk) -> None:
         """Shows the teacher those images of the chunk of which no copy is held, and stores them."""
