@@ -69,3 +69,12 @@ def test_confidence_and_closeness_weigh_the_same_in_a_prototype_score():
         rtol=1e-3,
         atol=1e-4,
     )
+
+
+def test_chance_is_uniform_and_depends_on_the_image_and_the_seed_only():
+    digests = [bytes([number // 256, number % 256]) for number in range(4000)]
+    drawn = scoring.by_chance(digests, seed=0)
+    assert torch.histc(drawn, 10, 0, 1).sub(400).abs().max() < 80
+    assert torch.equal(scoring.by_chance(digests[5:7], seed=0), drawn[5:7])
+    assert not torch.equal(scoring.by_chance(digests, seed=1), drawn)
+    assert len(scoring.by_chance(digests[:1], seed=2**64 - 1)) == 1

@@ -164,7 +164,7 @@ def test_unreadable_pictures_are_counted_and_a_pool_of_them_is_refused(pool, tmp
         choose(tmp_path / "pool")
 
 
-@pytest.mark.parametrize("score", ["confidence", "prototype"])
+@pytest.mark.parametrize("score", ["confidence", "prototype", "random"])
 def test_a_pool_with_copies_is_chosen_from_as_if_there_were_none(pool, tmp_path, score):
     """Three of each, named so that the original comes first in order; which is found first, the file system decides."""
     shutil.copytree(pool, tmp_path / "pool")

@@ -1,6 +1,7 @@
 """What makes a picture of the pool worth learning from: pure functions, one score per image, higher is better."""
 
 from collections.abc import Sequence
+from hashlib import blake2b
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,13 @@ def negative_entropy(logits: Tensor) -> Tensor:
     """Minus the entropy of the teacher's prediction in nats: [B, K] -> [B] in [-log K, 0]."""
     log_p = F.log_softmax(logits.float(), dim=1)
     return (log_p.exp() * log_p).sum(dim=1)
+
+
+def by_chance(digests: Sequence[bytes], seed: int) -> Tensor:
+    """A number in [0, 1) for each image: -> [B]; the same whenever the image comes, so that copies do not help it."""
+    key = seed.to_bytes(16, "little", signed=True)
+    drawn = [blake2b(digest, digest_size=3, key=key).digest() for digest in digests]
+    return torch.tensor([int.from_bytes(number, "little") for number in drawn]) / 2**24
 
 
 def norm_closeness(norm_inputs: Sequence[Tensor], statistics: Sequence[NormStatistics]) -> Tensor:

@@ -51,8 +51,6 @@ class Selection:
         self.fresh = FRESH_BATCHES * setting.batch_size
         self.candidates = self._make_candidates()
         self.keep = min(config.keep, self.candidates.keep - self.fresh)
-        device = setting.runtime.device
-        self.rng = torch.Generator(device).manual_seed(setting.rng.initial_seed())  # the pass can begin anew
         self.chunks = read_pool(pool, setting.teacher.spec.size, setting.batch_size)
         self.seen, self.unreadable, self.copies = 0, 0, 0
         self.selected: Selected | None = None
@@ -95,6 +93,8 @@ class Selection:
         if unknown.files:
             images = unknown.images.to(self.setting.runtime.device)
             classes, scores, _ = self._look(images)
+            if self.config.score == "random":
+                scores = scoring.by_chance(unknown.digests, self.setting.rng.initial_seed())
             self.candidates.add(images, scores.cpu(), classes.cpu(), unknown.files, unknown.digests)
 
     @torch.no_grad()
@@ -113,8 +113,6 @@ class Selection:
                 scores = scoring.confidence(seen.logits)
         if kind == "entropy":
             scores = scoring.negative_entropy(seen.logits)
-        elif kind == "random":
-            scores = torch.rand(len(whole), generator=self.rng, device=whole.device)
         embedding = None if seen.embedding is None else seen.embedding[:count]
         return seen.logits[:count].argmax(dim=1), scores[:count], embedding
 
