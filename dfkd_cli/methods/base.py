@@ -31,7 +31,7 @@ class Filling(NamedTuple):
     """What comes before the first student step."""
 
     rounds: int  # refreshes, in a run of a fixed number of steps
-    share: float  # of a budget, at most, that they may take
+    share: float  # of a budget, at most, that they may take after the first of them
 
 
 @dataclass(frozen=True)

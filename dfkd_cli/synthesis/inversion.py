@@ -133,8 +133,10 @@ class Inversion:
 
 
 def _check_some_term(setting: Setting, weights: InversionWeights) -> None:
-    unseen = {"bn": not setting.teacher.norm_statistics, "activation": embedding_size(setting.teacher) is None}
-    if not any(weight > 0.0 and not unseen.get(name, False) for name, weight in vars(weights).items()):
+    for_any_teacher = (weights.class_prior, weights.adversarial, weights.balance, weights.total_variation)
+    if any(for_any_teacher) or (weights.bn and setting.teacher.norm_statistics):
+        return
+    if not weights.activation or embedding_size(setting.teacher) is None:
         raise UsageError(
             f"the generator has nothing to learn from {setting.teacher.origin.source}: give one of its terms a weight "
             "that this teacher allows, such as class_prior"
