@@ -4,10 +4,8 @@ import time
 from dataclasses import dataclass, replace
 from statistics import median
 
-import torch
-
 from dfkd_cli.job import Parts
-from dfkd_cli.methods import Filling, Method
+from dfkd_cli.methods import Filling
 from dfkd_cli.report.report import peak_memory_bytes
 from dfkd_cli.run import begin
 from dfkd_cli.training.clock import Clock
@@ -100,7 +98,7 @@ def measure_pace(parts: Parts, seed: int) -> Pace:
     """Trains `parts.student` for some rounds of its recipe; what it has learned then is worth nothing."""
     started = time.monotonic()
     bed = _Testbed(parts, seed)
-    method, built_s = bed.run.method, time.monotonic() - started
+    method, device, built_s = bed.run.method, parts.runtime.device, time.monotonic() - started
     filling, between, training = bed.laps(), bed.until_ready(), bed.laps()
     filling_s = _median([lap.refresh for lap in filling[1] or filling[0] if lap.filling])
     refresh_s = _median([lap.refresh for lap in training[1] if lap.refresh])
@@ -113,15 +111,11 @@ def measure_pace(parts: Parts, seed: int) -> Pace:
         filling_s=filling_s,
         refresh_s=refresh_s,
         step_s=step_s,
-        peak_bytes=peak_memory_bytes(parts.runtime.device) + _untouched_bytes(method, parts.runtime.device),
+        # What is reserved for images to come: a CPU gives memory out only when it is used.
+        peak_bytes=peak_memory_bytes(device) + (method.untouched_bytes() if device.type == "cpu" else 0),
         laps=len(laps),
     )
 
 
 def _median(seconds: list[float]) -> float:
     return median(seconds) if seconds else 0.0
-
-
-def _untouched_bytes(method: Method, device: torch.device) -> int:
-    """Memory that is reserved for images to come: a CPU gives it out only when it is used."""
-    return 0 if device.type == "cuda" else method.untouched_bytes()

@@ -346,7 +346,7 @@ def test_a_resumed_run_has_its_share_of_what_is_left_for_reading_the_pool():
         run._refresh(0.7)
     assert method.selected.complete
     late, run = make("unlabeled", "options.selection.reading_share=0.5")
-    for progress in (0.6, 0.81):
+    for progress in (0.5, 0.6, 0.81):  # the first chunk is there at 0.6
         run._refresh(progress)
     assert late.ready(0.81)
     assert not late.selected.complete

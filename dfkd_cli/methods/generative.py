@@ -11,7 +11,7 @@ from dfkd_cli.recipe.values import require, require_share
 from dfkd_cli.synthesis.batchnorm import BatchNormForm
 from dfkd_cli.synthesis.inversion import Inversion, InversionWeights, Inverted, Modulation
 from dfkd_cli.synthesis.synthesizer import GeneratorConfig, Objective, Synthesizer
-from dfkd_cli.training.schedules import linear
+from dfkd_cli.training.schedules import end_of_share, linear
 from dfkd_cli.training.setting import Setting, Terms
 
 
@@ -63,7 +63,7 @@ class GenerativeMethod(Method):
         """
         share = self.options.warmup_share
         begin = min(progress if self.rounds == 1 else self.first_done, share)
-        late = self.rounds > 0 and progress >= begin + share * (1.0 - begin)
+        late = self.rounds > 0 and progress >= end_of_share(begin, share)
         return late or self.rounds >= self.filling().rounds
 
     def filling(self) -> Filling:

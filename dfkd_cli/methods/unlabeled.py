@@ -14,6 +14,7 @@ from dfkd_cli.methods.base import Batch, Counts, Filling, Method, Needs
 from dfkd_cli.pool.selected import Selected
 from dfkd_cli.pool.selection import Selection, SelectionConfig
 from dfkd_cli.recipe.values import require
+from dfkd_cli.training.schedules import end_of_share
 from dfkd_cli.training.setting import Setting, Terms
 
 
@@ -45,7 +46,7 @@ class Unlabeled(Method):
         if self.selection.keep < options.selection.keep:
             self.notes.append(f"At most {self.selection.keep:,} images are kept: cache_mb has no room for more.")
         self.selected: Selected | None = None
-        self.begun_at: float | None = None  # progress when this process began to read
+        self.first_done: float | None = None  # progress after this process's first chunk, in which all is compiled
         self.embedding_loss = EmbeddingLoss(setting, options.embedding)
         if self.embedding_loss.projection is None:
             self.notes.append("The embedding cannot be seen: the explicit and implicit terms are dropped, kd remains.")
@@ -62,10 +63,10 @@ class Unlabeled(Method):
         """Goes on with the pass over the pool; nothing is left to do after it."""
         if self.selected is not None:
             return {}
-        if self.begun_at is None:
-            self.begun_at = progress
-        left = 1.0 - self.begun_at
-        in_time = progress - self.begun_at < self.options.selection.reading_share * left
+        if self.first_done is None and self.selection.seen:
+            self.first_done = progress
+        share = self.options.selection.reading_share
+        in_time = self.first_done is None or progress < end_of_share(self.first_done, share)
         self.selected = self.selection.advance(in_time)
         if self.selected is None:
             return {}

@@ -18,3 +18,8 @@ def linear(progress: float, start: float, end: float, begin: float = 0.0, until:
     if progress <= begin:
         return start
     return end if progress >= until else start + (end - start) * (progress - begin) / (until - begin)
+
+
+def end_of_share(begin: float, share: float) -> float:
+    """The progress at which a share of what is left at `begin` is used up: below 1 for shares below 1."""
+    return begin + share * (1.0 - begin)
