@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from dfkd_cli.models import BENCHMARK_ARCHS  # importing it tells timm of the networks below
 
 TEACHER, STUDENT = "cifar_resnet20", "cifar_resnet8"
-EPOCHS, BATCH_SIZE = 20, 64
-SMALL_RUN = ("--set", "train.steps=600", "--set", "options.buffer_size=2000")
+EPOCHS, BATCH_SIZE = 12, 64
+SMALL_RUN = ("--set", "train.steps=400", "--set", "options.buffer_size=2000", "--set", "options.warmup_rounds=60")
 
 
 def main() -> None:

@@ -7,18 +7,19 @@ import pytest
 
 from dfkd_cli.allocator import UNLIMITED, free_in_container
 
-# Twenty times 64 MB: mapped anew each time, they cost 16,384 page faults each. Twenty before, since the heap grows by
-# a few aligned pieces until a freed one fits: six here, nine and more elsewhere.
+# Five times 40 MB: mapped anew each time, they cost 10,240 page faults each (by itself glibc maps anew what is larger
+# than 32 MB). Twenty before, since the heap grows by a few aligned pieces until a freed one fits: six here, nine and
+# more elsewhere.
 FAULTS = """
 import resource, sys, torch
 from dfkd_cli.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for _ in range(20):
-    torch.ones(16 * 2**20)
+    torch.ones(10 * 2**20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    torch.ones(16 * 2**20)
+for _ in range(5):
+    torch.ones(10 * 2**20)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -231,9 +230,7 @@ def test_help_lists_the_exit_codes_without_torch():
         "try: dfkd_cli.cli.main()\n"
         "finally: print('torch' in sys.modules, file=sys.stderr)"
     )
-    start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert time.monotonic() - start < 2
     assert done.stderr.strip() == "False"
     assert "a quality gate was missed" in done.stdout
 

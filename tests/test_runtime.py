@@ -1,6 +1,7 @@
 """How a run computes: precision, compilation that may fail, and where the time went."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,11 +70,11 @@ def test_nothing_is_compiled_when_a_run_does_not_compile():
     assert Runtime(CPU).compile(abs) is abs
 
 
-def test_the_stopwatch_adds_up_each_part():
+def test_the_stopwatch_adds_up_each_part(monkeypatch):
+    readings = iter([1.0, 4.0, 10.0, 11.0, 20.0, 25.0])
+    monkeypatch.setattr("dfkd_cli.training.stopwatch.time", SimpleNamespace(perf_counter=lambda: next(readings)))
     stopwatch = Stopwatch(CPU)
     for part in ("synthesis", "distillation", "synthesis"):
         with stopwatch.measure(part):
-            time.sleep(0.01)
-    totals = stopwatch.totals()
-    assert totals["synthesis"] >= 0.02
-    assert 0.01 <= totals["distillation"] < totals["synthesis"]
+            pass
+    assert stopwatch.totals() == {"synthesis": 8.0, "distillation": 1.0}
