@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dfkd_cli.pool import candidates
 from dfkd_cli.pool.candidates import Candidates, rank
 
 
@@ -81,9 +82,12 @@ def test_a_copy_of_an_image_that_is_held_is_not_stored_and_the_first_of_its_name
     assert store.images[store.best()].flatten().tolist() == [3, 2, 1]
 
 
-def test_an_image_that_was_forgotten_may_come_again_and_is_forgotten_again():
+@pytest.mark.parametrize(("remembered", "looked_at_again"), [(1000, []), (1, ["g"])])
+def test_a_rejected_image_is_not_looked_at_again_while_there_is_memory_for_it(monkeypatch, remembered, looked_at_again):
+    monkeypatch.setattr(candidates, "REJECTED", remembered)
     store = Candidates(5, 2, 5, (1, 1, 1), torch.device("cpu"))
     add(store, {"a": 1, "b": 2, "c": 3})
     add(store, {"d": 4, "e": 5, "f": 6})
-    assert add(store, {"g": 1, "h": 6}) == ["g"]
-    assert [store.files[slot] for slot in store.best().tolist()] == ["f", "e"]
+    add(store, {"x": 7})
+    assert add(store, {"g": 1, "h": 7}) == looked_at_again
+    assert [store.files[slot] for slot in store.best().tolist()] == ["h", "f"]

@@ -172,10 +172,19 @@ def test_a_pool_with_copies_is_chosen_from_as_if_there_were_none(pool, tmp_path,
         shutil.copy(path, path.with_name(f"{path.stem}_copy_{number}.png"))
     alone, among_copies = choose(pool, score=score), choose(tmp_path / "pool", score=score)
     assert among_copies.files == alone.files
-    assert (among_copies.seen, alone.copies) == (200, 0)
-    assert f"{among_copies.copies} copies of others skipped" in among_copies.notes()[0]
+    assert (among_copies.seen, among_copies.copies, alone.copies) == (200, 150, 0)
+    assert "150 copies of others skipped" in among_copies.notes()[0]
     held = among_copies.images[torch.cat([among_copies.chosen, among_copies.next_best])]
     assert len({bytes(image.flatten().tolist()) for image in held}) == len(held), "agreement is measured on others"
+
+
+def test_the_teacher_looks_at_whole_batches_of_what_it_has_not_seen(pool, tmp_path, monkeypatch):
+    for number, path in enumerate([*pool.rglob("*.png")] * 3):
+        shutil.copy(path, tmp_path / f"{number}.png")
+    look, sizes = Selection._look, []
+    monkeypatch.setattr(Selection, "_look", lambda self, images: sizes.append(len(images)) or look(self, images))
+    choose(tmp_path)
+    assert sizes == [BATCH] * 12 + [2]
 
 
 def test_memory_bounds_what_is_kept(pool):

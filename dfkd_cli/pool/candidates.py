@@ -1,7 +1,10 @@
 """The best images of a stream, in a store of fixed size: what they were ranked by, and the ranking itself."""
 
+import numpy as np
 import torch
 from torch import Tensor
+
+REJECTED = 2**20  # that are remembered: 8 MB
 
 
 def rank(scores: Tensor, classes: Tensor, cap: int) -> Tensor:
@@ -20,6 +23,24 @@ def rank(scores: Tensor, classes: Tensor, cap: int) -> Tensor:
     return by_score[(place >= cap).int().argsort(stable=True)]
 
 
+class _Rejected:
+    """Images that will never be among the best, in a fixed memory: of two that share a place the later is known.
+
+    By the first 64 bits of their digests: of a million images, one in ten million pools takes one for another.
+    """
+
+    def __init__(self):
+        self.known = np.zeros(REJECTED, np.uint64)
+
+    def add(self, digest: bytes) -> None:
+        number = int.from_bytes(digest[:8])
+        self.known[number % REJECTED] = number
+
+    def __contains__(self, digest: bytes) -> bool:
+        number = int.from_bytes(digest[:8])
+        return int(self.known[number % REJECTED]) == number
+
+
 class Candidates:
     """The best `keep` images seen, and in `capacity` slots some that are not yet known to be worse; no two are equal.
 
@@ -33,13 +54,14 @@ class Candidates:
         self.classes = torch.empty(capacity, dtype=torch.int64)
         self.files, self.digests = [""] * capacity, [b""] * capacity
         self.slots: dict[bytes, int] = {}  # of the images held, by digest
+        self.rejected = _Rejected()
         self.taken, self.free = torch.arange(0), torch.arange(capacity)
 
     def __len__(self) -> int:
         return min(len(self.taken), self.keep)
 
     def unknown(self, files: list[str], digests: list[bytes]) -> list[int]:
-        """Places in this batch of the images that are not held: once each, and not those whose copy came before.
+        """Places in this batch of the images that nothing is known of: once each, and none whose copy came before.
 
         Of an image that is held under another name, the first name in order is kept: it does not depend on the order
         in which the files were found.
@@ -49,7 +71,9 @@ class Candidates:
             slot = self.slots.get(digest)
             if slot is not None:
                 self.files[slot] = min(self.files[slot], file)
-            elif digest not in first or file < files[first[digest]]:
+            elif digest in first:
+                first[digest] = min(first[digest], place, key=files.__getitem__)
+            elif digest not in self.rejected:
                 first[digest] = place
         return sorted(first.values())
 
@@ -70,6 +94,8 @@ class Candidates:
         best = self.best()
         occupied = torch.zeros(len(self.images), dtype=torch.bool)
         occupied[best] = True
+        for slot in self.taken[~occupied[self.taken]].tolist():
+            self.rejected.add(self.digests[slot])
         self.taken, self.free = best.sort().values, (~occupied).nonzero().squeeze(1)
         self.slots = {self.digests[slot]: slot for slot in self.taken.tolist()}
 

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from hashlib import blake2b
@@ -31,10 +31,15 @@ class Chunk(NamedTuple):
     images: Tensor  # uint8 [n, C, H, W] on the CPU
     unreadable: int  # files of this chunk that could not be decoded
 
-    def only(self, places: list[int]) -> "Chunk":
-        """These pictures of the chunk; what was unreadable stays counted."""
+    def only(self, places: Sequence[int]) -> "Chunk":
+        """These pictures of the chunk."""
         files, digests = [self.files[place] for place in places], [self.digests[place] for place in places]
-        return Chunk(files, digests, self.images[places], self.unreadable)
+        return Chunk(files, digests, self.images[places], unreadable=0)
+
+    def followed_by(self, other: "Chunk") -> "Chunk":
+        """The pictures of both."""
+        images = torch.cat([self.images, other.images])
+        return Chunk(self.files + other.files, self.digests + other.digests, images, self.unreadable + other.unreadable)
 
 
 def check_pool(pool: Path) -> None:

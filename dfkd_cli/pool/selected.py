@@ -23,7 +23,7 @@ class Selected:
     scores: list[float]  # [N], what they were chosen by: higher is better
     seen: int  # images of the pool that were decoded
     unreadable: int  # files of the pool that could not be
-    copies: int  # images seen whose pixels were those of one that was held
+    copies: int  # images seen whose pixels were those of one seen before, as far as that is remembered
     complete: bool  # whether the pool was read to its end
     num_classes: int  # the teacher's
 

@@ -52,6 +52,7 @@ class Selection:
         self.candidates = self._make_candidates()
         self.keep = min(config.keep, self.candidates.keep - self.fresh)
         self.chunks = read_pool(pool, setting.teacher.spec.size, setting.batch_size)
+        self.waiting = Chunk([], [], torch.empty(0, *setting.teacher.spec.size, dtype=torch.uint8), unreadable=0)
         self.seen, self.unreadable, self.copies = 0, 0, 0
         self.selected: Selected | None = None
 
@@ -73,7 +74,7 @@ class Selection:
         return math.ceil(sum(1 for _ in picture_files(self.pool)) / self.setting.batch_size) + 1
 
     def advance(self, in_time: bool) -> Selected | None:
-        """Scores one more chunk; chooses at the end of the pool and, once anything was seen, of the time for it."""
+        """Takes one more chunk; chooses at the end of the pool and, once anything was seen, of the time for it."""
         if self.selected is not None:
             return self.selected
         reading = in_time or self.seen == 0
@@ -85,17 +86,25 @@ class Selection:
         return self.selected
 
     def _take(self, chunk: Chunk) -> None:
-        """Shows the teacher those images of the chunk of which no copy is held, and stores them."""
+        """Shows the teacher the next whole batch of images that are no copies; the others wait for more."""
         self.seen += len(chunk.files)
         self.unreadable += chunk.unreadable
-        unknown = chunk.only(self.candidates.unknown(chunk.files, chunk.digests))
-        self.copies += len(chunk.files) - len(unknown.files)
-        if unknown.files:
-            images = unknown.images.to(self.setting.runtime.device)
+        gathered = self.waiting.followed_by(chunk)
+        unknown = self.candidates.unknown(gathered.files, gathered.digests)
+        self.copies += len(gathered.files) - len(unknown)
+        batch = self.setting.batch_size
+        now = unknown[:batch] if len(unknown) >= batch else []
+        self._store(gathered.only(now))
+        self.waiting = gathered.only(unknown[len(now) :])
+
+    def _store(self, chunk: Chunk) -> None:
+        """Scores at most a batch of images and keeps them while they are among the best."""
+        if chunk.files:
+            images = chunk.images.to(self.setting.runtime.device)
             classes, scores, _ = self._look(images)
             if self.config.score == "random":
-                scores = scoring.by_chance(unknown.digests, self.setting.rng.initial_seed())
-            self.candidates.add(images, scores.cpu(), classes.cpu(), unknown.files, unknown.digests)
+                scores = scoring.by_chance(chunk.digests, self.setting.rng.initial_seed())
+            self.candidates.add(images, scores.cpu(), classes.cpu(), chunk.files, chunk.digests)
 
     @torch.no_grad()
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -120,6 +129,7 @@ class Selection:
         self.chunks.close()
         if self.seen == 0:
             raise UsageError(f"--pool {self.pool}: none of its {self.unreadable:,} pictures can be read")
+        self._store(self.waiting)
         store = self.candidates
         best = store.best() if self.config.score != "prototype" else self._best_by_prototypes()
         # In an order that does not depend on the file system's.
