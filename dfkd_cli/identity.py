@@ -13,6 +13,7 @@ from dfkd_cli.errors import UsageError
 from dfkd_cli.job import Job, Parts
 from dfkd_cli.output_folder import write_atomically
 from dfkd_cli.runtime import Precision
+from dfkd_cli.training.checkpoint import FORMAT
 
 FILE = "run.json"
 PRECISIONS: dict[torch.dtype, Precision] = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -44,6 +45,7 @@ def identity(job: Job, parts: Parts) -> Identity:
     """The identity of a loaded job."""
     teacher = parts.teacher
     facts = {
+        "checkpoint format": FORMAT,
         "teacher sha256": teacher.origin.sha256 or teacher.origin.source,
         "teacher": asdict(teacher.spec),
         "student": parts.student.origin.arch,

@@ -1,6 +1,7 @@
 """A run that is killed goes on where it was and ends with the same student, whatever the method and the moment."""
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -23,13 +24,15 @@ from dfkd_cli.cli import main
 from dfkd_cli.cli.compress import output_folder
 from dfkd_cli.methods import METHODS
 from dfkd_cli.output_folder import WRITTEN
-from dfkd_cli.training.checkpoint import Checkpoints
+from dfkd_cli.training.checkpoint import FORMAT, Checkpoints
 
 STEPS = 40
 SMALL = (f"train.steps={STEPS}", "train.batch_size=8", "train.refresh_every=2", "train.report_every=7")
 LOOK = ("--input-size", "1x8x8", "--mean", "0.4", "--std", "0.3", "--student", "cifar_resnet8", "--precision", "fp32")
 # Method -> what its recipe asks for on the command line.
 EXTRA_ARGS: dict[str, list[str]] = {"unlabeled": ["--pool", str(noise_pool())]}
+# Method -> print of the names of everything that its checkpoints hold.
+PRINTS = {"ssd": "f2aa77b8", "curriculum": "27d18ce2", "csd": "4266de55", "cgdd": "a349d81d", "unlabeled": "1d653bb7"}
 LONGEST_WAIT_S = 240.0  # a guard against hanging, not an expectation
 
 
@@ -114,6 +117,30 @@ def stopped(teacher, tmp_path_factory):
 @pytest.fixture
 def ssd(stopped, tmp_path) -> tuple[bytes, Path]:
     return stopped("ssd", tmp_path)
+
+
+def entries(state: object, prefix: str = "") -> set[str]:
+    """Dotted names of what is saved; how PyTorch's optimizers and random streams lay out theirs is not ours."""
+    if not isinstance(state, dict) or prefix.endswith(("optimizer.", "random.")):
+        return {prefix}
+    return {entry for name, value in state.items() for entry in entries(value, f"{prefix}{name}.")}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_format_of_checkpoints_has_another_number_when_it_is_another(stopped, tmp_path, name):
+    """When this fails, what is saved has changed: raise FORMAT in checkpoint.py, and put its new print here."""
+    _, out = stopped(name, tmp_path)
+    saved = Checkpoints(unfinished(out) / "checkpoints").load(print)
+    names = "\n".join(sorted(entries(saved)))
+    assert (FORMAT, hashlib.sha256(names.encode()).hexdigest()[:8]) == (1, PRINTS[name]), names
+
+
+def test_a_run_of_a_version_that_saved_otherwise_is_refused(ssd, monkeypatch, teacher, capsys):
+    _, out = ssd
+    monkeypatch.setattr("dfkd_cli.identity.FORMAT", 7)
+    assert dfkd(monkeypatch, *arguments("ssd", teacher, "--resume", out)) == 2
+    assert f"checkpoint format {FORMAT} -> 7" in capsys.readouterr().err
+    assert saved_step(out) > 0
 
 
 @pytest.mark.parametrize("name", METHODS)
