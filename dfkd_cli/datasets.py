@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import datasets as torchvision_datasets
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from dfkd_cli.classifier import InputSpec
 from dfkd_cli.errors import UsageError
-from dfkd_cli.pictures import DECODING_THREADS, MODES, around, as_array, is_new, is_picture, open_picture
+from dfkd_cli.pictures import DECODING_THREADS, MODES, around, as_array, is_new, is_picture, open_picture, suffixes
 
 _SPLIT_NAMES = {"test", "train", "val", "valid", "validation"}
 # name -> (torchvision's class, what it wants to find below ROOT)
@@ -128,7 +127,7 @@ def _open_folder(where: str, spec: InputSpec, flag: str) -> LabelledImages:
         labels += [label] * len(found)
         empty += [] if found else [folder.name]
     if not files:
-        raise UsageError(f"{flag} {where}: no pictures in its {len(folders)} sub-folders ({', '.join(IMG_EXTENSIONS)})")
+        raise UsageError(f"{flag} {where}: no pictures in its {len(folders)} sub-folders ({', '.join(suffixes())})")
     if empty:
         raise UsageError(f"{flag} {where}: no pictures in the class folder {empty[0]} ({len(empty)} without any)")
     names = tuple(folder.name for folder in folders)

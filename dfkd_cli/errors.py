@@ -69,3 +69,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
     return bool(kinds & {"OutOfMemoryError", "MemoryError"}) or any(text in str(error) for text in _NO_MEMORY)
+
+
+def first_line(error: BaseException) -> str:
+    """The part of an error's text that says what is wrong, at most 200 characters, or its type without a text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # torch's own lists begin with a headline that ends in a colon.
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return text[:200]

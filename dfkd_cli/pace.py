@@ -6,7 +6,7 @@ from statistics import median
 
 from dfkd_cli.job import Parts
 from dfkd_cli.methods import Filling
-from dfkd_cli.report.report import peak_memory_bytes
+from dfkd_cli.peak_memory import peak_memory_bytes
 from dfkd_cli.run import begin
 from dfkd_cli.training.clock import Clock
 

@@ -1,11 +1,11 @@
 """Picture files: which they are, and how one becomes the input of a network."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from dfkd_cli.errors import UsageError
 
@@ -13,9 +13,17 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by the number of cha
 DECODING_THREADS = min(8, os.cpu_count() or 1)
 
 
+@cache
+def suffixes() -> tuple[str, ...]:
+    """How the names of pictures end, in small letters."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # seconds, which checking a recipe does not need
+
+    return IMG_EXTENSIONS
+
+
 def is_picture(name: str) -> bool:
     """Whether a file of this name counts as a picture; hidden files do not."""
-    return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+    return name.lower().endswith(suffixes()) and not name.startswith(".")
 
 
 def around(folder: Path) -> set[str]:

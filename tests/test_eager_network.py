@@ -1,7 +1,9 @@
 """What an eager network shows: layers in the order of their calls, embedding and stages, with nothing left behind."""
 
+import pytest
 import torch
 from network_zoo import SIZE, batchnorm_loss, make_images, make_module
+from timm.layers.norm_act import FrozenBatchNormAct2d
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -40,13 +42,63 @@ def test_neither_attention_weights_as_large_as_a_map_nor_parts_of_a_map_are_stag
     assert shapes == [(4, 6, 16, 16), (4, 8, 4, 4)]
 
 
-def test_frozen_batchnorm_is_seen_and_its_hooks_are_gone_afterwards():
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), FrozenBatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+class OthersFrozen(nn.Module):
+    """As in detectron2: PyTorch's function where no gradient is asked for, written out where one is."""
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        for name, values in {
+            "running_mean": torch.linspace(-1, 1, channels),
+            "running_var": torch.ones(channels),
+        }.items():
+            self.register_buffer(name, values)
+
+    def forward(self, x):
+        if not x.requires_grad:
+            return nn.functional.batch_norm(x, self.running_mean, self.running_var)
+        return (x - self.running_mean.view(1, -1, 1, 1)) * (self.running_var + 1e-5).rsqrt().view(1, -1, 1, 1)
+
+
+class ChannelsLastNorm(nn.Module):
+    """Normalises the last dimension: what it receives is not what BatchNorm receives in it."""
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x):
+        swapped = nn.functional.batch_norm(x.movedim(-1, 1), self.running_mean, self.running_var)
+        return swapped.movedim(1, -1)
+
+
+@pytest.mark.parametrize("frozen", [FrozenBatchNorm2d, FrozenBatchNormAct2d, OthersFrozen])
+def test_frozen_batchnorm_is_seen_and_its_hooks_are_gone_afterwards(frozen):
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), frozen(4), frozen(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = EagerNetwork(module, input_size=SIZE)
-    outputs = network.observe(make_images())
-    torch.testing.assert_close(outputs.norm_inputs[0], module[0](make_images()))
-    assert network.norm_statistics[0].mean is module[1].running_mean
+    assert [statistics.mean for statistics in network.norm_statistics] == [
+        module[1].running_mean,
+        module[2].running_mean,
+    ]
+    for images in (make_images(), make_images().requires_grad_()):
+        seen = network.observe(images).norm_inputs
+        assert len(seen) == 2
+        torch.testing.assert_close(seen[0], module[0](images))
+        torch.testing.assert_close(seen[1], module[:2](images))
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules())
+
+
+def test_a_layer_that_calls_batchnorm_itself_counts_once_with_what_it_gives_it():
+    channels = SIZE[1] - 2  # of the last dimension, and by chance not the second
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), ChannelsLastNorm(channels), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    (seen,) = EagerNetwork(module, input_size=SIZE).observe(make_images()).norm_inputs
+    torch.testing.assert_close(seen, module[0](make_images()).movedim(-1, 1))
 
 
 def test_looking_for_the_order_of_calls_leaves_a_student_as_it_was():

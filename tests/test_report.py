@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from dfkd_cli.peak_memory import peak_memory_bytes
 from dfkd_cli.report.images import ImagesReport
 from dfkd_cli.report.report import (
     ON_EVALUATION_DATA,
@@ -16,7 +17,6 @@ from dfkd_cli.report.report import (
     StudentReport,
     TeacherReport,
     TimeReport,
-    peak_memory_bytes,
     write_report,
 )
 

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from dfkd_cli import __version__
 from dfkd_cli.classifier import Classifier, InputSpec
-from dfkd_cli.errors import DfkdError, UsageError
+from dfkd_cli.errors import DfkdError, UsageError, first_line
 from dfkd_cli.export.forms import EXPORT_FORMS, FormName
 from dfkd_cli.loading import LoadOptions, load_classifier
-from dfkd_cli.loading.failures import first_line
 from dfkd_cli.networks import EagerNetwork, ScriptNetwork
 from dfkd_cli.networks.fixed_batch import largest_difference
 from dfkd_cli.networks.returned import Returned, to_logits

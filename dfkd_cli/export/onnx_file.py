@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfkd_cli.errors import TeacherError, UsageError
-from dfkd_cli.loading.failures import first_line, quiet
+from dfkd_cli.errors import TeacherError, UsageError, first_line
+from dfkd_cli.loading.failures import quiet
 from dfkd_cli.networks.returned import Returned
 
 EXTRA = ("onnx", "onnxruntime", "onnxscript")

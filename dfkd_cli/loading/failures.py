@@ -6,23 +6,13 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from dfkd_cli.errors import DfkdError, TeacherError
+from dfkd_cli.errors import DfkdError, TeacherError, first_line
 
 # The two lines a user needs when a state dict fits no known architecture.
 EXPORT_LINES = (
     "export it where its class is defined: `traced = torch.jit.trace(model.eval(), torch.rand(64, C, H, W))`, "
     "`torch.jit.save(traced, 'teacher.pt')`, and give that file to dfkd with --input-size, --mean and --std"
 )
-
-
-def first_line(error: BaseException) -> str:
-    """The part of an error's text that says what is wrong, at most 200 characters, or its type without a text."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    # torch's own lists begin with a headline that ends in a colon.
-    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return text[:200]
 
 
 @contextlib.contextmanager

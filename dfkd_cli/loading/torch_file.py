@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dfkd_cli.errors import DfkdError, TeacherError
+from dfkd_cli.errors import DfkdError, TeacherError, first_line
 from dfkd_cli.loading.archive import check_archive
-from dfkd_cli.loading.failures import EXPORT_LINES, damaged_file, first_line, quiet
+from dfkd_cli.loading.failures import EXPORT_LINES, damaged_file, quiet
 from dfkd_cli.loading.sniff import Form
 
 # Bags of values that run nothing: timm's training script stores its arguments as a Namespace, others the best accuracy

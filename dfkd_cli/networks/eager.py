@@ -5,10 +5,8 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from timm.layers.norm_act import FrozenBatchNormAct2d
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torchvision.ops import FrozenBatchNorm2d
 
 from dfkd_cli.networks.base import Network, NormStatistics, Outputs
 from dfkd_cli.networks.noise import noise
@@ -50,7 +48,7 @@ class EagerNetwork(Network):
         self.notes: list[str] = []
         self._output = output
         self._num_classes = num_classes
-        self._frozen_layers = [layer for layer in module.modules() if isinstance(layer, FROZEN_LAYERS)]
+        self._other_norms = [layer for layer in module.modules() if _is_another_norm(layer)]
         calls = _registered_norms(module) if input_size is None else self._called_norms(input_size)
         self._norm_layers = NormLayers(self, calls)
 
@@ -66,7 +64,7 @@ class EagerNetwork(Network):
     def observe(self, inputs: Tensor) -> Outputs:
         """The same forward, with everything in `Outputs`."""
         recorder = _Recorder(inputs.shape[0])
-        with recorder, recorder.hooked(self._frozen_layers):
+        with recorder, recorder.hooked(self._other_norms):
             returned = self.module(inputs)
         logits = pick_logits(returned, inputs.shape[0], self._output, self._num_classes)
         classifier = recorder.trail.classifier_input(logits.shape[-1])
@@ -79,7 +77,7 @@ class EagerNetwork(Network):
 
     def _called_norms(self, input_size: tuple[int, int, int]) -> list[tuple[Tensor, Tensor]]:
         recorder = _Recorder(batch=1)
-        with _evaluating(self.module), torch.no_grad(), recorder, recorder.hooked(self._frozen_layers):
+        with _evaluating(self.module), torch.no_grad(), recorder, recorder.hooked(self._other_norms):
             self.module(noise(self, 1, input_size))
         return recorder.norm_statistics
 
@@ -115,13 +113,22 @@ class _Recorder(TorchFunctionMode):
             self.norm_statistics.append((mean, var))
 
     @contextmanager
-    def hooked(self, frozen_layers: list[nn.Module]) -> Iterator[None]:
-        """Frozen layers write BatchNorm out as a product and a sum: only a hook sees them."""
+    def hooked(self, norms: list[nn.Module]) -> Iterator[None]:
+        """Sees what these layers receive even where they write BatchNorm out as a product and a sum."""
+        seen_before: list[int] = []
 
         def before(layer, args):
-            self._saw_norm(args[0], layer.running_mean, layer.running_var)
+            seen_before.append(len(self.norm_inputs))
 
-        hooks = [layer.register_forward_pre_hook(before) for layer in frozen_layers]
+        def after(layer, args, result):
+            if len(self.norm_inputs) == seen_before.pop() and args and args[0].shape[1] == len(layer.running_mean):
+                self._saw_norm(args[0], layer.running_mean, layer.running_var)
+
+        hooks = [
+            hook
+            for layer in norms
+            for hook in (layer.register_forward_pre_hook(before), layer.register_forward_hook(after))
+        ]
         try:
             yield
         finally:
@@ -129,15 +136,23 @@ class _Recorder(TorchFunctionMode):
                 hook.remove()
 
 
-FROZEN_LAYERS = (FrozenBatchNorm2d, FrozenBatchNormAct2d)
+def _kept_statistics(layer: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """The layer's running mean and variance, one number per channel; None where it keeps none."""
+    mean, var = getattr(layer, "running_mean", None), getattr(layer, "running_var", None)
+    if isinstance(mean, Tensor) and isinstance(var, Tensor) and mean.ndim == var.ndim == 1:
+        return mean, var
+    return None
+
+
+def _is_another_norm(layer: nn.Module) -> bool:
+    """Whether it keeps statistics and is not PyTorch's: frozen BatchNorm, of which many libraries have their own."""
+    return _kept_statistics(layer) is not None and not isinstance(layer, nn.modules.batchnorm._NormBase)
 
 
 def _registered_norms(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    layers = [
-        layer for layer in module.modules() if isinstance(layer, (nn.modules.batchnorm._BatchNorm, *FROZEN_LAYERS))
-    ]
-    statistics = [(layer.running_mean, layer.running_var) for layer in layers]
-    return [(mean, var) for mean, var in statistics if isinstance(mean, Tensor) and isinstance(var, Tensor)]
+    batchnorm = nn.modules.batchnorm._BatchNorm
+    layers = [layer for layer in module.modules() if isinstance(layer, batchnorm) or _is_another_norm(layer)]
+    return [kept for layer in layers if (kept := _kept_statistics(layer)) is not None]
 
 
 @contextmanager

@@ -2,9 +2,7 @@
 
 import json
 import platform
-import resource
 import shlex
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -118,14 +116,6 @@ def write_report(report: Report, folder: Path) -> None:
     """Write `report.json` and `report.md` into `folder`."""
     write_text_atomically(folder / "report.json", report.to_json())
     write_text_atomically(folder / "report.md", report.to_markdown())
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory this process has held so far: on `device` if that is a GPU, else in all."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes
 
 
 def _headline(report: Report) -> str:

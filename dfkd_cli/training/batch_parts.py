@@ -6,8 +6,7 @@ from typing import TypeVar
 import torch
 
 from dfkd_cli.allocator import make_room
-from dfkd_cli.errors import OutOfMemoryError, is_out_of_memory
-from dfkd_cli.loading.failures import first_line
+from dfkd_cli.errors import OutOfMemoryError, first_line, is_out_of_memory
 
 SMALLEST_PART = 2  # images: BatchNorm needs two
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from dfkd_cli.errors import DfkdError, DivergedError
 from dfkd_cli.methods.base import Method, Setting, Terms
+from dfkd_cli.peak_memory import peak_memory_bytes
 from dfkd_cli.recipe.values import require, require_share
-from dfkd_cli.report.report import peak_memory_bytes
 from dfkd_cli.training.accumulation import Accumulation
 from dfkd_cli.training.averaging import WeightAverage
 from dfkd_cli.training.clock import Clock
