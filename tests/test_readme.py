@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from command_line import SMALL, installed
+from command_line import SMALL, dfkd
 from PIL import Image
 from torch import nn
 
@@ -23,25 +24,30 @@ def example(language: str) -> str:
     return block
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
     """What the examples expect to find: teacher.pt2's like, pictures, and a recipe, here a tiny one."""
+    folder = tmp_path_factory.mktemp("readme")
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
     batch = {0: torch.export.Dim.DYNAMIC}
     network = nn.Sequential(*layers).eval()
     program = torch.export.export(network, (torch.rand(4, 3, 32, 32),), dynamic_shapes=(batch,))
-    torch.export.save(program, tmp_path / "teacher.pt")
+    torch.export.save(program, folder / "teacher.pt")
     for name in ("a", "b"):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (folder / "pictures" / name).mkdir(parents=True)
         for number in range(3):
-            Image.new("RGB", (32, 32), (90 * number, 80, ord(name))).save(
-                tmp_path / "pictures" / name / f"{number}.png"
-            )
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+            Image.new("RGB", (32, 32), (90 * number, 80, ord(name))).save(folder / "pictures" / name / f"{number}.png")
     settings = [part for value in SMALL for part in ("--set", value)]
-    (tmp_path / "my.yaml").write_text(installed("recipes", "show", "ssd", *settings).stdout)
-    return tmp_path
+    (folder / "my.yaml").write_text(dfkd("recipes", "show", "ssd", *settings).stdout)
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path, monkeypatch) -> Path:
+    """A copy to work in, where `dfkd` is the installed command."""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    return shutil.copytree(original, tmp_path / "work")
 
 
 def run(script: str, folder: Path, variables: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
