@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dfkd_cli.errors import UsageError
+from dfkd_cli.errors import UsageError, first_line
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by the number of channels
 DECODING_THREADS = min(8, os.cpu_count() or 1)
@@ -55,8 +55,7 @@ def open_picture(path: Path | str, at_least: tuple[int, int] | None = None) -> I
         raise
     # Pillow's decoders raise whatever their parsing trips over: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"cannot read the picture {path}: {reason}") from error
+        raise UsageError(f"cannot read the picture {path}: {first_line(error)}") from error
 
 
 def as_array(image: Image.Image, channels: int, height: int, width: int) -> np.ndarray:

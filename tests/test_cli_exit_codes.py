@@ -25,13 +25,14 @@ application = typer.Typer()
 def main(): "Does nothing."
 application()
 """
-PROGRAM = """
-import sys
-from dfkd_cli.cli import main
-try: main()
-finally: print([name for name in {names} if name in sys.modules])
+# The installed command, and then which libraries it has loaded.
+PROGRAM = f"""
+import runpy, sys
+try: runpy.run_path({INSTALLED!r}, run_name="__main__")
+finally: print([name for name in {{names}} if name in sys.modules])
 """
 TIMES_THE_SMALLEST = 2.0
+SECONDS = 2.0  # of the processor
 ATTEMPTS = 20
 
 
@@ -165,17 +166,18 @@ def test_help_recipes_and_wrong_usage_are_instant(arguments, code):
     In time of the processor: neighbours on the same core only ever add to it, so the least of several counts.
     """
     program = PROGRAM.format(names=("torch", "timm", "numpy"))
-    least = float("inf")
+    least, quickest = float("inf"), float("inf")
     for _ in range(ATTEMPTS):
         before = timed(SMALLEST_APPLICATION, "--help")[1]
         done, seconds = timed(program, *arguments)
         after = timed(SMALLEST_APPLICATION, "--help")[1]
         assert done.returncode == code
         assert done.stdout.endswith("[]\n")
-        least = min(least, seconds / min(before, after))
+        least, quickest = min(least, seconds / min(before, after)), min(quickest, seconds)
         if least <= TIMES_THE_SMALLEST:
             break
     assert least <= TIMES_THE_SMALLEST
+    assert quickest < SECONDS
 
 
 def timed(program: str, *arguments: str) -> tuple[subprocess.CompletedProcess[str], float]:

@@ -1,5 +1,7 @@
 """What an eager network shows: layers in the order of their calls, embedding and stages, with nothing left behind."""
 
+import warnings
+
 import pytest
 import torch
 from network_zoo import SIZE, batchnorm_loss, make_images, make_module
@@ -78,6 +80,13 @@ class ChannelsLastNorm(nn.Module):
         return swapped.movedim(1, -1)
 
 
+class OfSomethingElse(ChannelsLastNorm):
+    """Keeps statistics and takes a pair, or nothing at all."""
+
+    def forward(self, *pairs):
+        return pairs[0][0] if pairs else None
+
+
 @pytest.mark.parametrize("frozen", [FrozenBatchNorm2d, FrozenBatchNormAct2d, OthersFrozen])
 def test_frozen_batchnorm_is_seen_and_its_hooks_are_gone_afterwards(frozen):
     module = nn.Sequential(nn.Conv2d(3, 4, 3), frozen(4), frozen(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -99,6 +108,25 @@ def test_a_layer_that_calls_batchnorm_itself_counts_once_with_what_it_gives_it()
     module = nn.Sequential(nn.Conv2d(3, 4, 3), ChannelsLastNorm(channels), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     (seen,) = EagerNetwork(module, input_size=SIZE).observe(make_images()).norm_inputs
     torch.testing.assert_close(seen, module[0](make_images()).movedim(-1, 1))
+
+
+def test_statistics_of_something_else_are_not_taken_for_a_norm():
+    class Network(nn.Sequential):
+        def forward(self, images):
+            self[1]()
+            return self[2](self[1]((self[0](images), images)))
+
+    network = EagerNetwork(Network(nn.Conv2d(3, 4, 3), OfSomethingElse(4), nn.Flatten()), input_size=SIZE)
+    assert network.norm_statistics == ()
+    assert network.observe(make_images()).norm_inputs == ()
+
+
+def test_a_scripted_part_is_left_as_it_is():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        part = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval())
+    network = EagerNetwork(nn.Sequential(part, nn.BatchNorm2d(4), nn.Flatten()).eval(), input_size=SIZE)
+    assert len(network.norm_statistics) == len(network.observe(make_images()).norm_inputs) == 1
 
 
 def test_looking_for_the_order_of_calls_leaves_a_student_as_it_was():

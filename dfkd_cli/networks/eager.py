@@ -121,7 +121,8 @@ class _Recorder(TorchFunctionMode):
             seen_before.append(len(self.norm_inputs))
 
         def after(layer, args, result):
-            if len(self.norm_inputs) == seen_before.pop() and args and args[0].shape[1] == len(layer.running_mean):
+            called_batchnorm = len(self.norm_inputs) > seen_before.pop()
+            if not called_batchnorm and _has_channels(args, len(layer.running_mean)):
                 self._saw_norm(args[0], layer.running_mean, layer.running_var)
 
         hooks = [
@@ -136,6 +137,12 @@ class _Recorder(TorchFunctionMode):
                 hook.remove()
 
 
+def _has_channels(args: tuple, count: int) -> bool:
+    """Whether what a layer was called with begins with a tensor [B, `count`, ...]: what it keeps may be of others."""
+    first = args[0] if args else None
+    return isinstance(first, Tensor) and first.ndim > 1 and first.shape[1] == count
+
+
 def _kept_statistics(layer: nn.Module) -> tuple[Tensor, Tensor] | None:
     """The layer's running mean and variance, one number per channel; None where it keeps none."""
     mean, var = getattr(layer, "running_mean", None), getattr(layer, "running_var", None)
@@ -145,8 +152,12 @@ def _kept_statistics(layer: nn.Module) -> tuple[Tensor, Tensor] | None:
 
 
 def _is_another_norm(layer: nn.Module) -> bool:
-    """Whether it keeps statistics and is not PyTorch's: frozen BatchNorm, of which many libraries have their own."""
-    return _kept_statistics(layer) is not None and not isinstance(layer, nn.modules.batchnorm._NormBase)
+    """Whether it keeps statistics and is not PyTorch's: frozen BatchNorm, of which many libraries have their own.
+
+    A compiled part of a network takes no hooks, and nothing of what happens in it is seen.
+    """
+    others = not isinstance(layer, (nn.modules.batchnorm._NormBase, torch.jit.ScriptModule))
+    return others and _kept_statistics(layer) is not None
 
 
 def _registered_norms(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
