@@ -3,6 +3,7 @@
 One run:    python -m benchmarks.run --recipe ssd --teacher resnet20 --budget 15m
 A suite:    python -m benchmarks.run --suite ssd-ablation
 A part:     python -m benchmarks.run --suite teachers --recipe csd --teacher resnet56
+            python -m benchmarks.run --suite ssd-ablation --name none --seed 1
 
 A teacher of benchmarks/teachers.yaml brings its flags, its student and its evaluation data. A run whose row is there
 for the same commit is skipped. Afterwards `python -m benchmarks.table` renders the table of benchmarks/README.md.
@@ -19,6 +20,7 @@ from benchmarks.places import Places, add_arguments, places_of
 from benchmarks.results import RESULTS, ROOT, append_result, is_present, make_row, read_results
 from dfkd_cli.errors import RecipeMismatchError
 
+PARTS = ("recipe", "teacher", "name")  # of a suite
 TEACHER_FLAGS = ("--arch", "--num-classes", "--input-size", "--mean", "--std", "--output")
 # The package beside this folder, not whichever is installed: the row names this checkout's commit.
 DFKD = (sys.executable, "-c", "from dfkd_cli.cli import main; main()")
@@ -62,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=list(SUITES), help="run all of a file of benchmarks/suites")
+    parser.add_argument("--name", help="with --suite: only its runs of this name")
     parser.add_argument("--recipe", help="name or YAML file")
     parser.add_argument("--teacher", help="name of benchmarks/teachers.yaml, or what dfkd compress takes")
     parser.add_argument("--student")
@@ -84,11 +87,13 @@ def _experiments(arguments: argparse.Namespace, places: Places) -> list[Experime
         given = [name for name in ("student", "eval", "pool", "overrides") if getattr(arguments, name)]
         if given:
             raise SystemExit(f"--{given[0]} is for single runs; a suite says it itself")
-        wanted = {name: getattr(arguments, name) for name in ("recipe", "teacher") if getattr(arguments, name)}
+        wanted = {name: getattr(arguments, name) for name in PARTS if getattr(arguments, name)}
         chosen = [each for each in load_suite(arguments.suite).experiments if wanted.items() <= vars(each).items()]
         if not chosen:
             raise SystemExit(f"no run of suite {arguments.suite} has " + ", ".join(map(" ".join, wanted.items())))
         return [changed(each, arguments.budget, arguments.seed) for each in chosen]
+    if arguments.name:
+        raise SystemExit("--name is for the runs of a --suite")
     if not arguments.recipe or not arguments.teacher:
         raise SystemExit("give --suite, or --recipe and --teacher")
     paths = {name: getattr(arguments, name) for name in ("recipe", "teacher", "eval", "pool")}

@@ -172,10 +172,12 @@ def test_paths_are_recorded_as_placeholders_and_found_again(tmp_path):
         Places(None, None).resolve("DATA/cifar10/test")
 
 
-def test_a_part_of_a_suite_is_chosen_by_recipe_and_teacher():
+def test_a_part_of_a_suite_is_chosen_by_recipe_teacher_and_name():
     part = run.parser().parse_args(["--suite", "teachers", "--recipe", "csd", "--teacher", "resnet56"])
     (chosen,) = run._experiments(part, Places(None, None))
     assert (chosen.recipe, chosen.teacher, chosen.suite) == ("csd", "resnet56", "teachers")
+    part = run.parser().parse_args(["--suite", "ssd-ablation", "--name", "none"])
+    assert [(each.name, each.seed) for each in run._experiments(part, Places(None, None))] == [("none", 0), ("none", 1)]
     with pytest.raises(SystemExit, match="no run of suite teachers has recipe nothing"):
         run._experiments(run.parser().parse_args(["--suite", "teachers", "--recipe", "nothing"]), Places(None, None))
 
