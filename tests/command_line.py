@@ -1,11 +1,8 @@
 """What the tests of the command line share: ways to run it, and a teacher small enough to compress in a second."""
 
-import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -40,16 +37,6 @@ def installed(*arguments: object, environment: dict[str, str] | None = None) -> 
     return subprocess.run(
         [INSTALLED, *map(str, arguments)], capture_output=True, text=True, env=environment, check=False
     )
-
-
-@contextmanager
-def hearing_ctrl_c() -> Iterator[None]:
-    """What is started in it hears Ctrl-C: a shell makes its background deaf to it, and children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def save_teacher(path: Path, norm: bool = True) -> Path:

@@ -1,4 +1,4 @@
-"""Every documented exit code, provoked through the installed command; and how quickly the quick ones come."""
+"""Every documented exit code, as a process ends with it; and how quickly the quick ones come."""
 
 import errno
 import json
@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import INSTALLED, LOOK, TINY_RUN, dfkd, hearing_ctrl_c, installed, save_teacher
+from command_line import INSTALLED, LOOK, TINY_RUN, dfkd, installed, save_teacher
+from forked_command import ForkedCommand
 from PIL import Image
 
 import dfkd_cli.cli
@@ -60,7 +61,7 @@ def test_0_is_success_and_checking_a_recipe_loads_no_more_than_it_needs():
     ],
 )
 def test_a_run_that_fails_says_why_and_leaves_nothing(teacher, tmp_path, more, code, message):
-    done = installed(*compress(teacher, tmp_path / "out", *more))
+    done = ForkedCommand(*compress(teacher, tmp_path / "out", *more)).wait()
     assert done.returncode == code, done.stderr
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert message in error
@@ -102,7 +103,7 @@ def test_what_the_system_refuses_is_one_line_and_a_bug_is_not(monkeypatch, error
 
 def test_3_is_a_teacher_that_cannot_be_read(tmp_path):
     (tmp_path / "teacher.pt").write_text("<!DOCTYPE html><title>404</title>")
-    done = installed("inspect", tmp_path / "teacher.pt")
+    done = ForkedCommand("inspect", tmp_path / "teacher.pt").wait()
     assert (done.returncode, done.stdout) == (3, "")
     assert "HTML page" in done.stderr
 
@@ -118,7 +119,7 @@ def test_4_is_a_recipe_that_does_not_fit(tmp_path):
     if not needy:
         pytest.skip(f"none of the recipes needs anything: {', '.join(METHODS)}")
     names = ("--mean", "0.4", "--std", "0.3", "--student", "cifar_resnet8", "--out", tmp_path / "out")
-    done = installed("compress", tmp_path / "teacher.pt2", *names, "--recipe", needy[0].name)
+    done = ForkedCommand("compress", tmp_path / "teacher.pt2", *names, "--recipe", needy[0].name).wait()
     assert done.returncode == 4, done.stderr
     assert "recipes that fit" in done.stderr
 
@@ -127,7 +128,7 @@ def test_5_is_a_missed_gate(teacher, tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()
         Image.new("L", (8, 8), 100).save(tmp_path / name / "1.png")
-    done = installed("evaluate", teacher, *LOOK, "--data", tmp_path, "--min-accuracy", 0.9, "--json")
+    done = ForkedCommand("evaluate", teacher, *LOOK, "--data", tmp_path, "--min-accuracy", 0.9, "--json").wait()
     assert done.returncode == 5, done.stderr
     document = json.loads(done.stdout)
     assert document["accuracy"] == pytest.approx(1 / 3)  # one picture per class, all the same
@@ -136,18 +137,12 @@ def test_5_is_a_missed_gate(teacher, tmp_path):
 
 def test_130_is_an_interrupted_run(teacher, tmp_path):
     arguments = compress(teacher, tmp_path / "out", "--set", "train.steps=1000000", "--set", "train.compile=off")
-    with hearing_ctrl_c():
-        process = subprocess.Popen([INSTALLED, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
-    with process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "training" in line:
-                break
-        process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-    assert process.returncode == 130
-    assert "error: interrupted" in said
-    assert "Traceback" not in said
+    command = ForkedCommand(*arguments)
+    command.wait_until(lambda: "training" in command.stderr)
+    command.send_signal(signal.SIGINT)
+    assert command.wait().returncode == 130
+    assert "error: interrupted" in command.stderr
+    assert "Traceback" not in command.stderr
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 5, 6, 130])

@@ -1,14 +1,14 @@
 """`dfkd plan`: the reckoning, and a plan held against the run that it foresees."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command_line import LOOK, dfkd, save_teacher
+from forked_command import ForkedCommand
 from noise_pool import noise_pool
+from operation_clock import main_by_operations
 
 from dfkd_cli import pace
 from dfkd_cli.forecast import SAVING_S, reckon
@@ -36,7 +36,6 @@ RUN = (
     "options.generator.batch_size=64",
 )
 EAGER = ("--set", "train.compile=off")
-OPERATION_CLOCK = Path(__file__).with_name("operation_clock.py")
 
 
 def config(**changes):
@@ -85,8 +84,7 @@ def test_a_plan_foresees_time_and_memory_of_its_run(tmp_path):
 
 
 def run_document(words: list[str], arguments: list[str]) -> dict:
-    command = [sys.executable, str(OPERATION_CLOCK), words[0], *arguments, *words[1:]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = ForkedCommand(words[0], *arguments, *words[1:], entry=main_by_operations).wait()
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

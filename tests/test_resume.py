@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import warnings
@@ -15,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import hearing_ctrl_c, save_teacher
+from command_line import save_teacher
+from forked_command import ForkedCommand
 from noise_pool import noise_pool
 from test_methods import TINY
 from torch import nn
@@ -33,7 +33,6 @@ LOOK = ("--input-size", "1x8x8", "--mean", "0.4", "--std", "0.3", "--student", "
 EXTRA_ARGS: dict[str, list[str]] = {"unlabeled": ["--pool", str(noise_pool())]}
 # Method -> print of the names of everything that its checkpoints hold.
 PRINTS = {"ssd": "f2aa77b8", "curriculum": "27d18ce2", "csd": "4266de55", "cgdd": "a349d81d", "unlabeled": "1d653bb7"}
-LONGEST_WAIT_S = 240.0  # a guard against hanging, not an expectation
 
 
 @pytest.fixture(scope="module")
@@ -54,29 +53,16 @@ def dfkd(monkeypatch, *command: str) -> int:
     return int(ended.value.code or 0)
 
 
-def start(command: list[str]) -> subprocess.Popen[str]:
-    """The installed command, running, with as many threads as this process has: they decide the last bits."""
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    script = str(Path(sys.executable).parent / "dfkd")
-    return subprocess.Popen(
-        [script, *command], env={**os.environ, **threads}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
 def saved_step(out: Path) -> int:
     step = Checkpoints(out.with_name(f".{out.name}.unfinished") / "checkpoints").step()
     return -1 if step is None else step
 
 
-def stop(process: subprocess.Popen[str], out: Path, step: int, how: signal.Signals) -> str:
-    """Sends the signal once a checkpoint of this step or a later one is there; what the process said on stderr."""
-    end = time.monotonic() + LONGEST_WAIT_S
-    while saved_step(out) < step:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    process.send_signal(how)
-    return process.communicate(timeout=LONGEST_WAIT_S)[1]
+def stop(command: ForkedCommand, out: Path, step: int, how: signal.Signals) -> str:
+    """Sends the signal once a checkpoint of this step or a later one is there; what the command said on stderr."""
+    command.wait_until(lambda: saved_step(out) >= step)
+    command.send_signal(how)
+    return command.wait().stderr
 
 
 def student(out: Path) -> bytes:
@@ -101,10 +87,10 @@ def stopped(teacher, tmp_path_factory):
             with pytest.MonkeyPatch.context() as patch:
                 assert dfkd(patch, *arguments(name, teacher, "--out", folder / "whole")) == 0
             out = folder / "out"
-            process = start(arguments(name, teacher, "--out", out, "--checkpoint-every", 3))
+            command = ForkedCommand(*arguments(name, teacher, "--out", out, "--checkpoint-every", 3))
             # Past the first checkpoint (step 3), so that a second one lies beside it for the tests of damage.
-            stop(process, out, random.randrange(4, STEPS // 2), signal.SIGKILL)
-            assert process.returncode == -signal.SIGKILL
+            stop(command, out, random.randrange(4, STEPS // 2), signal.SIGKILL)
+            assert command.returncode == -signal.SIGKILL
             made[name] = student(folder / "whole"), out
         whole, killed = made[name]
         out = folder_of_test / "out"
@@ -166,29 +152,24 @@ def test_five_kills_at_random_moments_change_nothing(stopped, teacher, tmp_path,
     out, choose = tmp_path / "killed often", random.Random(0)
     for _ in range(5):
         go_on = "--resume" if saved_step(out) >= 0 else "--out"
-        process = start(arguments(name, teacher, go_on, out, "--checkpoint-every", 1))
-        end = time.monotonic() + LONGEST_WAIT_S
         before = saved_step(out)
-        while saved_step(out) <= before and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.01)
+        command = ForkedCommand(*arguments(name, teacher, go_on, out, "--checkpoint-every", 1))
+        command.wait_until(lambda before=before: saved_step(out) > before or out.exists())
         time.sleep(choose.uniform(0.0, 0.2))
-        process.kill()
-        process.communicate()
+        command.send_signal(signal.SIGKILL)
+        command.wait()
         if out.exists():
             break
     if not out.exists():
-        process = start(arguments(name, teacher, "--resume", out))
-        process.communicate(timeout=LONGEST_WAIT_S)
-        assert process.returncode == 0
+        assert ForkedCommand(*arguments(name, teacher, "--resume", out)).wait().returncode == 0
     assert student(out) == whole
 
 
 def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(stopped, monkeypatch, teacher, tmp_path):
     whole, out = stopped("ssd", tmp_path)[0], tmp_path / "interrupted"
-    with hearing_ctrl_c():
-        process = start(arguments("ssd", teacher, "--out", out, "--checkpoint-every", 3))
-    said = stop(process, out, 5, signal.SIGINT)
-    assert process.returncode == 130, said
+    interrupted = ForkedCommand(*arguments("ssd", teacher, "--out", out, "--checkpoint-every", 3))
+    said = stop(interrupted, out, 5, signal.SIGINT)
+    assert interrupted.returncode == 130, said
     assert "once more stops at once" in said
     last = said.splitlines()[-1]
     assert last.startswith("error: interrupted; to go on from step ")
@@ -300,18 +281,17 @@ def test_without_an_unfinished_run_there_is_nothing_to_resume(monkeypatch, teach
 
 def test_a_folder_that_another_process_writes_is_left_alone(monkeypatch, teacher, tmp_path, capsys):
     out = tmp_path / "out"
-    process = start(arguments("ssd", teacher, "--out", out, "--checkpoint-every", 3, "--set", "train.steps=1400"))
+    longer = ("--checkpoint-every", 3, "--set", "train.steps=1400")
+    other = ForkedCommand(*arguments("ssd", teacher, "--out", out, *longer))
     try:
-        end = time.monotonic() + LONGEST_WAIT_S
-        while saved_step(out) < 0 and time.monotonic() < end:
-            time.sleep(0.01)
+        other.wait_until(lambda: saved_step(out) >= 0)
         for more in (("--resume", out), ("--out", out, "--overwrite"), ("--out", out)):
             assert dfkd(monkeypatch, *arguments("ssd", teacher, *more)) == 2
             assert "another dfkd is writing" in capsys.readouterr().err
-        assert process.poll() is None
+        assert other.returncode is None
     finally:
-        process.kill()
-        process.communicate()
+        other.send_signal(signal.SIGKILL)
+        other.wait()
 
 
 def test_the_report_counts_what_came_before(ssd, monkeypatch, teacher):
