@@ -1,0 +1,153 @@
+"""No step of any method waits for the host or mixes devices: what a GPU would be slow at, or fail at, without a GPU.
+
+PyTorch's fake tensors have a device, a type and a shape but no values. An operation on tensors of two devices is an
+error, and so is whatever needs a value in Python: `.item()`, `if tensor:`, a mask as an index.
+"""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from test_methods import CLASSES, SIZE, tiny_classifier, tiny_recipe
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorDeviceMismatchError,
+    FakeTensorMode,
+)
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from dfkd_cli.classifier import Classifier
+from dfkd_cli.methods import METHODS
+from dfkd_cli.methods.unlabeled import Unlabeled
+from dfkd_cli.pool.selected import Selected
+from dfkd_cli.runtime import Runtime
+from dfkd_cli.training.augmentation import Augmentation
+from dfkd_cli.training.clock import StepClock
+from dfkd_cli.training.engine import Distillation, Event
+from dfkd_cli.training.setting import Setting
+
+ELSEWHERE = torch.device("lazy")  # no machine computes there
+STEPS = 3
+IMAGES = 16
+
+
+class RuntimeElsewhere(Runtime):
+    def autocast(self):
+        return nullcontext()  # not offered for this device
+
+
+class RandomElsewhere(torch.Generator):
+    """On the CPU, where fake tensors take it from, and says otherwise."""
+
+    device = ELSEWHERE
+
+
+def moved(module: nn.Module, *_: object, **__: object) -> nn.Module:
+    """In place of `nn.Module.to`, which cannot move fake tensors."""
+    for layer in module.modules():
+        for tensors in cast(list[dict[str, Any]], [layer._parameters, layer._buffers]):
+            tensors.update({name: None if tensor is None else _elsewhere(tensor) for name, tensor in tensors.items()})
+    return module
+
+
+def _elsewhere(tensor: Tensor) -> Tensor:
+    there = torch.empty(tensor.shape, dtype=tensor.dtype, device=ELSEWHERE)
+    return nn.Parameter(there, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else there
+
+
+def selected() -> Selected:
+    """As if a pool had been read, which is the host's work."""
+    images = torch.empty(IMAGES, *SIZE, dtype=torch.uint8, device=ELSEWHERE)
+    slots = torch.arange(IMAGES, device=ELSEWHERE)
+    return Selected(images, slots, slots, [], [], [], IMAGES, 0, 0, True, CLASSES)
+
+
+def make(name: str, teacher: Classifier, student: Classifier, *more: str) -> Distillation:
+    recipe, runtime = tiny_recipe(name, f"train.steps={STEPS}", *more), RuntimeElsewhere(ELSEWHERE)
+    setting = Setting(
+        runtime.place(teacher),
+        runtime.place(student),
+        batch_size=recipe.train.batch_size,
+        augmentation=Augmentation(flip=True, shift=0.125, mix=0.3, cut=0.5),
+        runtime=runtime,
+        rng=RandomElsewhere(),
+        pool=Path(__file__).parent if METHODS[name].needs.pool else None,
+    )
+    method = METHODS[name](setting, recipe.options)
+    if isinstance(method, Unlabeled):
+        method.selected = selected()
+    return Distillation(method, setting, recipe.train, StepClock(STEPS))
+
+
+@pytest.fixture
+def run_of(monkeypatch):
+    """A function of a method, whether its teacher has BatchNorm, and values of its recipe: a run elsewhere."""
+    # An event hands numbers to the host, which is its purpose.
+    monkeypatch.setattr(Distillation, "_event", lambda self, phase, _: Event(phase, self.step, 0.0, 0, {}))
+    monkeypatch.setattr(nn.Module, "to", moved)
+
+    def run_of(name: str, norm: bool = True, *more: str) -> Distillation:
+        with _disable_current_modes():
+            teacher, student = tiny_classifier(1, 8, norm).eval().requires_grad_(False), tiny_classifier(2, 4)
+        return make(name, teacher, student, *more)
+
+    with FakeTensorMode():
+        yield run_of
+
+
+@pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "no batchnorm"])
+@pytest.mark.parametrize("name", METHODS)
+def test_no_step_waits_for_the_host_or_mixes_devices(run_of, name, norm):
+    assert [*run_of(name, norm).run()][-1].step == STEPS
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("ssd", "priority=true eviction=mastered contested_only=true bn_form=kl"),
+        (
+            "ssd",
+            "eviction=easiest bn_form=relative generator.conditional=true generator.conditioning=product_batchnorm",
+        ),
+        ("curriculum", "pacing=hard pacing_level=batch divergence=l1 relative_difficulty=false"),
+        ("curriculum", "pacing=soft"),
+        ("csd", "generator.conditional=true rounds_per_generator=1 trainable_noise=true augment_synthesis=true"),
+        ("csd", "head.every_rotation=true head.normalize_logits=true mask_labels=false"),
+        ("cgdd", "generator.conditioning=batchnorm on_class_only=false attention_form=mean sure_enough=0.9"),
+        ("cgdd", "generator.conditioning=product_batchnorm mask_labels=false"),
+    ],
+)
+def test_nor_with_other_options(run_of, name, values):
+    run = run_of(name, True, *(f"options.{value}" for value in values.split()))
+    assert [*run.run()][-1].step == STEPS
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_goes_on_there_from_a_checkpoint_of_the_host(run_of, name):
+    run, resumed = run_of(name), run_of(name)
+    next(event for event in run.run() if event.phase == "training")
+    resumed.load_state_dict(tree_map_only(Tensor, Tensor.cpu, run.state_dict()))
+    assert [*resumed.run()][-1].step == STEPS
+    assert {tensor.device for tensor in tree_leaves(resumed.trained.state_dict())} == {ELSEWHERE}
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (lambda images: images * float(images.mean()), DataDependentOutputException),
+        (lambda images: images[images.mean((1, 2, 3)) > 0.5], DynamicOutputShapeException),
+        (lambda images: images + torch.zeros(SIZE), FakeTensorDeviceMismatchError),
+    ],
+    ids=["item", "mask", "device"],
+)
+def test_a_method_that_does_either_is_caught(run_of, fault, error):
+    run = run_of("ssd")
+    sample = run.method.sample
+    run.method.sample = lambda: sample()._replace(images=fault(sample().images))
+    with pytest.raises(error):
+        list(run.run())
