@@ -103,7 +103,9 @@ def run_of(monkeypatch):
 @pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "no batchnorm"])
 @pytest.mark.parametrize("name", METHODS)
 def test_no_step_waits_for_the_host_or_mixes_devices(run_of, name, norm):
-    assert [*run_of(name, norm).run()][-1].step == STEPS
+    run = run_of(name, norm)
+    assert [*run.run()][-1].step == STEPS
+    assert run.method.fresh_images(4).device == run.method.shown_images(4).device == ELSEWHERE
 
 
 @pytest.mark.parametrize(
