@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,23 @@ def student(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def onnx_file(student, tmp_path_factory) -> Callable[..., Path]:
+    """A function of flags: the ONNX file of the student that `dfkd export` writes with them, made once."""
+    needs_onnx()
+    made: dict[tuple[str, ...], Path] = {}
+
+    def onnx_file(*flags: str) -> Path:
+        if flags not in made:
+            path = tmp_path_factory.mktemp("onnx") / "a name without extension"
+            result = dfkd("export", student, "--to", "onnx", "--out", path, *flags)
+            assert result.exit_code == 0, result.stderr
+            made[flags] = path
+        return made[flags]
+
+    return onnx_file
+
+
 @pytest.fixture
 def own(student, tmp_path) -> Path:
     """A copy of the student's folder to write into."""
@@ -65,11 +83,10 @@ def onnx_session(path: Path) -> Any:
 
 @pytest.mark.parametrize("dynamic", [True, False])
 @pytest.mark.parametrize("preprocessing", [True, False])
-def test_an_onnx_file_is_evaluated_like_the_student_it_was_written_from(student, tmp_path, dynamic, preprocessing):
-    needs_onnx()
-    path = tmp_path / "a name without extension"
-    flags = ["--dynamic-batch"] * dynamic + ["--with-preprocessing"] * preprocessing
-    assert dfkd("export", student, "--to", "onnx", "--out", path, *flags).exit_code == 0
+def test_an_onnx_file_is_evaluated_like_the_student_it_was_written_from(
+    student, onnx_file, tmp_path, dynamic, preprocessing
+):
+    path = onnx_file(*["--dynamic-batch"] * dynamic, *["--with-preprocessing"] * preprocessing)
     for label in range(6):
         (tmp_path / "data" / f"{label}").mkdir(parents=True)
         pixels = np.random.default_rng(label).integers(0, 256, (16, 16)).astype(np.uint8)
@@ -84,13 +101,11 @@ def test_an_onnx_file_is_evaluated_like_the_student_it_was_written_from(student,
     assert found["parameters"] == load_classifier(str(student)).parameter_count()
 
 
-def test_onnx_of_others_asks_for_what_it_does_not_say_and_cannot_be_compressed(student, tmp_path):
-    needs_onnx()
+def test_onnx_of_others_asks_for_what_it_does_not_say_and_cannot_be_compressed(onnx_file, tmp_path):
+    original, path = onnx_file(), tmp_path / "student.onnx"
     import onnx
 
-    path = tmp_path / "student.onnx"
-    assert dfkd("export", student, "--to", "onnx", "--out", path).exit_code == 0
-    model = onnx.load(path)
+    model = onnx.load(original)
     del model.metadata_props[:]
     onnx.save(model, path)
     (tmp_path / "data" / "a").mkdir(parents=True)
@@ -152,12 +167,8 @@ def test_onnx_with_weights_beside_it_and_several_outputs_is_evaluated(student, t
 
 
 @pytest.mark.parametrize(("dynamic", "preprocessing"), [(True, True), (False, False)])
-def test_onnxruntime_computes_what_pytorch_does(student, tmp_path, dynamic, preprocessing):
-    needs_onnx()
-    path = tmp_path / "student.onnx"
-    flags = ["--dynamic-batch"] * dynamic + ["--with-preprocessing"] * preprocessing
-    result = dfkd("export", student, "--to", "onnx", "--out", path, *flags)
-    assert result.exit_code == 0, result.stderr
+def test_onnxruntime_computes_what_pytorch_does(student, onnx_file, dynamic, preprocessing):
+    path = onnx_file(*["--dynamic-batch"] * dynamic, *["--with-preprocessing"] * preprocessing)
     images, session = torch.rand(5, *SPEC.size), onnx_session(path)
     (given,), (wanted,) = session.get_inputs(), session.get_outputs()
     assert (given.name, wanted.name) == ("images", "logits")
