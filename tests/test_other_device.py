@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
-    FakeTensorDeviceMismatchError,
     FakeTensorMode,
 )
 from torch.utils._python_dispatch import _disable_current_modes
@@ -143,7 +142,7 @@ def test_a_run_goes_on_there_from_a_checkpoint_of_the_host(run_of, name):
     [
         (lambda images: images * float(images.mean()), DataDependentOutputException),
         (lambda images: images[images.mean((1, 2, 3)) > 0.5], DynamicOutputShapeException),
-        (lambda images: images + torch.zeros(SIZE), FakeTensorDeviceMismatchError),
+        (lambda images: images + torch.zeros(SIZE), RuntimeError),  # of a class that older versions do not have
     ],
     ids=["item", "mask", "device"],
 )
@@ -151,5 +150,5 @@ def test_a_method_that_does_either_is_caught(run_of, fault, error):
     run = run_of("ssd")
     sample = run.method.sample
     run.method.sample = lambda: sample()._replace(images=fault(sample().images))
-    with pytest.raises(error):
+    with pytest.raises(error, match=r"device|_local_scalar_dense|aten\.nonzero"):
         list(run.run())
