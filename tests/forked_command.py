@@ -13,7 +13,10 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import torch
 
 from dfkd_cli.cli import main
 
@@ -38,7 +41,9 @@ class ForkedCommand:
         outputs = str(self._stdout), terminal or str(self._stderr)
         settings = dict(os.environ) if environment is None else environment
         words = list(map(str, arguments))
-        self._process = SERVER.Process(target=_run, args=(entry, words, os.getcwd(), settings, outputs), daemon=True)
+        threads = torch.get_num_threads()  # they decide the last bits
+        run = (entry, words, os.getcwd(), settings, outputs, threads)
+        self._process = SERVER.Process(target=_run, args=run, daemon=True)
         self._process.start()
 
     @property
@@ -59,15 +64,19 @@ class ForkedCommand:
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Returns when the condition holds; fails when the command ends first."""
         end = time.monotonic() + LONGEST_WAIT_S
-        while not condition():
-            assert self.returncode is None, self.stderr
+        while True:
+            ended = self.returncode is not None  # asked first: the last that a command does may fulfil the condition
+            if condition():
+                return
+            assert not ended, self.stderr
             assert time.monotonic() < end, self.stderr
             time.sleep(0.01)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """To the command alone."""
+        """To the command alone; to nobody once it has ended."""
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
 
     def wait(self) -> "ForkedCommand":
         """This command, ended."""
@@ -82,6 +91,7 @@ def _run(
     folder: str,
     environment: dict[str, str],
     outputs: tuple[str, str],
+    threads: int,
 ) -> None:
     os.chdir(folder)
     os.environ.clear()
@@ -89,5 +99,6 @@ def _run(
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY, 0o600), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the process forked from is deaf to Ctrl-C
+    torch.set_num_threads(threads)
     sys.argv = ["dfkd", *arguments]
     entry()

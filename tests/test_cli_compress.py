@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import safetensors
 import timm
 import torch
-from command_line import LOOK, TINY_RUN, save_teacher
+from command_line import LOOK, TINY_RUN, installed, save_teacher
 from PIL import Image
 from torch import nn
 
@@ -215,10 +214,7 @@ def test_an_earlier_result_is_kept_without_overwrite_and_replaced_with_it(monkey
 
 
 def test_the_installed_command_compresses_and_prints_no_warnings(teacher, tmp_path):
-    command = [str(Path(sys.executable).parent / "dfkd"), "compress", str(teacher), *LOOK, *TINY_RUN]
-    done = subprocess.run(
-        [*command, "--student", "cifar_resnet8", "--out", str(tmp_path / "out")], capture_output=True, text=True
-    )
+    done = installed("compress", teacher, *LOOK, *TINY_RUN, "--student", "cifar_resnet8", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "arning" not in done.stderr
     assert (tmp_path / "out" / "student.safetensors").is_file()

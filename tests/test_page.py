@@ -97,26 +97,22 @@ def pooled() -> Page:
     return page(POOLED)
 
 
-def test_the_page_loads_nothing():
-    html = render(MEASURED, evidence())
-    seen = Page(html)
-    assert not {"script", "link", "iframe", "object", "base", "form"} & {name for name, _ in seen.elements}
-    for _, attributes in seen.elements:
+def test_the_page_loads_nothing(measured):
+    assert not {"script", "link", "iframe", "object", "base", "form"} & {name for name, _ in measured.elements}
+    for _, attributes in measured.elements:
         assert not [name for name in attributes if name.startswith("on")]
         assert str(attributes.get("src", "data:image/")).startswith("data:image/")
         for name in ("href", "xlink:href"):
             assert str(attributes.get(name) or "#").startswith("#")
-    assert not re.search(r"https?://|@import|url\((?!#)|//cdn", html)
-    (policy,) = [a["content"] for a in seen.named("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert not re.search(r"https?://|@import|url\((?!#)|//cdn", measured.html)
+    (policy,) = [a["content"] for a in measured.named("meta") if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def test_every_element_is_closed_and_every_name_is_there_once():
-    seen = page()
-    assert seen.open == []
-    assert len(seen.ids) == len(set(seen.ids)) > 0
-    html = render(MEASURED, evidence())
-    assert set(re.findall(r"url\(#([^)]*)\)", html)) <= set(seen.ids)
+def test_every_element_is_closed_and_every_name_is_there_once(measured):
+    assert measured.open == []
+    assert len(measured.ids) == len(set(measured.ids)) > 0
+    assert set(re.findall(r"url\(#([^)]*)\)", measured.html)) <= set(measured.ids)
 
 
 @pytest.mark.parametrize(
