@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from benchmarks.throughput import SPEC
-from dfkd_cli.allocator import keep_freed_memory
-from dfkd_cli.classifier import Classifier
-from dfkd_cli.device import resolve_device
 from dfkd_cli.loading import LoadOptions, load_classifier
-from dfkd_cli.runtime import Runtime, choose_dtype
-from dfkd_cli.student import build_student
+from dfkd_cli.machine.allocator import keep_freed_memory
+from dfkd_cli.machine.device import resolve_device
+from dfkd_cli.machine.runtime import Runtime, choose_dtype
+from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.students.student import build_student
 from dfkd_cli.synthesis.batchnorm import batchnorm_loss
 
 REPEATED = 3  # calls per turn

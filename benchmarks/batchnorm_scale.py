@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.experiment import TEACHERS, arch_of
 from benchmarks.places import Places, add_arguments, places_of
-from dfkd_cli.datasets import open_dataset
+from dfkd_cli.data.datasets import open_dataset
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.synthesis.batchnorm import DISTANCES, batchnorm_loss
 

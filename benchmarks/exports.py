@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dfkd_cli.datasets import open_dataset
+from dfkd_cli.data.datasets import open_dataset
 from dfkd_cli.export.export import ExportJob, export
 from dfkd_cli.export.forms import EXPORT_FORMS
 from dfkd_cli.loading import LoadOptions, load_classifier

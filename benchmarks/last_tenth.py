@@ -10,10 +10,10 @@ from pathlib import Path
 
 from benchmarks.experiment import TEACHERS, arch_of
 from benchmarks.places import add_arguments, places_of
-from dfkd_cli.evaluation import evaluate
-from dfkd_cli.job import Job
+from dfkd_cli.compression.compress import begin, load
+from dfkd_cli.compression.job import Job
+from dfkd_cli.evaluation.accuracy import evaluate
 from dfkd_cli.loading import LoadOptions
-from dfkd_cli.run import begin, load
 from dfkd_cli.training.clock import StepClock
 
 FROM, POINTS = 0.9, 10  # share of the training, measurements after it

@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.throughput import SPEC
-from dfkd_cli.device import resolve_device
-from dfkd_cli.peak_memory import peak_memory_bytes
+from dfkd_cli.machine.device import resolve_device
+from dfkd_cli.machine.peak_memory import peak_memory_bytes
+from dfkd_cli.machine.runtime import Runtime, choose_dtype
 from dfkd_cli.pool.folder import picture_files, read_pool
 from dfkd_cli.pool.selection import Selection
 from dfkd_cli.recipe.recipe import load_recipe
-from dfkd_cli.runtime import Runtime, choose_dtype
-from dfkd_cli.student import build_student
+from dfkd_cli.students.student import build_student
 from dfkd_cli.training.setting import Setting
 
 CHUNKS_OF_LIMITS = 40  # of a batch: enough to measure by

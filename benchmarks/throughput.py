@@ -14,14 +14,14 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from dfkd_cli import losses
-from dfkd_cli.allocator import keep_freed_memory
-from dfkd_cli.classifier import InputSpec
-from dfkd_cli.device import resolve_device
+from dfkd_cli.distillation import losses
+from dfkd_cli.machine.allocator import keep_freed_memory
+from dfkd_cli.machine.device import resolve_device
+from dfkd_cli.machine.runtime import Runtime, choose_dtype
 from dfkd_cli.methods import METHODS
+from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.recipe.recipe import load_recipe
-from dfkd_cli.runtime import Runtime, choose_dtype
-from dfkd_cli.student import build_student
+from dfkd_cli.students.student import build_student
 from dfkd_cli.synthesis.synthesizer import Synthesizer
 from dfkd_cli.training.clock import StepClock
 from dfkd_cli.training.engine import Distillation, frozen

@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_cli.classifier import Classifier, InputSpec
-from dfkd_cli.datasets import LabelledImages, open_dataset
-from dfkd_cli.device import resolve_device
-from dfkd_cli.evaluation import evaluate
+from dfkd_cli.data.datasets import LabelledImages, open_dataset
+from dfkd_cli.evaluation.accuracy import evaluate
+from dfkd_cli.machine.device import resolve_device
+from dfkd_cli.machine.runtime import Runtime, choose_dtype
 from dfkd_cli.networks import EagerNetwork
-from dfkd_cli.runtime import Runtime, choose_dtype
-from dfkd_cli.student import build_student
+from dfkd_cli.networks.classifier import Classifier, InputSpec
+from dfkd_cli.students.student import build_student
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.schedules import cosine, ramp
 

@@ -22,7 +22,9 @@ from dfkd_cli.cli import main
 
 LONGEST_WAIT_S = 240.0  # a guard against hanging, not an expectation
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["torch", "torchvision", "timm", "dfkd_cli.run", "dfkd_cli.evaluation", "dfkd_cli.cli"])
+SERVER.set_forkserver_preload(
+    ["torch", "torchvision", "timm", "dfkd_cli.compression.compress", "dfkd_cli.evaluation.accuracy", "dfkd_cli.cli"]
+)
 
 
 class ForkedCommand:

@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from dfkd_cli.allocator import UNLIMITED, free_in_container
+from dfkd_cli.machine.allocator import UNLIMITED, free_in_container
 
 # Five times 40 MB: mapped anew each time, they cost 10,240 page faults each (by itself glibc maps anew what is larger
 # than 32 MB). Twenty before, since the heap grows by a few aligned pieces until a freed one fits: six here, nine and
 # more elsewhere.
 FAULTS = """
 import resource, sys, torch
-from dfkd_cli.allocator import keep_freed_memory
+from dfkd_cli.machine.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for _ in range(20):
@@ -35,7 +35,7 @@ def test_freed_memory_is_used_again_without_page_faults():
 
 MORE_THAN_FREE = """
 import resource, torch
-from dfkd_cli import allocator
+from dfkd_cli.machine import allocator
 from dfkd_cli.errors import is_out_of_memory
 free = allocator._kilobytes
 allocator._kilobytes = lambda file, name: 800_000 if name == "MemAvailable" else free(file, name)

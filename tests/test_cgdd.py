@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from test_methods import CLASSES, SIZE, make
 from torch import nn
 
-from dfkd_cli import losses
-from dfkd_cli.classifier import Classifier
+from dfkd_cli.distillation import losses
 from dfkd_cli.errors import RecipeMismatchError
 from dfkd_cli.methods import Batch
 from dfkd_cli.methods.cgdd import Cgdd
 from dfkd_cli.networks import EagerNetwork
+from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.synthesis.class_modulation import Conditioning
 from dfkd_cli.synthesis.inversion import Inverted, equally
 

@@ -14,12 +14,12 @@ from loading_helpers import FixedBatch
 from torch import nn
 from typer.testing import CliRunner, Result
 
-import dfkd_cli.benchmark
 import dfkd_cli.cli
-from dfkd_cli.classifier import InputSpec
-from dfkd_cli.cost import activation_bytes, count_macs
+import dfkd_cli.evaluation.benchmark
 from dfkd_cli.loading import load_classifier
-from dfkd_cli.student import build_student, save_student
+from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.networks.cost import activation_bytes, count_macs
+from dfkd_cli.students.student import build_student, save_student
 
 SPEC = InputSpec((1, 16, 16), (0.3,), (0.2,), 6)
 QUICK = ["--seconds", "0", "--batch-size", "4", "--threads", "1", "--device", "cpu"]
@@ -148,20 +148,22 @@ def test_mistake_is_one_line_and_its_exit_code(files, arguments, code, message):
 
 def test_networks_take_turns(files, monkeypatch):
     turns = []
-    take_turn = dfkd_cli.benchmark.take_turn
+    take_turn = dfkd_cli.evaluation.benchmark.take_turn
     monkeypatch.setattr(
-        dfkd_cli.benchmark, "take_turn", lambda *turn: (turns.append(turn[0].about["source"]), take_turn(*turn))
+        dfkd_cli.evaluation.benchmark,
+        "take_turn",
+        lambda *turn: (turns.append(turn[0].about["source"]), take_turn(*turn)),
     )
     measured(files / "out", files / "linear.pt2")
-    counted = turns[2 * dfkd_cli.benchmark.WARM_UP :]
-    assert len(counted) == 2 * dfkd_cli.benchmark.FEWEST_ROUNDS
+    counted = turns[2 * dfkd_cli.evaluation.benchmark.WARM_UP :]
+    assert len(counted) == 2 * dfkd_cli.evaluation.benchmark.FEWEST_ROUNDS
     assert len(set(counted[::2])) == len(set(counted[1::2])) == 1
 
 
 def test_latency_figures_are_quantiles_of_what_was_measured():
     about = {"source": "", "kind": "", "arch": None, "input_size": (1, 2, 2), "parameters": 1, "macs": 1}
     about |= {"file_bytes": None, "memory_bytes": None}
-    candidate = dfkd_cli.benchmark.Candidate(about, nn.Identity(), torch.rand(8, 1, 2, 2))
+    candidate = dfkd_cli.evaluation.benchmark.Candidate(about, nn.Identity(), torch.rand(8, 1, 2, 2))
     candidate.singles = [i / 1000 for i in range(100, -1, -1)]
     candidate.batches = [4.0, 1.0, 2.0]
     speed = candidate.speed()

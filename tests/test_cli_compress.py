@@ -17,7 +17,7 @@ from torch import nn
 
 from dfkd_cli.cli import main
 from dfkd_cli.cli.arguments import command_line
-from dfkd_cli.output_folder import WRITTEN
+from dfkd_cli.compression.output_folder import WRITTEN
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import dfkd_cli.cli
-from dfkd_cli.classifier import InputSpec
-from dfkd_cli.student import build_student, save_student
+from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.students.student import build_student, save_student
 
 SPEC = InputSpec((1, 16, 16), (0.3,), (0.2,), 6)
 SPEC_FLAGS = ["--input-size", "1x16x16", "--mean", "0.3", "--std", "0.2"]
@@ -135,10 +135,10 @@ def test_accuracy_gate(files, bar, code):
 
 
 def test_every_missed_gate_is_told(files, monkeypatch):
-    from dfkd_cli import evaluation
+    from dfkd_cli.evaluation import accuracy
 
-    measured = evaluation.Evaluation(100, 0.5, None, 0.9, 0.5 / 0.9, 0.5)
-    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: measured)
+    measured = accuracy.Evaluation(100, 0.5, None, 0.9, 0.5 / 0.9, 0.5)
+    monkeypatch.setattr(accuracy, "evaluate", lambda *_, **__: measured)
     bars = ["--min-accuracy", "0.6", "--max-drop", "0.1", "--teacher", files / "out"]
     result = dfkd("evaluate", files / "out", "--data", files / "data", *bars)
     assert result.exit_code == 5
@@ -151,10 +151,10 @@ def test_every_missed_gate_is_told(files, monkeypatch):
     [(0.91, 0.93, 0.02, 0), (0.9, 0.93, 0.02, 5), (0.95, 0.93, 0.0, 0), (0.9299, 0.93, 0.0, 5)],
 )
 def test_drop_gate(files, monkeypatch, student, teacher, allowed, code):
-    from dfkd_cli import evaluation
+    from dfkd_cli.evaluation import accuracy
 
-    measured = evaluation.Evaluation(100, student, None, teacher, student / teacher, 0.5)
-    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: measured)
+    measured = accuracy.Evaluation(100, student, None, teacher, student / teacher, 0.5)
+    monkeypatch.setattr(accuracy, "evaluate", lambda *_, **__: measured)
     result = dfkd(
         "evaluate", files / "out", "--data", files / "data", "--teacher", files / "out", "--max-drop", allowed
     )
@@ -205,21 +205,21 @@ def test_corrupt_picture_is_one_line(files, tmp_path):
     ],
 )
 def test_what_befalls_a_run_has_its_exit_code(files, monkeypatch, raised, code):
-    from dfkd_cli import evaluation
+    from dfkd_cli.evaluation import accuracy
 
     def fail(*_, **__):
         raise raised
 
-    monkeypatch.setattr(evaluation, "evaluate", fail)
+    monkeypatch.setattr(accuracy, "evaluate", fail)
     result = dfkd("evaluate", files / "out", "--data", files / "data")
     assert result.exit_code == code
     assert result.stderr.startswith("error: ")
 
 
 def test_bug_keeps_its_traceback(files, monkeypatch):
-    from dfkd_cli import evaluation
+    from dfkd_cli.evaluation import accuracy
 
-    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: 1 // 0)
+    monkeypatch.setattr(accuracy, "evaluate", lambda *_, **__: 1 // 0)
     assert isinstance(dfkd("evaluate", files / "out", "--data", files / "data").exception, ZeroDivisionError)
 
 

@@ -95,7 +95,7 @@ def test_what_the_system_refuses_is_one_line_and_a_bug_is_not(monkeypatch, error
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("dfkd_cli.student_list.list_students", fail)
+    monkeypatch.setattr("dfkd_cli.students.models.list_students", fail)
     result = dfkd("models")
     assert (result.exit_code, result.stderr) == (code, told)
     assert isinstance(result.exception, SystemExit) == bool(told)

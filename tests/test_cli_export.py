@@ -17,12 +17,12 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 import dfkd_cli.cli
-from dfkd_cli.classifier import InputSpec
+from dfkd_cli.data.sample_grid import save_grid
 from dfkd_cli.export import forms
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.loading.onnx import load_onnx
-from dfkd_cli.report.samples import save_grid
-from dfkd_cli.student import build_student, save_student
+from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.students.student import build_student, save_student
 
 SPEC = InputSpec((1, 16, 16), (0.3,), (0.2,), 6)
 SPEC_FLAGS = ["--input-size", "1x16x16", "--mean", "0.3", "--std", "0.2"]

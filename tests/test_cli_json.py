@@ -122,7 +122,7 @@ def test_a_missed_gate_keeps_what_was_measured(files):
 
 
 def test_a_bug_is_a_document_and_a_traceback(files, monkeypatch):
-    monkeypatch.setattr("dfkd_cli.student_list.list_students", lambda *_: 1 // 0)
+    monkeypatch.setattr("dfkd_cli.students.models.list_students", lambda *_: 1 // 0)
     result = dfkd("models", "--json")
     assert "ZeroDivisionError" in validated("models", result.stdout)["error"]["message"]
     assert "Traceback" in result.stderr
@@ -170,7 +170,7 @@ def test_a_recipe_that_json_cannot_hold_is_a_failure_and_a_date_is_text(tmp_path
 
 
 def test_a_result_that_json_cannot_hold_is_a_bug_and_a_document(monkeypatch):
-    monkeypatch.setattr("dfkd_cli.student_list.list_students", lambda *_: {"accuracy": float("nan")})
+    monkeypatch.setattr("dfkd_cli.students.models.list_students", lambda *_: {"accuracy": float("nan")})
     result = dfkd("models", "--json")
     assert "a bug in dfkd: ValueError" in validated("models", result.stdout)["error"]["message"]
 

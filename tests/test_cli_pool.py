@@ -12,7 +12,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 import dfkd_cli.cli
-from dfkd_cli.output_folder import WRITTEN
+from dfkd_cli.compression.output_folder import WRITTEN
 
 SMALL = (
     "train.steps=4",

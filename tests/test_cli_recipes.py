@@ -13,7 +13,7 @@ from dfkd_cli.models import BENCHMARK_ARCHS
 from dfkd_cli.recipe.file import shipped_recipes
 from dfkd_cli.recipe.listing import list_recipes
 from dfkd_cli.recipe.recipe import load_recipe
-from dfkd_cli.student_list import list_students
+from dfkd_cli.students.models import list_students
 
 SIX_MISTAKES = """\
 method: sdd

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from dfkd_cli.compression.compress import _clock
 from dfkd_cli.recipe.recipe import load_recipe
-from dfkd_cli.run import _clock
 from dfkd_cli.training.clock import BudgetClock, StepClock
 
 

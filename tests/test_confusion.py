@@ -2,7 +2,7 @@
 
 import torch
 
-from dfkd_cli.report.confusion import Confusion, Mistaken
+from dfkd_cli.evaluation.confusion import Confusion, Mistaken
 
 TEACHER = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
 STUDENT = torch.tensor([0, 1, 1, 1, 0, 2, 2, 0, 3])

@@ -7,7 +7,7 @@ import torch
 from test_methods import make
 from torch import nn
 
-from dfkd_cli.methods.base import Batch
+from dfkd_cli.training.method import Batch
 
 
 def begun(*more: str):

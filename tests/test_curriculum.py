@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_methods import make
 
-from dfkd_cli import losses
+from dfkd_cli.distillation import losses
 from dfkd_cli.distillation.self_paced import self_paced_weight
 
 

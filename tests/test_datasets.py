@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dfkd_cli.classifier import InputSpec
-from dfkd_cli.datasets import open_dataset
+from dfkd_cli.data.datasets import open_dataset
+from dfkd_cli.data.image_files import as_array
 from dfkd_cli.errors import UsageError
-from dfkd_cli.pictures import as_array
+from dfkd_cli.networks.classifier import InputSpec
 
 
 def spec(channels=3, height=8, width=8, classes=2) -> InputSpec:

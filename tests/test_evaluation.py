@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dfkd_cli.classifier import Classifier, InputSpec, Origin
-from dfkd_cli.datasets import LabelledImages, open_dataset
+from dfkd_cli.data.datasets import LabelledImages, open_dataset
 from dfkd_cli.errors import DfkdError, UsageError
-from dfkd_cli.evaluation import agreement, evaluate
+from dfkd_cli.evaluation.accuracy import agreement, evaluate
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.networks import EagerNetwork
+from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
 
 CPU = torch.device("cpu")
 

@@ -10,12 +10,12 @@ from forked_command import ForkedCommand
 from noise_pool import noise_pool
 from operation_clock import main_by_operations
 
-from dfkd_cli import pace
-from dfkd_cli.forecast import SAVING_S, reckon
+from dfkd_cli.compression import pace
+from dfkd_cli.compression.compress import SAVING_SECONDS
+from dfkd_cli.compression.pace import Pace
+from dfkd_cli.compression.plan import SAVING_S, reckon
 from dfkd_cli.methods import METHODS, Filling
-from dfkd_cli.pace import Pace
 from dfkd_cli.recipe.recipe import load_recipe
-from dfkd_cli.run import SAVING_SECONDS
 
 PACE = Pace(
     start_s=5.0,

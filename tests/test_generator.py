@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd_cli.classifier import InputSpec
+from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.synthesis.class_modulation import ClassModulation, Conditioning
 from dfkd_cli.synthesis.generator import Generator
 

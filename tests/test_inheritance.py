@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import dfkd_cli.models  # noqa: F401 -- adds the benchmark networks to timm's registry
 from dfkd_cli.cli import main
-from dfkd_cli.inheritance import inherit_layers
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork
+from dfkd_cli.students.inheritance import inherit_layers
 
 IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

@@ -10,7 +10,7 @@ import torch
 from command_line import LOOK, dfkd, save_teacher
 from torch import nn
 
-from dfkd_cli.inspection import Inspection, inspect_teacher
+from dfkd_cli.compression.inspect import Inspection, inspect_teacher
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.methods import METHODS
 

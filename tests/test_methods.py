@@ -9,12 +9,12 @@ import torch
 from noise_pool import noise_pool
 from torch import nn
 
-from dfkd_cli.classifier import Classifier, InputSpec, Origin
 from dfkd_cli.errors import DfkdError, UsageError
+from dfkd_cli.machine.runtime import Runtime
 from dfkd_cli.methods import METHODS
+from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
 from dfkd_cli.networks.eager import EagerNetwork
 from dfkd_cli.recipe.recipe import Recipe, load_recipe
-from dfkd_cli.runtime import Runtime
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.clock import BudgetClock, StepClock
 from dfkd_cli.training.engine import Distillation

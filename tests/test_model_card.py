@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 from test_report import MEASURED, POOLED, UNMEASURED
 
-from dfkd_cli.datasets import LabelledImages
+from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.report.model_card import hub_name, model_card
 
 

@@ -20,11 +20,11 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from dfkd_cli.classifier import Classifier
+from dfkd_cli.machine.runtime import Runtime
 from dfkd_cli.methods import METHODS
 from dfkd_cli.methods.unlabeled import Unlabeled
+from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.pool.selected import Selected
-from dfkd_cli.runtime import Runtime
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.clock import StepClock
 from dfkd_cli.training.engine import Distillation, Event

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from dfkd_cli.compression.output_folder import OutputFolder
 from dfkd_cli.errors import DfkdError, UsageError
 from dfkd_cli.export.forms import EXPORT_FORMS
-from dfkd_cli.output_folder import OutputFolder, write_atomically
+from dfkd_cli.machine.files import write_atomically
 
 
 def fill(folder: Path, text: str) -> None:

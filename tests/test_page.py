@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_report import MEASURED, POOLED, UNMEASURED
 
-from dfkd_cli.report.confusion import Confusion
+from dfkd_cli.evaluation.confusion import Confusion
 from dfkd_cli.report.environment import Environment
 from dfkd_cli.report.page.curves import read_curves
 from dfkd_cli.report.page.disagreement import ALL_CLASSES, WORST_CLASSES

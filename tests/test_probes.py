@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from dfkd_cli.classifier import InputSpec
-from dfkd_cli.probes import random_probe, shaped_noise, synthetic_probe
-from dfkd_cli.report.samples import read_grid, save_grid
+from dfkd_cli.data.sample_grid import read_grid, save_grid
+from dfkd_cli.export.probes import random_probe, shaped_noise, synthetic_probe
+from dfkd_cli.networks.classifier import InputSpec
 
 
 @pytest.mark.parametrize("size", [(3, 32, 32), (1, 28, 20), (3, 64, 100)])

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dfkd_cli.peak_memory import peak_memory_bytes
+from dfkd_cli.machine.peak_memory import peak_memory_bytes
 from dfkd_cli.report.images import ImagesReport
 from dfkd_cli.report.report import (
     ON_EVALUATION_DATA,

@@ -22,8 +22,8 @@ from torch import nn
 
 from dfkd_cli.cli import main
 from dfkd_cli.cli.compress import output_folder
+from dfkd_cli.compression.output_folder import WRITTEN
 from dfkd_cli.methods import METHODS
-from dfkd_cli.output_folder import WRITTEN
 from dfkd_cli.training.checkpoint import FORMAT, Checkpoints
 
 STEPS = 40
@@ -123,7 +123,7 @@ def test_the_format_of_checkpoints_has_another_number_when_it_is_another(stopped
 
 def test_a_run_of_a_version_that_saved_otherwise_is_refused(ssd, monkeypatch, teacher, capsys):
     _, out = ssd
-    monkeypatch.setattr("dfkd_cli.identity.FORMAT", 7)
+    monkeypatch.setattr("dfkd_cli.compression.identity.FORMAT", 7)
     assert dfkd(monkeypatch, *arguments("ssd", teacher, "--resume", out)) == 2
     assert f"checkpoint format {FORMAT} -> 7" in capsys.readouterr().err
     assert saved_step(out) > 0

@@ -10,10 +10,10 @@ from loading_helpers import ARCH, MNIST, SIZE, assert_same, create, export, load
 from torch import nn
 
 from dfkd_cli.errors import TeacherError, UsageError
-from dfkd_cli.export.onnx_file import write_onnx
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.loading.onnx import load_onnx
 from dfkd_cli.networks.check import RANDOM
+from dfkd_cli.networks.onnx_file import write_onnx
 from dfkd_cli.networks.returned import NOTES, tell
 
 

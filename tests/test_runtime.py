@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dfkd_cli.runtime import TIMED_SECONDS, Runtime, choose_dtype
+from dfkd_cli.machine.runtime import TIMED_SECONDS, Runtime, choose_dtype
 from dfkd_cli.training.stopwatch import Stopwatch
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ def test_a_precision_asked_for_is_used(precision, dtype):
 @pytest.mark.parametrize(("bf16_seconds", "dtype"), [(0.5, torch.bfloat16), (0.9, torch.float32), (2.0, torch.float32)])
 def test_auto_takes_bf16_only_where_it_measures_clearly_faster(monkeypatch, bf16_seconds, dtype):
     seconds = {torch.float32: 1.0, torch.bfloat16: bf16_seconds}
-    monkeypatch.setattr("dfkd_cli.runtime._conv_seconds", lambda kinds, _: [seconds[kind] for kind in kinds])
+    monkeypatch.setattr("dfkd_cli.machine.runtime._conv_seconds", lambda kinds, _: [seconds[kind] for kind in kinds])
     assert choose_dtype("auto", CPU) is dtype
 
 
@@ -30,7 +30,7 @@ def test_a_type_that_is_slow_here_is_timed_in_few_rounds(monkeypatch):
     def slow(dtype, device):
         return lambda: time.sleep(TIMED_SECONDS) if dtype is torch.bfloat16 else rounds.append(dtype)
 
-    monkeypatch.setattr("dfkd_cli.runtime._convolution", slow)
+    monkeypatch.setattr("dfkd_cli.machine.runtime._convolution", slow)
     assert choose_dtype("auto", CPU) is torch.float32
     assert len(rounds) == 2  # one that chooses the kernels, one that counts
 

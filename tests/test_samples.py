@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dfkd_cli.report.samples import save_grid
+from dfkd_cli.data.sample_grid import save_grid
 
 
 def saved(tmp_path, images, classes) -> np.ndarray:

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dfkd_cli.classifier import Classifier, InputSpec, Origin
+from dfkd_cli.config.values import OutOfBoundsError
 from dfkd_cli.errors import RecipeMismatchError, UsageError
+from dfkd_cli.machine.runtime import Runtime
 from dfkd_cli.networks import EagerNetwork
+from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
 from dfkd_cli.pool.selected import Selected
 from dfkd_cli.pool.selection import Selection, SelectionConfig
-from dfkd_cli.recipe.values import OutOfBoundsError
-from dfkd_cli.runtime import Runtime
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.setting import Setting
 

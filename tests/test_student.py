@@ -11,9 +11,9 @@ import timm
 import torch
 from timm.data import resolve_data_config  # pyright: ignore[reportPrivateImportUsage]
 
-from dfkd_cli.classifier import InputSpec
 from dfkd_cli.errors import UsageError
-from dfkd_cli.student import build_student, is_student, save_student
+from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.students.student import build_student, is_student, save_student
 
 
 def spec(channels=3, side=32, classes=10) -> InputSpec:

@@ -20,7 +20,7 @@ from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from dfkd_cli.cli.progress import PlainProgress
-    from dfkd_cli.job import Job
+    from dfkd_cli.compression.job import Job
     from dfkd_cli.loading import LoadOptions
 
 WATCH = "What is shown meanwhile"
@@ -138,7 +138,7 @@ class JobArguments(NetworkArguments):
             changes.append(f"train.budget={parse_budget(self.budget)}")
         load = self.load_options()
 
-        from dfkd_cli.job import Job
+        from dfkd_cli.compression.job import Job
 
         return Job(
             teacher=self.teacher,

@@ -11,7 +11,7 @@ from dfkd_cli.cli import options
 from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from dfkd_cli.benchmark import Speed
+    from dfkd_cli.evaluation.benchmark import Speed
     from dfkd_cli.loading import LoadOptions
 
 _FIRST, _NAME = 24, 16  # characters: of the column that names the figures, and that a network's name has at least
@@ -49,9 +49,9 @@ def benchmark(
 
     import torch
 
-    from dfkd_cli.benchmark import Speeds, benchmark
-    from dfkd_cli.device import resolve_device
+    from dfkd_cli.evaluation.benchmark import Speeds, benchmark
     from dfkd_cli.loading.sniff import is_onnx
+    from dfkd_cli.machine.device import resolve_device
 
     where = resolve_device(device)
     if threads is not None:
@@ -72,7 +72,7 @@ def _described(networks: list[str], flags: LoadOptions, archs: list[str]) -> lis
     from dataclasses import replace
 
     from dfkd_cli.loading.sniff import is_onnx
-    from dfkd_cli.student import is_student
+    from dfkd_cli.students.student import is_student
 
     foreign = [name for name in networks if not is_student(name) and not is_onnx(name)]
     if len(archs) > 1 and len(archs) != len(foreign):
@@ -92,7 +92,7 @@ def _print_table(speeds: list[Speed]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from dfkd_cli.output_folder import printable
+    from dfkd_cli.machine.files import printable
 
     rows = _rows(speeds)
     console, table = Console(highlight=False), Table(box=None)

@@ -43,14 +43,14 @@ def compress(
     with arguments.make_progress() as progress:
         job = arguments.job(folder)
 
-        from dfkd_cli import run
-        from dfkd_cli.output_folder import printable
+        from dfkd_cli.compression import compress as command
+        from dfkd_cli.machine.files import printable
         from dfkd_cli.training.checkpoint import Interval
         from dfkd_cli.training.tensorboard_log import TensorBoardLog
 
         job = replace(job, overwrite=overwrite, resume=resume is not None, checkpoint_every=Interval(*interval))
         with TensorBoardLog(tensorboard, progress) if tensorboard else nullcontext(progress) as listener:
-            report = run.compress(job, listener)
+            report = command.compress(job, listener)
     if arguments.as_json:
         return report
     if not arguments.quiet:

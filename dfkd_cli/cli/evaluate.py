@@ -13,7 +13,7 @@ from dfkd_cli.cli.arguments import NetworkArguments, taking
 from dfkd_cli.errors import GateMissedError, UsageError
 
 if TYPE_CHECKING:
-    from dfkd_cli.evaluation import Evaluation
+    from dfkd_cli.evaluation.accuracy import Evaluation
     from dfkd_cli.loading import LoadOptions
 
 _TOLERANCE = 1e-9  # 0.93 - 0.91 is a little more than 0.02 in floating point
@@ -62,7 +62,7 @@ def evaluate(
         raise UsageError("--teacher-arch describes a teacher; give --teacher too")
     flags = arguments.load_options()
 
-    from dfkd_cli.measurement import measure
+    from dfkd_cli.evaluation.evaluate import measure
 
     student_flags, teacher_flags = _who_gets(flags, teacher_arch, student, teacher)
     reference = None if teacher is None else (teacher, teacher_flags)
@@ -85,7 +85,7 @@ def _who_gets(
     """The flags for student and teacher: none for the one that dfkd wrote, if the other one needs them."""
     from dataclasses import replace
 
-    from dfkd_cli.student import is_student
+    from dfkd_cli.students.student import is_student
 
     teacher_flags = replace(flags, arch=teacher_arch or flags.arch)
     if teacher is None or is_student(student) == is_student(teacher):

@@ -10,7 +10,7 @@ from dfkd_cli.cli import options
 from dfkd_cli.cli.arguments import NetworkArguments, taking
 
 if TYPE_CHECKING:
-    from dfkd_cli.inspection import Inspection
+    from dfkd_cli.compression.inspect import Inspection
 
 
 @taking(NetworkArguments)
@@ -22,8 +22,8 @@ def inspect(
     """Show what TEACHER is, where each fact comes from, and which recipes fit it. Trains and writes nothing."""
     flags = arguments.load_options()
 
-    from dfkd_cli.device import resolve_device
-    from dfkd_cli.inspection import inspect_teacher
+    from dfkd_cli.compression.inspect import inspect_teacher
+    from dfkd_cli.machine.device import resolve_device
 
     resolve_device(arguments.device)  # only checked: one look is no work for a GPU
     inspection = inspect_teacher(teacher, flags)

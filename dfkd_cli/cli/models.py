@@ -16,7 +16,7 @@ def models(
     as_json: options.Json = False,
 ) -> object:
     """List the students that can be built: the benchmark networks of the field, then timm's with PATTERN."""
-    from dfkd_cli.student_list import list_students
+    from dfkd_cli.students.models import list_students
 
     students = list_students(pattern)
     if as_json:

@@ -11,7 +11,7 @@ import typer
 from dfkd_cli.cli.arguments import JobArguments, taking
 
 if TYPE_CHECKING:
-    from dfkd_cli.forecast import Forecast, NetworkSize
+    from dfkd_cli.compression.plan import Forecast, NetworkSize
 
 
 @taking(JobArguments)
@@ -28,8 +28,8 @@ def plan(
     with arguments.make_progress() as progress:
         job = arguments.job(out or Path("out"))
 
-        from dfkd_cli.forecast import forecast
-        from dfkd_cli.output_folder import OutputFolder
+        from dfkd_cli.compression.output_folder import OutputFolder
+        from dfkd_cli.compression.plan import forecast
 
         if out is not None:
             OutputFolder(out, overwrite)

@@ -8,19 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
+from dfkd_cli.config.values import did_you_mean
 from dfkd_cli.errors import UsageError
-from dfkd_cli.recipe.values import did_you_mean
 
 # Command -> module and dataclass of its document. By name, since most of the modules import torch.
 DOCUMENTS = {
-    "benchmark": ("dfkd_cli.benchmark", "Speeds"),
+    "benchmark": ("dfkd_cli.evaluation.benchmark", "Speeds"),
     "check": ("dfkd_cli.recipe.check", "Checked"),
     "compress": ("dfkd_cli.report.report", "Report"),
-    "evaluate": ("dfkd_cli.measurement", "Measured"),
+    "evaluate": ("dfkd_cli.evaluation.evaluate", "Measured"),
     "export": ("dfkd_cli.export.export", "ExportReport"),
-    "inspect": ("dfkd_cli.inspection", "Inspection"),
-    "models": ("dfkd_cli.student_list", "Students"),
-    "plan": ("dfkd_cli.forecast", "Forecast"),
+    "inspect": ("dfkd_cli.compression.inspect", "Inspection"),
+    "models": ("dfkd_cli.students.models", "Students"),
+    "plan": ("dfkd_cli.compression.plan", "Forecast"),
     "recipes": ("dfkd_cli.recipe.listing", "RecipeList"),
     "recipes copy": ("dfkd_cli.recipe.listing", "CopiedRecipe"),
     "recipes show": ("dfkd_cli.recipe.listing", "ShownRecipe"),
@@ -47,7 +47,7 @@ def find_schema(command: str) -> dict[str, Any]:
         known = ", ".join(DOCUMENTS)
         raise UsageError(f"no schema for '{command}'{did_you_mean(command, DOCUMENTS)}; known: {known}")
 
-    from dfkd_cli.json_schema import document_schema
+    from dfkd_cli.cli.json_schema import document_schema
 
     module, kind = DOCUMENTS[command]
     return document_schema(command, getattr(import_module(module), kind))

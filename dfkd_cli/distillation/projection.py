@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from dfkd_cli.classifier import Classifier
+from dfkd_cli.networks.classifier import Classifier
 
 
 def embedding_size(classifier: Classifier) -> int | None:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfkd_cli.config.values import require, require_share
 from dfkd_cli.errors import RecipeMismatchError
-from dfkd_cli.recipe.values import require, require_share
 from dfkd_cli.training.setting import Setting, Terms
 
 

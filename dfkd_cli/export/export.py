@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_cli import __version__
-from dfkd_cli.classifier import Classifier, InputSpec
 from dfkd_cli.errors import DfkdError, UsageError, first_line
 from dfkd_cli.export.forms import EXPORT_FORMS, FormName
+from dfkd_cli.export.probes import Probe, random_probe, synthetic_probe
 from dfkd_cli.loading import LoadOptions, load_classifier
+from dfkd_cli.loading.weights_file import weights_file
+from dfkd_cli.machine.files import write_atomically
 from dfkd_cli.networks import EagerNetwork, ScriptNetwork
+from dfkd_cli.networks.classifier import Classifier, InputSpec
 from dfkd_cli.networks.fixed_batch import largest_difference
 from dfkd_cli.networks.returned import Returned, to_logits
-from dfkd_cli.output_folder import write_atomically
-from dfkd_cli.probes import Probe, random_probe, synthetic_probe
-from dfkd_cli.weights_file import weights_file
 
 TOLERANCE = 1e-4  # of the largest output: other kernels round differently, other weights differ by far more
 COMPARED_IMAGES = 64

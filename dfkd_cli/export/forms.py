@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from dfkd_cli.export.onnx_file import OnnxNetwork, require_extra, write_onnx
 from dfkd_cli.loading.failures import quiet
 from dfkd_cli.loading.script import FACTS_FILE
+from dfkd_cli.networks.onnx_file import OnnxNetwork, require_extra, write_onnx
 
 FormName = Literal["onnx", "torchscript", "pt2"]
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dfkd_cli.classifier import InputSpec
 from dfkd_cli.errors import DfkdError, TeacherError, UsageError
 from dfkd_cli.loading.options import FLAGS, LoadOptions
+from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.networks.returned import class_count
 
 _MOST_CLASSES = 1_000_000  # a file that says more would make a head of gigabytes

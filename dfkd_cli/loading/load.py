@@ -10,7 +10,6 @@ import timm
 from torch import Tensor, nn
 
 import dfkd_cli.models  # noqa: F401 - adds the benchmark networks to timm's registry
-from dfkd_cli.classifier import Classifier, Origin
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.loading import architecture
 from dfkd_cli.loading.exported import load_exported
@@ -25,6 +24,7 @@ from dfkd_cli.loading.state_dict import Checkpoint, check_finite, unwrap
 from dfkd_cli.loading.timm_name import fetch_from_hub, load_timm_name
 from dfkd_cli.loading.torch_file import read_torch_file
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward
+from dfkd_cli.networks.classifier import Classifier, Origin
 
 
 def load_classifier(source: str, options: LoadOptions | None = None) -> Classifier:

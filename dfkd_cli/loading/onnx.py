@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_cli.classifier import Classifier, InputSpec, Origin
-from dfkd_cli.export.onnx_file import OnnxNetwork, open_onnx
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.options import FLAGS, LoadOptions
 from dfkd_cli.networks import Network, NormStatistics, Outputs, check_forward
+from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
+from dfkd_cli.networks.onnx_file import OnnxNetwork, open_onnx
 from dfkd_cli.networks.outputs import pick_logits
 from dfkd_cli.networks.returned import Returned
 

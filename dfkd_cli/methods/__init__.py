@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from dfkd_cli.classifier import Classifier
 from dfkd_cli.errors import RecipeMismatchError, UsageError
-from dfkd_cli.methods.base import Batch, Counts, Filling, Method, Needs
 from dfkd_cli.methods.cgdd import Cgdd
 from dfkd_cli.methods.csd import Csd
 from dfkd_cli.methods.curriculum import Curriculum
 from dfkd_cli.methods.ssd import Ssd
 from dfkd_cli.methods.unlabeled import Unlabeled
+from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.pool.folder import check_pool
+from dfkd_cli.training.method import Batch, Counts, Filling, Method, Needs
 
 METHODS: dict[str, type[Method]] = {
     "ssd": Ssd,

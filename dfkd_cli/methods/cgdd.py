@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_cli import losses
+from dfkd_cli.config.values import require
+from dfkd_cli.distillation import losses
 from dfkd_cli.distillation.attention import AttentionForm, attention_transfer, match_stages
 from dfkd_cli.errors import RecipeMismatchError
-from dfkd_cli.methods.base import Batch, Needs
 from dfkd_cli.methods.labelled import LabelledMethod, LabelledOptions
-from dfkd_cli.recipe.values import require
 from dfkd_cli.synthesis.inversion import Inverted
 from dfkd_cli.synthesis.store import ImageStore
+from dfkd_cli.training.method import Batch, Needs
 from dfkd_cli.training.setting import Setting, Terms
 
 

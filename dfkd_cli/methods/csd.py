@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfkd_cli import losses
+from dfkd_cli.config.values import require
+from dfkd_cli.distillation import losses
 from dfkd_cli.distillation.alignment import FeatureAlignment
 from dfkd_cli.distillation.rotation_task import RotationConfig, RotationTask
-from dfkd_cli.methods.base import Batch, Needs
 from dfkd_cli.methods.labelled import LabelledMethod, LabelledOptions
-from dfkd_cli.recipe.values import require
 from dfkd_cli.synthesis.inversion import Inverted, equally
 from dfkd_cli.synthesis.store import ImageStore
+from dfkd_cli.training.method import Batch, Needs
 from dfkd_cli.training.setting import Setting, Terms
 
 

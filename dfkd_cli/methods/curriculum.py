@@ -8,12 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dfkd_cli import losses
+from dfkd_cli.config.values import require, require_share
+from dfkd_cli.distillation import losses
 from dfkd_cli.distillation.self_paced import Pacing, self_paced_weight
-from dfkd_cli.methods.base import Batch, Counts, Needs
 from dfkd_cli.methods.generative import GenerativeMethod, GenerativeOptions
-from dfkd_cli.recipe.values import require, require_share
 from dfkd_cli.synthesis.inversion import equally
+from dfkd_cli.training.method import Batch, Counts, Needs
 from dfkd_cli.training.schedules import linear
 from dfkd_cli.training.setting import Setting, Terms
 

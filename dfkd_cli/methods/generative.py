@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from dfkd_cli.methods.base import Filling, Method
-from dfkd_cli.recipe.values import require, require_share
+from dfkd_cli.config.values import require, require_share
 from dfkd_cli.synthesis.batchnorm import BatchNormForm
 from dfkd_cli.synthesis.inversion import Inversion, InversionWeights, Inverted, Modulation
 from dfkd_cli.synthesis.synthesizer import GeneratorConfig, Objective, Synthesizer
+from dfkd_cli.training.method import Filling, Method
 from dfkd_cli.training.schedules import end_of_share, linear
 from dfkd_cli.training.setting import Setting, Terms
 

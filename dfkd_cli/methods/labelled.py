@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dfkd_cli import losses
+from dfkd_cli.config.values import require
+from dfkd_cli.distillation import losses
 from dfkd_cli.methods.generative import GenerativeOptions
 from dfkd_cli.methods.storing import StoringMethod
-from dfkd_cli.recipe.values import require
 from dfkd_cli.training.setting import Features, Terms
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dfkd_cli import losses
-from dfkd_cli.methods.base import Batch, Filling, Needs
+from dfkd_cli.config.values import require
+from dfkd_cli.distillation import losses
 from dfkd_cli.methods.generative import GenerativeOptions
 from dfkd_cli.methods.storing import StoringMethod
-from dfkd_cli.recipe.values import require
 from dfkd_cli.synthesis.buffer import Eviction, ReplayBuffer
 from dfkd_cli.synthesis.inversion import Inverted
+from dfkd_cli.training.method import Batch, Filling, Needs
 from dfkd_cli.training.setting import Setting, Terms
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
-from dfkd_cli.methods.base import Batch, Counts
 from dfkd_cli.methods.generative import GenerativeMethod, GenerativeOptions
 from dfkd_cli.synthesis.store import ImageStore
+from dfkd_cli.training.method import Batch, Counts
 from dfkd_cli.training.setting import Setting
 
 

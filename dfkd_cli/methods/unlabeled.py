@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfkd_cli import losses
+from dfkd_cli.config.values import require
+from dfkd_cli.distillation import losses
 from dfkd_cli.distillation.embedding_loss import EmbeddingLoss, EmbeddingWeights
 from dfkd_cli.errors import UsageError
-from dfkd_cli.methods.base import Batch, Counts, Filling, Method, Needs
 from dfkd_cli.pool.selected import Selected
 from dfkd_cli.pool.selection import Selection, SelectionConfig
-from dfkd_cli.recipe.values import require
+from dfkd_cli.training.method import Batch, Counts, Filling, Method, Needs
 from dfkd_cli.training.schedules import end_of_share
 from dfkd_cli.training.setting import Setting, Terms
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfkd_cli.data.image_files import DECODING_THREADS, around, as_array, is_new, is_picture, open_picture
 from dfkd_cli.errors import UsageError
-from dfkd_cli.pictures import DECODING_THREADS, around, as_array, is_new, is_picture, open_picture
 
 CHUNKS_AHEAD = 4  # decoded while the network works on an earlier one
 OPEN_FOLDERS = 256  # listed in turns; each holds a file descriptor, of which processes often have 1024

@@ -8,14 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dfkd_cli.config.values import require
+from dfkd_cli.data.image_files import MODES
 from dfkd_cli.distillation.projection import embedding_size
 from dfkd_cli.errors import RecipeMismatchError, UsageError
-from dfkd_cli.pictures import MODES
 from dfkd_cli.pool import scoring
 from dfkd_cli.pool.candidates import Candidates, rank
 from dfkd_cli.pool.folder import Chunk, picture_files, read_pool
 from dfkd_cli.pool.selected import Selected
-from dfkd_cli.recipe.values import require
 from dfkd_cli.training.setting import Setting
 
 SPARE = 0.25  # slots beyond those kept, as a share: the more there are, the rarer all are ranked anew

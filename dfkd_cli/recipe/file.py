@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
+from dfkd_cli.config.values import Problem, did_you_mean
 from dfkd_cli.errors import UsageError
-from dfkd_cli.recipe.values import Problem, did_you_mean
 
 SECTIONS = ("about", "method", "train", "augmentation", "options")
 DEEPEST = 100  # levels of nesting: many times what a recipe has, and too few to end PyYAML's parser in C

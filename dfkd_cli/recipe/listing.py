@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dfkd_cli.config.values import Problem, build
 from dfkd_cli.errors import UsageError
 from dfkd_cli.recipe.file import About, RecipeFile, shipped_recipes
-from dfkd_cli.recipe.values import Problem, build
 
 _UNTOLD: dict[str, Any] = {"summary": "", "needs": [], "use_when": "", "cost": "", "measured": ""}
 

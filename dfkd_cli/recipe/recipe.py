@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from dfkd_cli.config.values import Problem, build, did_you_mean
 from dfkd_cli.methods import METHODS
 from dfkd_cli.recipe.file import SECTIONS, About, RecipeFile
-from dfkd_cli.recipe.values import Problem, build, did_you_mean
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.engine import TrainConfig
 

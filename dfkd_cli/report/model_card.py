@@ -5,7 +5,7 @@ from pathlib import Path
 import timm
 import yaml
 
-from dfkd_cli.datasets import LabelledImages
+from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.models import BENCHMARK_ARCHS
 from dfkd_cli.report.markdown import fenced, one_line, plain
 from dfkd_cli.report.quantities import duration, share

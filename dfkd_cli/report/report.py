@@ -10,7 +10,7 @@ import timm
 import torch
 
 from dfkd_cli import __version__
-from dfkd_cli.output_folder import write_text_atomically
+from dfkd_cli.machine.files import write_text_atomically
 from dfkd_cli.report.environment import Environment
 from dfkd_cli.report.images import ImagesReport
 from dfkd_cli.report.markdown import fenced, plain

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd_cli.classifier import InputSpec
+from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.synthesis.class_modulation import ClassModulation, Conditioning
 
 SMALLEST_WIDTH = 16  # channels; below this a convolution no longer fills the machine's vectors

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_cli import losses
+from dfkd_cli.config.values import require
+from dfkd_cli.distillation import losses
 from dfkd_cli.distillation.projection import embedding_size
 from dfkd_cli.errors import UsageError
-from dfkd_cli.recipe.values import require
 from dfkd_cli.synthesis.batchnorm import BatchNormForm, batchnorm_loss
 from dfkd_cli.training.setting import Setting, Terms
 

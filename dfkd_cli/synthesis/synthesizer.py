@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_cli.recipe.values import require, require_share
+from dfkd_cli.config.values import require, require_share
 from dfkd_cli.synthesis.class_modulation import Conditioning
 from dfkd_cli.synthesis.generator import Generator
 from dfkd_cli.synthesis.inversion import Inverted, joined

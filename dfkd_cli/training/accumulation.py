@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from dfkd_cli.methods.base import Batch
 from dfkd_cli.training.batch_parts import BatchParts
+from dfkd_cli.training.method import Batch
 from dfkd_cli.training.setting import Terms
 
 Loss = Callable[[Batch], tuple[Terms, Terms]]  # as `Method.student_loss`

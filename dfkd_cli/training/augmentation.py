@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_cli.recipe.values import require_share
+from dfkd_cli.config.values import require_share
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import TypeVar
 
 import torch
 
-from dfkd_cli.allocator import make_room
 from dfkd_cli.errors import OutOfMemoryError, first_line, is_out_of_memory
+from dfkd_cli.machine.allocator import make_room
 
 SMALLEST_PART = 2  # images: BatchNorm needs two
 

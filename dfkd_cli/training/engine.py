@@ -8,14 +8,14 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
+from dfkd_cli.config.values import require, require_share
 from dfkd_cli.errors import DfkdError, DivergedError
-from dfkd_cli.methods.base import Method, Setting, Terms
-from dfkd_cli.peak_memory import peak_memory_bytes
-from dfkd_cli.recipe.values import require, require_share
+from dfkd_cli.machine.peak_memory import peak_memory_bytes
 from dfkd_cli.training.accumulation import Accumulation
 from dfkd_cli.training.averaging import WeightAverage
 from dfkd_cli.training.clock import Clock
 from dfkd_cli.training.means import Means
+from dfkd_cli.training.method import Method, Setting, Terms
 from dfkd_cli.training.optimizer import OptimizerConfig, OptimizerKind, make_optimizer, suited_optimizer
 from dfkd_cli.training.random_streams import random_streams, set_random_streams
 from dfkd_cli.training.schedules import cosine, ramp

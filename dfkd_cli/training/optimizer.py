@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from dfkd_cli.recipe.values import require
+from dfkd_cli.config.values import require
 from dfkd_cli.training.muon import Muon
 
 SMALLEST_RATE = 1e-8  # a rate of 0 learns nothing

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dfkd_cli.classifier import Classifier
-from dfkd_cli.runtime import Runtime
+from dfkd_cli.machine.runtime import Runtime
+from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.training.augmentation import Augmentation
 
 Terms = dict[str, Tensor]  # named losses (scalars) or measurements (scalars, vectors), on the device

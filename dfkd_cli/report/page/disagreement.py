@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dfkd_cli.report.confusion import Confusion
+from dfkd_cli.evaluation.confusion import Confusion
 from dfkd_cli.report.page.gallery import class_label
 from dfkd_cli.report.page.markup import Markup, escape, paragraph, table
 from dfkd_cli.report.quantities import share

@@ -8,7 +8,7 @@ from string import Template
 
 from torch import Tensor
 
-from dfkd_cli.report.confusion import Confusion
+from dfkd_cli.evaluation.confusion import Confusion
 from dfkd_cli.report.page.curves import read_curves
 from dfkd_cli.report.page.disagreement import disagreement
 from dfkd_cli.report.page.gallery import gallery

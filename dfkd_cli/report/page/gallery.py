@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from dfkd_cli.data.sample_grid import as_picture
 from dfkd_cli.report.page.markup import Markup, escape, join
-from dfkd_cli.report.samples import as_picture
 
 # Up to this side a picture is kept pixel by pixel, as PNG; a larger one becomes a JPEG of the second side, so that a
 # hundred of them stay far below the page's limit even when they are noise.

@@ -4,10 +4,10 @@ import time
 from dataclasses import dataclass, replace
 from statistics import median
 
-from dfkd_cli.job import Parts
+from dfkd_cli.compression.compress import begin
+from dfkd_cli.compression.job import Parts
+from dfkd_cli.machine.peak_memory import peak_memory_bytes
 from dfkd_cli.methods import Filling
-from dfkd_cli.peak_memory import peak_memory_bytes
-from dfkd_cli.run import begin
 from dfkd_cli.training.clock import Clock
 
 HALFWAY = 0.5  # of the training: what a method turns on at some moment is on by then

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from dfkd_cli import evaluation
-from dfkd_cli.classifier import Classifier
-from dfkd_cli.datasets import open_dataset
-from dfkd_cli.device import resolve_device
+from dfkd_cli.data.datasets import open_dataset
+from dfkd_cli.evaluation import accuracy as evaluation
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.loading.onnx import load_onnx
 from dfkd_cli.loading.sniff import is_onnx
-from dfkd_cli.weights_file import file_bytes
+from dfkd_cli.loading.weights_file import file_bytes
+from dfkd_cli.machine.device import resolve_device
+from dfkd_cli.networks.classifier import Classifier
 
 Source = tuple[str, LoadOptions]  # what the user typed, and the flags for it
 

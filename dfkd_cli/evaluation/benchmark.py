@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_cli.cost import activation_bytes, macs_per_image, weight_bytes
-from dfkd_cli.export.onnx_file import open_onnx
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.loading.sniff import is_onnx
-from dfkd_cli.weights_file import file_bytes
+from dfkd_cli.loading.weights_file import file_bytes
+from dfkd_cli.networks.cost import activation_bytes, macs_per_image, weight_bytes
+from dfkd_cli.networks.onnx_file import open_onnx
 
 WARM_UP = 3  # calls of each kind per network before anything counts
 SINGLES = 10  # forwards of one image in a turn, and one of a batch after them

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import torch
 
-from dfkd_cli.evaluation import Evaluation, agreement, evaluate
-from dfkd_cli.job import Job, Parts
-from dfkd_cli.output_folder import write_atomically, write_text_atomically
-from dfkd_cli.report.confusion import Confusion
+from dfkd_cli.compression.job import Job, Parts
+from dfkd_cli.data.sample_grid import save_grid
+from dfkd_cli.evaluation.accuracy import Evaluation, agreement, evaluate
+from dfkd_cli.evaluation.confusion import Confusion
+from dfkd_cli.loading.weights_file import file_bytes
+from dfkd_cli.machine.files import write_atomically, write_text_atomically
 from dfkd_cli.report.environment import Environment, gpu_name
 from dfkd_cli.report.images import ImagesReport
 from dfkd_cli.report.model_card import model_card
@@ -23,10 +25,8 @@ from dfkd_cli.report.report import (
     TimeReport,
     write_report,
 )
-from dfkd_cli.report.samples import save_grid
-from dfkd_cli.student import STUDENT_FILE, save_student
+from dfkd_cli.students.student import STUDENT_FILE, save_student
 from dfkd_cli.training.engine import Distillation
-from dfkd_cli.weights_file import file_bytes
 
 SHOWN_IMAGES = 100  # in samples.png
 SYNTHETIC_BATCHES = 4  # of fresh images, for the agreement without evaluation data

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dfkd_cli.classifier import Classifier
-from dfkd_cli.datasets import LabelledImages
+from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.errors import DfkdError, UsageError
-from dfkd_cli.report.confusion import Confusion
+from dfkd_cli.evaluation.confusion import Confusion
+from dfkd_cli.networks.classifier import Classifier
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from dfkd_cli.classifier import Classifier
-from dfkd_cli.cost import macs_per_image, weight_bytes
+from dfkd_cli.compression.compress import SAVING_SECONDS, load
+from dfkd_cli.compression.job import Job, Parts
+from dfkd_cli.compression.pace import Pace, measure_pace
 from dfkd_cli.errors import UsageError
-from dfkd_cli.evaluation import evaluate
-from dfkd_cli.job import Job, Parts
-from dfkd_cli.pace import Pace, measure_pace
-from dfkd_cli.run import SAVING_SECONDS, load
+from dfkd_cli.evaluation.accuracy import evaluate
+from dfkd_cli.loading.weights_file import file_bytes
+from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.networks.cost import macs_per_image, weight_bytes
 from dfkd_cli.training.engine import TrainConfig
-from dfkd_cli.weights_file import file_bytes
 
 SAVING_S = 1.0  # what it usually takes, of the SAVING_SECONDS that a budget sets aside
 TRIED_IMAGES = 512  # of the evaluation data

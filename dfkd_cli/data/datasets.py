@@ -12,9 +12,18 @@ from PIL import Image
 from torch import Tensor
 from torchvision import datasets as torchvision_datasets
 
-from dfkd_cli.classifier import InputSpec
+from dfkd_cli.data.image_files import (
+    DECODING_THREADS,
+    MODES,
+    around,
+    as_array,
+    is_new,
+    is_picture,
+    open_picture,
+    suffixes,
+)
 from dfkd_cli.errors import UsageError
-from dfkd_cli.pictures import DECODING_THREADS, MODES, around, as_array, is_new, is_picture, open_picture, suffixes
+from dfkd_cli.networks.classifier import InputSpec
 
 _SPLIT_NAMES = {"test", "train", "val", "valid", "validation"}
 # name -> (torchvision's class, what it wants to find below ROOT)

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_cli.classifier import InputSpec
-from dfkd_cli.report.samples import read_grid
-from dfkd_cli.weights_file import weights_file
+from dfkd_cli.data.sample_grid import read_grid
+from dfkd_cli.loading.weights_file import weights_file
+from dfkd_cli.networks.classifier import InputSpec
 
 _COARSE = 4  # pixels per side of the large blobs in shaped noise
 _FINE = 0.3  # share of single-pixel noise in it

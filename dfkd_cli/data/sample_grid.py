@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dfkd_cli.output_folder import write_atomically
+from dfkd_cli.machine.files import write_atomically
 
 _SMALLEST, _LARGEST = 64, 160  # pixels of a picture's longer side, so that all sizes can be looked at
 _GAP, _CAPTION = 6, 14  # pixels between pictures, and for the line of text below each

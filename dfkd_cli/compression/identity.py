@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from dfkd_cli import __version__
+from dfkd_cli.compression.job import Job, Parts
 from dfkd_cli.errors import UsageError
-from dfkd_cli.job import Job, Parts
-from dfkd_cli.output_folder import write_atomically
-from dfkd_cli.runtime import Precision
+from dfkd_cli.machine.files import write_atomically
+from dfkd_cli.machine.runtime import Precision
 from dfkd_cli.training.checkpoint import FORMAT
 
 FILE = "run.json"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from dfkd_cli.classifier import Classifier
+from dfkd_cli.networks.classifier import Classifier
 
 
 def count_macs(run: Callable[[Tensor], Any], images: Tensor) -> int:

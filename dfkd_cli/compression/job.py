@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dfkd_cli.classifier import Classifier
-from dfkd_cli.datasets import LabelledImages
+from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.loading import LoadOptions
+from dfkd_cli.machine.runtime import Precision, Runtime
+from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.recipe.recipe import Recipe
-from dfkd_cli.runtime import Precision, Runtime
 from dfkd_cli.training.checkpoint import Interval
 
 DEFAULT_INTERVAL = Interval(seconds=300.0)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dfkd_cli.classifier import Classifier
-from dfkd_cli.cost import macs_per_image
 from dfkd_cli.loading import LoadOptions, load_classifier
+from dfkd_cli.loading.weights_file import file_bytes
 from dfkd_cli.methods import METHODS
 from dfkd_cli.networks import EagerNetwork, input_gradient_reaches
+from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.networks.cost import macs_per_image
 from dfkd_cli.recipe.listing import list_recipes
-from dfkd_cli.weights_file import file_bytes
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,24 @@ from typing import Any
 
 import torch
 
-from dfkd_cli.allocator import fail_before_memory_is_used_up, keep_freed_memory
-from dfkd_cli.classifier import Classifier
-from dfkd_cli.datasets import open_dataset
-from dfkd_cli.device import resolve_device
+from dfkd_cli.compression.identity import Identity, differences, identity, read_identity
+from dfkd_cli.compression.job import Job, Parts
+from dfkd_cli.compression.outcome import save
+from dfkd_cli.compression.output_folder import OutputFolder
+from dfkd_cli.data.datasets import open_dataset
 from dfkd_cli.errors import DfkdError, InterruptedRunError, TeacherError, UsageError
-from dfkd_cli.evaluation import evaluate
-from dfkd_cli.identity import Identity, differences, identity, read_identity
-from dfkd_cli.inheritance import inherit_layers
-from dfkd_cli.job import Job, Parts
+from dfkd_cli.evaluation.accuracy import evaluate
 from dfkd_cli.loading import load_classifier
+from dfkd_cli.machine.allocator import fail_before_memory_is_used_up, keep_freed_memory
+from dfkd_cli.machine.device import resolve_device
+from dfkd_cli.machine.runtime import Runtime, choose_dtype
 from dfkd_cli.methods import METHODS, check_needs, check_pool_for
 from dfkd_cli.networks import input_gradient_reaches
-from dfkd_cli.output_folder import OutputFolder
+from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.recipe.recipe import load_recipe
-from dfkd_cli.report.outcome import save
 from dfkd_cli.report.report import Report
-from dfkd_cli.runtime import Runtime, choose_dtype
-from dfkd_cli.student import build_student
+from dfkd_cli.students.inheritance import inherit_layers
+from dfkd_cli.students.student import build_student
 from dfkd_cli.training.checkpoint import Checkpoints
 from dfkd_cli.training.clock import BudgetClock, Clock, StepClock
 from dfkd_cli.training.engine import Distillation, TrainConfig

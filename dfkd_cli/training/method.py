@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dfkd_cli.classifier import Classifier
+from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.training.setting import Setting, Terms
 
 

@@ -13,15 +13,15 @@ import torch
 from torch import nn
 
 from dfkd_cli import __version__
-from dfkd_cli.classifier import Classifier, InputSpec, Origin
 from dfkd_cli.errors import UsageError
 from dfkd_cli.loading.archive import list_archive
 from dfkd_cli.loading.failures import first_line, quiet
 from dfkd_cli.loading.script import FACTS_FILE
 from dfkd_cli.loading.suggest import similar_names
+from dfkd_cli.machine.files import write_atomically
 from dfkd_cli.models import BENCHMARK_ARCHS  # importing it adds them to timm's registry
 from dfkd_cli.networks import EagerNetwork
-from dfkd_cli.output_folder import write_atomically
+from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
 
 STUDENT_FILE = "student.safetensors"
 # What timm's configuration of an architecture says about its layers; the rest describes somebody else's weights.

@@ -1,0 +1,1 @@
+"""`dfkd compress` and `dfkd plan` from files to files."""

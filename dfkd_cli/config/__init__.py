@@ -1,0 +1,1 @@
+"""Values of a recipe, checked against dataclasses."""

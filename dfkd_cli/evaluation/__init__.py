@@ -1,0 +1,1 @@
+"""Measures networks: accuracy, agreement, latency."""

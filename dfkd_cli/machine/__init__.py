@@ -1,0 +1,1 @@
+"""The computer a run uses: device, precision, memory, files."""

@@ -1,0 +1,1 @@
+"""Students: built, initialised, saved, listed."""
