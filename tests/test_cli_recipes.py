@@ -30,9 +30,9 @@ train:
   adamw_lr: 1e-3
   momentum: 0.9
   weight_decay: 5e-4
-  warmup: 0.05
+  lr_warmup: 0.05
   average: 0.05
-  refresh_every: 4
+  round_every: 4
   report_every: many
 augmentation:
   flip: yes

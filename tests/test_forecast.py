@@ -43,7 +43,7 @@ def config(**changes):
 
 
 def test_a_run_of_steps_takes_the_sum_of_its_parts():
-    steps, rounds, seconds = reckon(config(steps=101, refresh_every=4), PACE, loading_s=3.0, evaluation_s=7.0)
+    steps, rounds, seconds = reckon(config(steps=101, round_every=4), PACE, loading_s=3.0, evaluation_s=7.0)
     assert (steps, rounds) == (101, 10)
     assert (seconds.loading, seconds.evaluation, seconds.saving) == (8.0, 7.0, SAVING_S)
     assert seconds.filling == 20.0
@@ -53,7 +53,7 @@ def test_a_run_of_steps_takes_the_sum_of_its_parts():
 
 
 def test_a_budget_is_kept_and_tells_how_many_steps_fit():
-    steps, rounds, seconds = reckon(config(budget=1000.0, refresh_every=4), PACE, loading_s=3.0, evaluation_s=7.0)
+    steps, rounds, seconds = reckon(config(budget=1000.0, round_every=4), PACE, loading_s=3.0, evaluation_s=7.0)
     assert seconds.total == 1000.0
     left = 1000.0 - 3.0 - 5.0 - 7.0 - SAVING_SECONDS - 20.0
     assert (steps, rounds) == (int(left / (0.5 + 4.0 / 4)), 10)

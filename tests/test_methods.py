@@ -48,7 +48,7 @@ def tiny_classifier(seed: int, width: int, norm: bool = True, size: tuple[int, i
 
 
 def tiny_recipe(name: str, *more: str) -> Recipe:
-    small = ["train.steps=6", "train.batch_size=8", "train.refresh_every=2", "train.report_every=2"]
+    small = ["train.steps=6", "train.batch_size=8", "train.round_every=2", "train.report_every=2"]
     return load_recipe(name, [*small, *TINY[name], *more])
 
 
@@ -93,7 +93,7 @@ class TestEveryMethod:
 
     def test_the_students_schedules_begin_with_its_training(self, name, norm):
         """Not with the budget, a share of which goes into the images before."""
-        method, run = make(name, "train.warmup=0.5", "train.refresh_every=1000", norm=norm)
+        method, run = make(name, "train.lr_warmup=0.5", "train.round_every=1000", norm=norm)
         now, seen = [0.0], []
         run.clock = BudgetClock(20.0, now=lambda: now[0])
         refresh, loss, step = method.refresh, method.student_loss, run.optimizer.step

@@ -42,7 +42,7 @@ def test_every_value_of_a_shipped_recipe_is_explained(name):
         ("train.steps=0", "steps is 0; it must be at least 1"),
         ("augmentation.shift=3", "shift is 3.0; it must be at most 1"),
         ("augmentation.mix=5", "mix is 5.0; it must be at most 1"),
-        ("train.warmup=1.5", "warmup is 1.5; it must be at most 1"),
+        ("train.lr_warmup=1.5", "lr_warmup is 1.5; it must be at most 1"),
         ("train.momentum=1.5", "momentum is 1.5; it must be at most 0.9999"),
         ("train.lr=0", "lr is 0.0; it must be at least 1e-08"),
         ("train.budget=-5", "budget is -5.0; it must be at least 1"),

@@ -27,7 +27,7 @@ from dfkd_cli.methods import METHODS
 from dfkd_cli.training.checkpoint import FORMAT, Checkpoints
 
 STEPS = 40
-SMALL = (f"train.steps={STEPS}", "train.batch_size=8", "train.refresh_every=2", "train.report_every=7")
+SMALL = (f"train.steps={STEPS}", "train.batch_size=8", "train.round_every=2", "train.report_every=7")
 LOOK = ("--input-size", "1x8x8", "--mean", "0.4", "--std", "0.3", "--student", "cifar_resnet8", "--precision", "fp32")
 # Method -> what its recipe asks for on the command line.
 EXTRA_ARGS: dict[str, list[str]] = {"unlabeled": ["--pool", str(noise_pool())]}

@@ -54,7 +54,7 @@ def _print(foreseen: Forecast) -> None:
     Console(highlight=False, markup=False).print(sizes)
     print(
         f"\nsteps    {foreseen.steps:,} of {1000 * foreseen.step_s:.0f} ms, with new images every "
-        f"{foreseen.values['train']['refresh_every']} steps in {1000 * foreseen.refresh_s:.0f} ms"
+        f"{foreseen.values['train']['round_every']} steps in {1000 * foreseen.refresh_s:.0f} ms"
     )
     total, *parts = asdict(foreseen.seconds).items()
     print(f"time     {duration(total[1])}: {', '.join(f'{name} {duration(value)}' for name, value in parts)}")

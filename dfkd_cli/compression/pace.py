@@ -59,7 +59,7 @@ class _Testbed:
     """A run of the recipe that is stopped after every round."""
 
     def __init__(self, parts: Parts, seed: int):
-        train = replace(parts.recipe.train, report_every=1, refresh_every=REFRESH_EVERY)
+        train = replace(parts.recipe.train, report_every=1, round_every=REFRESH_EVERY)
         self.clock = _StandingClock()
         self.run = begin(replace(parts, recipe=replace(parts.recipe, train=train)), self.clock, seed)
         self.events = self.run.run()

@@ -59,7 +59,7 @@ class Forecast:
     filling_rounds: int
     seconds: Seconds
     step_s: float  # one student update
-    refresh_s: float  # one renewal of the images, every `train.refresh_every` updates
+    refresh_s: float  # one renewal of the images, every `train.round_every` updates
     peak_bytes: int
     measured_laps: int
     measured_s: float  # what the plan itself took
@@ -110,10 +110,10 @@ def reckon(config: TrainConfig, pace: Pace, loading_s: float, evaluation_s: floa
         left = config.budget - SAVING_SECONDS - evaluation_s - loading_s
         affordable = max(left, 0.0) * pace.filling.share
         rounds = min(rounds, math.ceil(affordable / pace.filling_s)) if pace.filling_s else rounds
-        each = pace.step_s + pace.refresh_s / config.refresh_every
+        each = pace.step_s + pace.refresh_s / config.round_every
         steps = max(0, int((left - rounds * pace.filling_s) / each))
         saving_s = SAVING_SECONDS
-    renewals = math.ceil(steps / config.refresh_every) - (rounds > 0)  # the last of the filling serves the first steps
+    renewals = math.ceil(steps / config.round_every) - (rounds > 0)  # the last of the filling serves the first steps
     parts = {
         "loading": loading_s,
         "filling": rounds * pace.filling_s,

@@ -31,16 +31,16 @@ class TrainConfig(OptimizerConfig):
     compile: Literal["auto", "on", "off"]  # torch.compile; auto: for runs long enough to win its cost back
     init: Literal["teacher", "random"]  # the student's first weights: the teacher's layers that fit, or none of them
     batch_size: int
-    warmup: float  # share of the training in which the learning rate grows from 0
+    lr_warmup: float  # share of the training in which the learning rate grows from 0
     average: float  # share of the steps so far over which the student's weights are averaged; 0: the last weights
-    refresh_every: int  # student steps between two renewals of the images
+    round_every: int  # student steps between two renewals of the images
     report_every: int  # steps, of either kind, between two events
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, 1, "steps", "refresh_every", "report_every")
+        require(self, 1, "steps", "round_every", "report_every")
         require(self, 2, "batch_size")  # the student's BatchNorm needs two images
-        require_share(self, "warmup", "average")
+        require_share(self, "lr_warmup", "average")
         if self.budget is not None:
             require(self, 1, "budget")
 
@@ -88,7 +88,7 @@ class Distillation:
         pending = Means()
         while (progress := self.clock.progress(self.step)) < 1.0:
             filling = not self.method.ready(progress)
-            if filling or (self.step % self.config.refresh_every == 0 and self.step != self.refreshed_at):
+            if filling or (self.step % self.config.round_every == 0 and self.step != self.refreshed_at):
                 pending.add(self._refresh(progress))
             if not filling:
                 pending.add(self._student_step(progress))
@@ -106,7 +106,7 @@ class Distillation:
 
     def _student_step(self, progress: float) -> Terms:
         learned = self._learned(progress)
-        share = self.rate_scale * cosine(learned, 1.0) * ramp(learned, self.config.warmup)
+        share = self.rate_scale * cosine(learned, 1.0) * ramp(learned, self.config.lr_warmup)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = share * peak
         with self.stopwatch.measure("distillation"):
