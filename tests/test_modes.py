@@ -23,9 +23,11 @@ def test_evaluating_switches_every_module_and_restores_each_layer(network: nn.Se
     other = nn.Dropout()
     before = modes(network)
     with evaluating(network, other):
-        assert not any(modes(network)) and not other.training
+        assert not any(modes(network))
+        assert not other.training
         assert not network(torch.rand(2, 1, 3, 3)).requires_grad
-    assert modes(network) == before and other.training
+    assert modes(network) == before
+    assert other.training
     assert torch.is_grad_enabled()
 
 
