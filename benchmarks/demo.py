@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from dfkd_cli.models import BENCHMARK_ARCHS  # importing it tells timm of the networks below
+from dfkd_cli.models import REFERENCE_ARCHS  # importing it tells timm of the networks below
 
 TEACHER, STUDENT = "cifar_resnet20", "cifar_resnet8"
 EPOCHS, BATCH_SIZE = 12, 64
@@ -60,7 +60,7 @@ def main() -> None:
 
 def trained_teacher(inputs: Tensor, labels: Tensor) -> nn.Module:
     """A network trained on normalised images [N, 1, 8, 8], in eval mode."""
-    if TEACHER not in BENCHMARK_ARCHS:
+    if TEACHER not in REFERENCE_ARCHS:
         raise ValueError(TEACHER)
     teacher = timm.create_model(TEACHER, num_classes=10, in_chans=1)
     steps = EPOCHS * (len(inputs) // BATCH_SIZE)

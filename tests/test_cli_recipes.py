@@ -9,7 +9,7 @@ from command_line import TINY_RUN, dfkd
 from dfkd_cli.cli.completion import STUDENTS, complete_recipe, complete_student
 from dfkd_cli.cli.recipes import NEEDS
 from dfkd_cli.methods import METHODS, Needs
-from dfkd_cli.models import BENCHMARK_ARCHS
+from dfkd_cli.models import REFERENCE_ARCHS
 from dfkd_cli.recipe.file import shipped_recipes
 from dfkd_cli.recipe.listing import list_recipes
 from dfkd_cli.recipe.recipe import load_recipe
@@ -153,7 +153,7 @@ def test_a_good_recipe_checks():
 
 def test_models_lists_the_own_networks_first_and_timms_by_pattern():
     everything = dfkd("models").stdout.splitlines()
-    assert [line.split()[0] for line in everything[:-1]] == list(BENCHMARK_ARCHS)
+    assert [line.split()[0] for line in everything[:-1]] == list(REFERENCE_ARCHS)
     assert "75,290" in everything[0]
     assert dfkd("models", "*net18_half").stdout.split()[0] == "cifar_resnet18_half"
     assert "resnet18d" in dfkd("models", "resnet18").stdout.splitlines()
@@ -166,4 +166,4 @@ def test_the_shell_completes_names_that_exist():
     assert complete_recipe("s") == [name for name in shipped_recipes() if name.startswith("s")]
     assert complete_student("cifar_resnet18") == ["cifar_resnet18", "cifar_resnet18_half"]
     known = list_students(None)
-    assert set(BENCHMARK_ARCHS) <= set(STUDENTS) <= {*BENCHMARK_ARCHS, *known.timm}
+    assert set(REFERENCE_ARCHS) <= set(STUDENTS) <= {*REFERENCE_ARCHS, *known.timm}

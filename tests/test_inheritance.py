@@ -11,7 +11,7 @@ import torch
 from command_line import TINY_RUN
 from torch import Tensor, nn
 
-import dfkd_cli.models  # noqa: F401 -- adds the benchmark networks to timm's registry
+import dfkd_cli.models  # noqa: F401 -- adds the reference networks to timm's registry
 from dfkd_cli.cli import main
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork
 from dfkd_cli.students.inheritance import inherit_layers

@@ -1,4 +1,4 @@
-"""The benchmark networks: sizes, shapes, timm's interface, and third-party weights with their published accuracy."""
+"""The reference networks: sizes, shapes, timm's interface, and third-party weights with their published accuracy."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.datasets import MNIST, ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
-from dfkd_cli.models import BENCHMARK_ARCHS
+from dfkd_cli.models import REFERENCE_ARCHS
 
 PARAMETERS = {
     "cifar_resnet8": 75_290,
@@ -47,17 +47,17 @@ def _slow(name):
 
 
 def test_every_network_has_a_known_size():
-    assert set(PARAMETERS) == set(BENCHMARK_ARCHS)
+    assert set(PARAMETERS) == set(REFERENCE_ARCHS)
 
 
-@pytest.mark.parametrize("name", BENCHMARK_ARCHS)
+@pytest.mark.parametrize("name", REFERENCE_ARCHS)
 def test_parameter_count(name):
     module = create(name)
     assert sum(parameter.numel() for parameter in module.parameters()) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("size", [28, 32, 40])
-@pytest.mark.parametrize("name", [name for name in BENCHMARK_ARCHS if PARAMETERS[name] < 3e6])
+@pytest.mark.parametrize("name", [name for name in REFERENCE_ARCHS if PARAMETERS[name] < 3e6])
 def test_other_channels_classes_and_sizes(name, size):
     module = create(name, num_classes=7, in_chans=2).eval()
     assert module(torch.rand(2, 2, size, size)).shape == (2, 7)

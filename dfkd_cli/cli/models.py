@@ -15,13 +15,13 @@ def models(
     ] = None,
     as_json: options.Json = False,
 ) -> object:
-    """List the students that can be built: the benchmark networks of the field, then timm's with PATTERN."""
+    """List the students that can be built: the reference networks of the field, then timm's with PATTERN."""
     from dfkd_cli.students.models import list_students
 
     students = list_students(pattern)
     if as_json:
         return students
-    for network in students.benchmark:
+    for network in students.reference:
         size = "x".join(map(str, network.input_size))
         print(f"{network.name:24} {network.parameters:>12,} parameters at {size} and 10 classes")
     for name in students.timm if pattern else ():

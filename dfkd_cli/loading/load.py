@@ -9,7 +9,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-import dfkd_cli.models  # noqa: F401 - adds the benchmark networks to timm's registry
+import dfkd_cli.models  # noqa: F401 - adds the reference networks to timm's registry
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.loading import architecture
 from dfkd_cli.loading.exported import load_exported

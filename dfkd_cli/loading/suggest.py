@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.loading.failures import quiet
-from dfkd_cli.models import BENCHMARK_ARCHS
+from dfkd_cli.models import REFERENCE_ARCHS
 
 _SECONDS = 5.0  # an error message is not worth more
 _COMMON = (
@@ -32,7 +32,7 @@ _COMMON = (
 def closest_architectures(weights: Mapping[str, Tensor], arch: str | None, count: int = 3) -> list[str]:
     """Up to `count` names that share parameters (name and shape) with `weights`, best first; [] when none does.
 
-    Tries the benchmark networks, timm names similar to `arch` and a few common ones, on the meta device.
+    Tries the reference networks, timm names similar to `arch` and a few common ones, on the meta device.
     """
     entries = {_entry(key, tensor) for key, tensor in weights.items() if tensor.ndim}
     scores: dict[str, float] = {}
@@ -53,7 +53,7 @@ def similar_names(arch: str, count: int = 3) -> list[str]:
 
 def _candidates(arch: str | None) -> Iterator[str]:
     similar = similar_names(arch, 8) if arch else []
-    yield from dict.fromkeys([*BENCHMARK_ARCHS, *similar, *_COMMON])
+    yield from dict.fromkeys([*REFERENCE_ARCHS, *similar, *_COMMON])
 
 
 def _entries_of(name: str) -> set[tuple[str, tuple[int, ...]]]:

@@ -1,9 +1,9 @@
-"""The benchmark networks of the field; importing this package adds them to timm's registry."""
+"""The reference networks of the field; importing this package adds them to timm's registry."""
 
 from dfkd_cli.models import lenet, resnet_cifar, vgg_cifar, wide_resnet
 
-BENCHMARK_ARCHS: tuple[str, ...] = tuple(
+REFERENCE_ARCHS: tuple[str, ...] = tuple(
     name for module in (resnet_cifar, wide_resnet, vgg_cifar, lenet) for name in module.default_cfgs
 )
 
-__all__ = ["BENCHMARK_ARCHS", "lenet", "resnet_cifar", "vgg_cifar", "wide_resnet"]
+__all__ = ["REFERENCE_ARCHS", "lenet", "resnet_cifar", "vgg_cifar", "wide_resnet"]

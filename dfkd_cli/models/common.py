@@ -1,4 +1,4 @@
-"""What benchmark networks share: timm's classifier interface, the initialisation and the default configuration."""
+"""What reference networks share: timm's classifier interface, the initialisation and the default configuration."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from timm.models import build_model_with_cfg
 from torch import Tensor, nn
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # as in DAFL's and Fast-Datafree's code
-ModelT = TypeVar("ModelT", bound="BenchmarkNetwork")
+ModelT = TypeVar("ModelT", bound="ReferenceNetwork")
 
 
-class BenchmarkNetwork(nn.Module, ABC):
+class ReferenceNetwork(nn.Module, ABC):
     """timm's interface around one linear layer, whose name differs between papers.
 
     A family adds `forward_features` and `forward_head`; all of them can be traced, scripted and exported.

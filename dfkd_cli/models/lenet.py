@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from dfkd_cli.models.common import BenchmarkNetwork, build, default_cfg, make_head
+from dfkd_cli.models.common import ReferenceNetwork, build, default_cfg, make_head
 
 
-class LeNet5(BenchmarkNetwork):
+class LeNet5(ReferenceNetwork):
     """Three 5x5 convolutions and two linear layers with ReLU and max pooling; no BatchNorm.
 
     The last convolution spans the whole 5x5 map that 32x32 images leave. Other sizes (16x16 at least) are averaged

@@ -8,7 +8,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from dfkd_cli.models.common import CIFAR_MEAN, CIFAR_STD, BenchmarkNetwork, build, default_cfg, make_head
+from dfkd_cli.models.common import CIFAR_MEAN, CIFAR_STD, ReferenceNetwork, build, default_cfg, make_head
 
 
 class PaddedShortcut(nn.Module):
@@ -47,7 +47,7 @@ class BasicBlock(nn.Module):
         return F.relu(out + self.shortcut(x))
 
 
-class CifarResNet(BenchmarkNetwork):
+class CifarResNet(ReferenceNetwork):
     """A 3x3 stem at full resolution and stages of basic blocks, each at half the size of the one before.
 
     Parameter names are those of the published checkpoints: akamaster's for option A, kuangliu's and DAFL's for B.

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from dfkd_cli.models.common import CIFAR_MEAN, CIFAR_STD, BenchmarkNetwork, build, default_cfg, make_head
+from dfkd_cli.models.common import CIFAR_MEAN, CIFAR_STD, ReferenceNetwork, build, default_cfg, make_head
 
 _WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
@@ -21,7 +21,7 @@ def _block(in_channels: int, widths: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-class CifarVgg(BenchmarkNetwork):
+class CifarVgg(ReferenceNetwork):
     """Five blocks, keys as in CRD's and Fast-Datafree's checkpoints.
 
     As there, images of up to 32 pixels skip the pool between the last two blocks; larger ones have it.

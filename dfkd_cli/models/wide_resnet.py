@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from dfkd_cli.models.common import CIFAR_MEAN, CIFAR_STD, BenchmarkNetwork, build, default_cfg, make_head
+from dfkd_cli.models.common import CIFAR_MEAN, CIFAR_STD, ReferenceNetwork, build, default_cfg, make_head
 
 
 class PreActivationBlock(nn.Module):
@@ -40,7 +40,7 @@ class Stage(nn.Module):
         return self.layer(x)
 
 
-class WideResNet(BenchmarkNetwork):
+class WideResNet(ReferenceNetwork):
     """WRN-depth-width without dropout; depth = 6 n + 4 with n blocks in each of three stages."""
 
     head_name = "fc"

@@ -6,7 +6,7 @@ import timm
 import yaml
 
 from dfkd_cli.data.datasets import LabelledImages
-from dfkd_cli.models import BENCHMARK_ARCHS
+from dfkd_cli.models import REFERENCE_ARCHS
 from dfkd_cli.report.markdown import fenced, one_line, plain
 from dfkd_cli.report.quantities import duration, share
 from dfkd_cli.report.report import Report, comparison_table
@@ -81,7 +81,7 @@ def _introduction(report: Report, data: LabelledImages | None) -> str:
 
 
 def _use(report: Report) -> str:
-    own = report.student.arch in BENCHMARK_ARCHS
+    own = report.student.arch in REFERENCE_ARCHS
     lines = ["import timm", *(["import dfkd_cli.models  # adds this architecture to timm"] if own else []), ""]
     lines += [
         'model = timm.create_model("local-dir:THIS_FOLDER", pretrained=True).eval()',

@@ -9,11 +9,11 @@ import torch
 
 from dfkd_cli.errors import UsageError
 from dfkd_cli.loading.suggest import similar_names
-from dfkd_cli.models import BENCHMARK_ARCHS
+from dfkd_cli.models import REFERENCE_ARCHS
 
 
 @dataclass(frozen=True)
-class BenchmarkNetwork:
+class ReferenceNetwork:
     """One of the networks that dfkd itself defines."""
 
     name: str
@@ -25,20 +25,20 @@ class BenchmarkNetwork:
 class Students:
     """What `dfkd models --json` prints."""
 
-    benchmark: tuple[BenchmarkNetwork, ...]
+    reference: tuple[ReferenceNetwork, ...]
     timm: tuple[str, ...]
 
 
 def list_students(pattern: str | None) -> Students:
     """Everything that matches: a shell pattern, or part of a name. Raises UsageError when nothing does."""
     matches = partial(fnmatch.fnmatch, pat=_as_pattern(pattern))
-    own = [name for name in BENCHMARK_ARCHS if matches(name)]
-    others = [name for name in timm.list_models() if matches(name) and name not in BENCHMARK_ARCHS]
+    own = [name for name in REFERENCE_ARCHS if matches(name)]
+    others = [name for name in timm.list_models() if matches(name) and name not in REFERENCE_ARCHS]
     if not own and not others:
         close = similar_names(pattern or "")
         hint = f"did you mean {', '.join(close)}?" if close else "try part of a name, such as resnet"
         raise UsageError(f"no architecture matches '{pattern}'; {hint}")
-    return Students(tuple(_benchmark_network(name) for name in own), tuple(others))
+    return Students(tuple(_reference_network(name) for name in own), tuple(others))
 
 
 def _as_pattern(pattern: str | None) -> str:
@@ -47,9 +47,9 @@ def _as_pattern(pattern: str | None) -> str:
     return pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
 
 
-def _benchmark_network(name: str) -> BenchmarkNetwork:
+def _reference_network(name: str) -> ReferenceNetwork:
     with torch.device("meta"):
         network = timm.create_model(name)
     channels, height, width = vars(network)["pretrained_cfg"]["input_size"]
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return BenchmarkNetwork(name, (channels, height, width), parameters)
+    return ReferenceNetwork(name, (channels, height, width), parameters)

@@ -19,7 +19,7 @@ from dfkd_cli.loading.failures import first_line, quiet
 from dfkd_cli.loading.script import FACTS_FILE
 from dfkd_cli.loading.suggest import similar_names
 from dfkd_cli.machine.files import write_atomically
-from dfkd_cli.models import BENCHMARK_ARCHS  # importing it adds them to timm's registry
+from dfkd_cli.models import REFERENCE_ARCHS  # importing it adds them to timm's registry
 from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
 
@@ -113,7 +113,7 @@ def _check_name(arch: str) -> None:
             raise UsageError(f"--student {arch} names weights, but a student starts without any; use {bare}")
         return
     close = similar_names(arch)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"use any timm model or {', '.join(BENCHMARK_ARCHS)}"
+    hint = f"did you mean {' or '.join(close)}?" if close else f"use any timm model or {', '.join(REFERENCE_ARCHS)}"
     raise UsageError(f"--student {arch}: unknown architecture; {hint}")
 
 

@@ -1,9 +1,9 @@
-"""What every method offers to the loop, and all that a method may know of the world."""
+"""What the training loop asks of a method: an image source, a student loss, and what both need."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from dfkd_cli.training.setting import Setting, Terms
 
 
 class Batch(NamedTuple):
-    """Images for one student step, and where known their labels and places in a buffer."""
+    """Images for one student step, with their labels and their places in a memory where the source knows them."""
 
     images: Tensor  # [B, C, H, W] in [0, 1]
     labels: Tensor | None = None  # [B]
@@ -21,108 +21,160 @@ class Batch(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How many synthetic images a run has made, or pictures of a pool it has seen, and how many it still holds."""
+    """How many images a source has generated or read, and how many it holds."""
 
     generated: int
     kept: int
 
 
-class Filling(NamedTuple):
-    """What comes before the first student step."""
+class WarmupPlan(NamedTuple):
+    """How long the warm-up takes."""
 
-    rounds: int  # refreshes, in a run of a fixed number of steps
-    share: float  # of a budget, at most, that they may take after the first of them
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a method cannot work without."""
-
-    batchnorm: bool = False
-    embedding: bool = False  # what a last linear layer receives
-    stages: bool = False  # feature maps
-    pool: bool = False  # a folder of pictures, which the user names; what has one makes no images
-
-    def missing(self, teacher: Classifier) -> list[str]:
-        """What of it the teacher does not have, in words."""
-        missing = ["BatchNorm layers"] if self.batchnorm and not teacher.norm_statistics else []
-        if self.embedding or self.stages:
-            with torch.no_grad():
-                seen = teacher.observe(torch.rand(2, *teacher.spec.size, device=teacher.mean.device))
-            missing += ["a last linear layer that can be seen"] if self.embedding and seen.embedding is None else []
-            missing += ["feature maps"] if self.stages and not seen.stages else []
-        return missing
+    rounds: int  # in a run of a fixed number of steps
+    share: float  # largest share of a budget that the rounds after the first one take
 
 
-class Method(ABC):
-    """Where a student's images come from and what it learns from them. One file per method, one loop for all."""
+class StudentTerms(NamedTuple):
+    """The student's loss of one batch."""
 
-    needs: ClassVar[Needs]
-    options_type: ClassVar[type]  # the frozen dataclass of the recipe's `options`
+    terms: Terms  # weighted scalars; the loop minimises their sum
+    logged: Terms  # further quantities, scalars or vectors
+    per_image: Terms = {}  # [B, ...], without gradients: what `StudentLoss.after_step` needs
 
-    def __init__(self, setting: Setting, options: Any):
-        self.setting = setting
-        self.options = options
-        self.notes: list[str] = []  # what the user should know of this pairing, one sentence each
+
+class ImageSource(ABC):
+    """Where the images come from that a student learns from."""
+
+    def __init__(self, notes: Iterable[str] = ()):
+        self.notes = list(notes)  # sentences for the user about this teacher and this source
 
     @abstractmethod
     def ready(self, progress: float) -> bool:
-        """Whether there are images to learn from; until then the loop only refreshes."""
-
-    def untouched_bytes(self) -> int:
-        """Memory that the method has reserved for images which it has not made yet, for plans."""
-        return 0
-
-    def filling(self) -> Filling:
-        """How long it takes until there are images to learn from, for plans."""
-        return Filling(rounds=1, share=1.0)
+        """Return whether the warm-up is over. `progress` is the share of the whole run done, in [0, 1]."""
 
     @abstractmethod
-    def refresh(self, progress: float) -> Terms:
-        """Renews the source of images; the student is frozen meanwhile. Returns what to log.
+    def warmup(self) -> WarmupPlan:
+        """Return how long the warm-up takes."""
 
-        `progress` is the share of the whole run done, in [0, 1].
-        """
+    @abstractmethod
+    def round(self, progress: float) -> Terms:
+        """Renew the images and return what to log. The student is frozen meanwhile."""
 
     @abstractmethod
     def sample(self) -> Batch:
-        """Images for one student step, augmented."""
+        """Return augmented images for one student step."""
 
     @abstractmethod
-    def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
-        """Weighted scalar terms, which the loop adds up, and further quantities to log, scalars or vectors.
-
-        `progress` is the share of the student's own training done, in [0, 1]: 0 at its first step.
-        """
+    def fresh(self, count: int) -> Tensor:
+        """Return `count` images [count, C, H, W] in [0, 1] that the student has not seen, without augmentation."""
 
     @abstractmethod
-    def fresh_images(self, count: int) -> Tensor:
-        """`count` new images [count, C, H, W] in [0, 1] that the student has not seen, without augmentation."""
-
-    @abstractmethod
-    def shown_images(self, count: int) -> Tensor:
-        """At most `count` images [n, C, H, W] in [0, 1] that the student has seen, without augmentation."""
+    def shown(self, count: int) -> Tensor:
+        """Return at most `count` images [n, C, H, W] in [0, 1] that the student has seen, without augmentation."""
 
     @abstractmethod
     def counts(self) -> Counts:
-        """How many images were generated and how many are kept."""
+        """Return how many images the source has generated or read, and how many it holds."""
+
+    def reserved_bytes(self) -> int:
+        """Return the memory that is reserved for images to come."""
+        return 0
 
     def remarks(self) -> list[str]:
-        """What happened to this run that the user should know, one sentence each."""
+        """Return sentences for the user about what happened during the run."""
         return []
 
-    def extra_modules(self) -> Iterable[nn.Module]:
-        """Networks trained in the same step as the student and thrown away with the run."""
-        return ()
-
     def files(self) -> dict[str, str]:
-        """Further text files for the output folder, by their name in `output_folder.WRITTEN`."""
+        """Return text files for the output folder by their name in `output_folder.WRITTEN`."""
         return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs besides the student."""
+        """Return everything that a resumed run needs."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
+
+
+class StudentLoss(ABC):
+    """What a student learns from a batch. A call changes nothing but BatchNorm statistics of the student."""
+
+    def __init__(self, notes: Iterable[str] = ()):
+        self.notes = list(notes)  # sentences for the user about these two networks
+
+    @abstractmethod
+    def __call__(self, batch: Batch, progress: float) -> StudentTerms:
+        """Return the loss of a batch, or of a part of one when memory is short.
+
+        `progress` is the share of the student's own training done, in [0, 1]: 0 at its first step.
+        """
+
+    def modules(self) -> Iterable[nn.Module]:
+        """Return networks that are trained in the same step as the student and discarded with the run."""
+        return ()
+
+    def after_step(self, batch: Batch, per_image: Terms) -> Terms:
+        """Update what learns beside the student and return what to log.
+
+        The loop calls it once per student step, after the optimizer, with the whole batch and its `per_image` values,
+        whether or not the loss was computed in parts.
+        """
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resumed run needs besides `modules`, which the loop saves."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """An image source and a student loss that were made for one teacher and one student."""
+
+    source: ImageSource
+    loss: StudentLoss
+
+    def notes(self) -> tuple[str, ...]:
+        """Return sentences for the user about this method and these networks."""
+        return (*self.source.notes, *self.loss.notes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resumed run needs besides the student and the loss's modules."""
+        return {"source": self.source.state_dict(), "loss": self.loss.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.source.load_state_dict(state["source"])
+        self.loss.load_state_dict(state["loss"])
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method requires of the teacher and of the user."""
+
+    batchnorm: bool = False
+    embedding: bool = False  # the input of a last linear layer
+    stages: bool = False  # feature maps
+    pool: bool = False  # a folder of unlabelled images, instead of generated ones
+
+    def missing(self, teacher: Classifier) -> list[str]:
+        """Return one phrase per requirement that the teacher does not meet."""
+        missing = ["BatchNorm layers"] if self.batchnorm and not teacher.norm_statistics else []
+        if self.embedding or self.stages:
+            with torch.no_grad():
+                seen = teacher.observe(torch.rand(2, *teacher.spec.size, device=teacher.mean.device))
+            missing += ["a visible last linear layer"] if self.embedding and seen.embedding is None else []
+            missing += ["feature maps"] if self.stages and not seen.stages else []
+        return missing
+
+
+@dataclass(frozen=True)
+class MethodDefinition:
+    """One entry of the registry: the options of a method and the function that composes it."""
+
+    options: type  # the frozen dataclass of the recipe's `options`
+    build: Callable[[Setting, Any], Method]
+    needs: Needs = field(default_factory=Needs)
