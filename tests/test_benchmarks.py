@@ -16,7 +16,7 @@ from benchmarks import last_tenth, results, run, table, train_teacher
 from benchmarks.experiment import SUITES, TEACHERS, Experiment, arch_of, load_suite
 from benchmarks.places import Places
 from dfkd_cli.loading import load_classifier
-from dfkd_cli.recipe.file import shipped_recipes
+from dfkd_cli.recipe.shipped import shipped_recipes
 from dfkd_cli.recipe.recipe import load_recipe
 
 TINY = ("train.steps=2", "train.batch_size=8", "train.report_every=2", "options.buffer_size=8")

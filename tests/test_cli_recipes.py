@@ -10,7 +10,7 @@ from dfkd_cli.cli.completion import STUDENTS, complete_recipe, complete_student
 from dfkd_cli.cli.recipes import NEEDS
 from dfkd_cli.methods import METHODS, Needs
 from dfkd_cli.models import REFERENCE_ARCHS
-from dfkd_cli.recipe.file import shipped_recipes
+from dfkd_cli.recipe.shipped import shipped_recipes
 from dfkd_cli.recipe.listing import list_recipes
 from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.students.models import list_students

@@ -3,7 +3,7 @@
 import pytest
 
 from dfkd_cli.errors import UsageError
-from dfkd_cli.recipe.file import shipped_recipes
+from dfkd_cli.recipe.shipped import shipped_recipes
 from dfkd_cli.recipe.recipe import load_recipe
 
 

@@ -20,7 +20,7 @@ STUDENTS = (
 
 def complete_recipe(incomplete: str) -> list[str]:
     """Names of recipes that begin like this."""
-    from dfkd_cli.recipe.file import shipped_recipes
+    from dfkd_cli.recipe.shipped import shipped_recipes
 
     return [name for name in shipped_recipes() if name.startswith(incomplete)]
 

@@ -1,1 +1,1 @@
-"""Recipes: found, read, checked, changed by --set and written back. Only `recipe.py` imports torch."""
+"""Recipes: found, read, checked, changed by --set and written with all values. Only `recipe.py` imports torch."""

@@ -11,13 +11,13 @@ class Checked:
     """What `dfkd check --json` prints."""
 
     recipe: str  # as the user typed it
-    method: str | None  # this and the hash: None for a recipe with mistakes
+    method: str | None  # None, as the hash, for a recipe with mistakes
     sha256: str | None  # of all values, as in report.json
     mistakes: tuple[Mistake, ...]
 
 
 def check_recipe(name_or_path: str, overrides: list[str]) -> Checked:
-    """Reads the recipe as a run would. Raises RecipeError with all mistakes, which are its `facts` too."""
+    """Return the recipe's method and hash. Raises RecipeError with all mistakes and the document of --json."""
     try:
         recipe = load_recipe(name_or_path, overrides)
     except RecipeError as error:

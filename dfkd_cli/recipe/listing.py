@@ -1,4 +1,4 @@
-"""What recipes say of themselves, read without torch."""
+"""The descriptions, texts and copies of recipes. Imports no torch."""
 
 import os
 from dataclasses import dataclass
@@ -7,9 +7,10 @@ from typing import Any
 
 from dfkd_cli.config.values import Problem, build
 from dfkd_cli.errors import UsageError
-from dfkd_cli.recipe.file import About, RecipeFile, shipped_recipes
+from dfkd_cli.recipe.file import About, RecipeFile, recipe_text
+from dfkd_cli.recipe.shipped import DEFAULTS, defaults_text, shipped_recipes
 
-_UNTOLD: dict[str, Any] = {"summary": "", "needs": [], "use_when": "", "cost": "", "measured": ""}
+_UNDESCRIBED: dict[str, Any] = {"summary": "", "needs": [], "use_when": "", "cost": "", "measured": ""}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ShownRecipe:
     """What `dfkd recipes show --json` prints."""
 
     name: str
-    yaml: str  # as written, or resolved
+    yaml: str  # the text of the file, or with --resolved or --set all values
     values: dict[str, Any]  # the same, parsed
 
 
@@ -45,19 +46,23 @@ class CopiedRecipe:
 
 
 def list_recipes() -> RecipeList:
-    """The shipped recipes by name. Raises RecipeError when one describes itself wrongly."""
+    """Return the shipped recipes by name. Raises RecipeError when the description of one is wrong."""
     return RecipeList(tuple(_entry(name) for name in shipped_recipes()))
 
 
 def show_recipe(name: str, resolved: str | None = None) -> ShownRecipe:
-    """The recipe as its file has it, or in the `resolved` text. Raises UsageError when there is none."""
-    file = RecipeFile(name, resolved)
+    """Return the text of a recipe's file, or `resolved` in its place. Raises UsageError when there is no such recipe.
+
+    The name "defaults" stands for the values that all recipes inherit.
+    """
+    text = defaults_text() if name == DEFAULTS and resolved is None else resolved
+    file = RecipeFile(name, text)
     return ShownRecipe(name, file.text, file.values)
 
 
 def copy_recipe(name: str, to: Path) -> CopiedRecipe:
-    """Writes the recipe's text into the file `to`. Raises UsageError when it exists or cannot be written."""
-    text = RecipeFile(name).text
+    """Write the text of a recipe's file to `to`. Raises UsageError when `to` exists or cannot be written."""
+    text = recipe_text(name)
     try:
         with open(to, "x", encoding="utf-8") as file:
             file.write(text)
@@ -71,7 +76,7 @@ def copy_recipe(name: str, to: Path) -> CopiedRecipe:
 def _entry(name: str) -> RecipeEntry:
     file = RecipeFile(name)
     problems: list[Problem] = []
-    about = build(About, file.values.get("about", _UNTOLD), "about", problems)
+    about = build(About, file.values.get("about", _UNDESCRIBED), "about", problems)
     if problems:
         raise file.error(problems)
     return RecipeEntry(**vars(about), name=name, method=str(file.values.get("method")))

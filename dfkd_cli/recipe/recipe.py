@@ -1,4 +1,4 @@
-"""A recipe: which method, and every value it runs with. Read from YAML, changed by --set, written back resolved."""
+"""A recipe: a method and all values of a run, read from YAML, changed by --set and written with all values."""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -9,14 +9,14 @@ import yaml
 
 from dfkd_cli.config.values import Problem, build, did_you_mean
 from dfkd_cli.methods import METHODS
-from dfkd_cli.recipe.file import SECTIONS, About, RecipeFile
+from dfkd_cli.recipe.file import SECTIONS, About, RecipeFile, inherited_values
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.engine import TrainConfig
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run, besides teacher, student, seed and machine."""
+    """Everything that determines a run besides teacher, student, seed and machine."""
 
     method: str
     train: TrainConfig
@@ -24,20 +24,22 @@ class Recipe:
     options: Any  # the method's own options_type
 
     def to_yaml(self) -> str:
-        """The recipe with every value written out; reading it again gives the same recipe."""
+        """Return YAML with all values; the recipe that is read from it is equal to this one."""
         return yaml.safe_dump(asdict(self), sort_keys=False)
 
     def sha256(self) -> str:
-        """Fingerprint of all values."""
+        """Return the hash of all values, in hexadecimal."""
         return hashlib.sha256(self.to_yaml().encode()).hexdigest()
 
 
 def load_recipe(name_or_path: str, overrides: list[str]) -> Recipe:
-    """The recipe of this name or in this file, with `section.key=value` overrides.
+    """Return the recipe of this name or in this file, with `section.key=value` overrides.
 
-    Raises UsageError; a RecipeError names every unknown key, wrong type, value out of range and missing value.
+    Values that neither sets are those of `recipes/defaults.yaml`. Raises UsageError; a RecipeError names every unknown
+    key, wrong type, value out of range and missing value.
     """
     file = RecipeFile(name_or_path)
+    file.inherit(inherited_values())
     for override in overrides:
         file.change(override)
     problems = list(file.repeated)
@@ -54,13 +56,13 @@ def _build(values: dict[str, Any], problems: list[Problem]) -> Recipe:
         build(About, values["about"], "about", problems)
     method = str(values.get("method", ""))
     if method not in METHODS:
-        told = f"unknown method '{method}'{did_you_mean(method, METHODS)}" if method else "missing key 'method'"
-        problems.append(Problem("method", f"{told}; known: {', '.join(METHODS)}"))
+        text = f"unknown method '{method}'{did_you_mean(method, METHODS)}" if method else "missing key 'method'"
+        problems.append(Problem("method", f"{text}; choose one of: {', '.join(METHODS)}"))
     train = _section(TrainConfig, "train", values, problems)
     augmentation = _section(Augmentation, "augmentation", values, problems)
     options = None
-    for meant in get_close_matches(method, METHODS, n=1):  # a misspelt method has options to check all the same
-        options = _section(METHODS[meant].options_type, "options", values, problems)
+    for meant in get_close_matches(method, METHODS, n=1):  # the options of a misspelt method are checked too
+        options = _section(METHODS[meant].options, "options", values, problems)
     return Recipe(method, train, augmentation, options)
 
 
