@@ -12,7 +12,7 @@ from benchmarks.experiment import TEACHERS, arch_of
 from benchmarks.places import add_arguments, places_of
 from dfkd_cli.compression.compress import begin, load
 from dfkd_cli.compression.job import Job
-from dfkd_cli.evaluation.accuracy import evaluate
+from dfkd_cli.evaluation.accuracy import measure_accuracy
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.training.clock import StepClock
 
@@ -61,9 +61,9 @@ def accuracies(job: Job) -> list[float]:
     for event in run.run(due):
         if event.step != last and (due() or event.progress == 1.0):
             last = event.step
-            raw = evaluate(parts.student, parts.data, parts.runtime.device).accuracy
+            raw = measure_accuracy(parts.student, parts.data, parts.runtime.device).accuracy
             with run.average.applied():
-                seen.append(evaluate(parts.student, parts.data, parts.runtime.device).accuracy)
+                seen.append(measure_accuracy(parts.student, parts.data, parts.runtime.device).accuracy)
             print(f"step {last:,}, progress {event.progress:.3f}: {seen[-1]:.2%}, not averaged {raw:.2%}", flush=True)
     return seen
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_cli.data.datasets import LabelledImages, open_dataset
-from dfkd_cli.evaluation.accuracy import evaluate
+from dfkd_cli.evaluation.accuracy import measure_accuracy
 from dfkd_cli.machine.device import resolve_device
 from dfkd_cli.machine.runtime import Runtime, choose_dtype
 from dfkd_cli.networks import EagerNetwork
@@ -57,9 +57,8 @@ def main() -> None:
     for note in runtime.notes:
         print(note)
     if tested is not None:
-        print(
-            f"accuracy {evaluate(teacher, tested, device).accuracy:.4f} on {len(tested):,} images of {arguments.eval}"
-        )
+        accuracy = measure_accuracy(teacher, tested, device).accuracy
+        print(f"accuracy {accuracy:.4f} on {len(tested):,} images of {arguments.eval}")
 
 
 def train(teacher: Classifier, images: Images, runtime: Runtime, arguments: argparse.Namespace) -> None:

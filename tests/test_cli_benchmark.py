@@ -1,4 +1,4 @@
-"""`dfkd benchmark` from the flags to figures that can be checked."""
+"""`dfkd benchmark` prints figures that can be checked."""
 
 import json
 import os
@@ -27,7 +27,7 @@ QUICK = ["--seconds", "0", "--batch-size", "4", "--threads", "1", "--device", "c
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """A student, and a state dict and a program of other networks."""
+    """Files of a student, a state dict and an exported program."""
     root = tmp_path_factory.mktemp("benchmark")
     (root / "out").mkdir()
     torch.manual_seed(0)
@@ -51,7 +51,7 @@ def measured(*arguments: object) -> list[dict[str, Any]]:
     return document["networks"]
 
 
-def test_teacher_and_student_stand_side_by_side(files):
+def test_teacher_and_student_are_compared(files):
     teacher, student = measured(
         files / "teacher.pt", files / "out", "--arch", "cifar_resnet20", "--input-size", "1x16x16"
     )
@@ -66,7 +66,7 @@ def test_teacher_and_student_stand_side_by_side(files):
         assert network["memory_bytes"] > 4 * network["parameters"]
 
 
-def test_every_network_that_needs_an_architecture_can_have_its_own(files):
+def test_arch_is_given_once_or_for_each_network_that_needs_it(files):
     flags = ["--arch", "cifar_resnet20", "--arch", "lenet5", "--input-size", "1x16x16"]
     result = dfkd("benchmark", files / "teacher.pt", *QUICK, *flags)
     assert result.exit_code == 2
@@ -77,7 +77,7 @@ def test_every_network_that_needs_an_architecture_can_have_its_own(files):
     assert "does not fit --arch lenet5" in result.stderr
 
 
-def test_an_onnx_file_runs_in_onnxruntime_with_the_batch_it_takes(files, tmp_path):
+def test_an_onnx_file_runs_in_onnxruntime_with_its_own_batch_size(files, tmp_path):
     for name in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(name, reason="needs the extra 'export'")
     path = tmp_path / "student.onnx"
@@ -103,7 +103,7 @@ def test_the_missing_extra_is_named(tmp_path, monkeypatch):
     assert "pip install 'dfkd[export]'" in result.stderr
 
 
-def test_the_table_is_for_people(files):
+def test_the_table_holds_every_figure(files):
     result = dfkd("benchmark", files / "out", *QUICK)
     assert result.exit_code == 0, result.stderr
     for phrase in ("parameters", "MACs", "latency", "95 %", "throughput", "memory", "on cpu, 1 thread"):
@@ -111,7 +111,7 @@ def test_the_table_is_for_people(files):
 
 
 @pytest.mark.parametrize("columns", ["12", "300"])
-def test_names_are_shown_as_they_are_and_figures_whole(files, tmp_path, monkeypatch, columns):
+def test_names_are_not_interpreted_and_figures_are_not_cut(files, tmp_path, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)
     names = ["net[v1].pt2", "net:x:.pt2", os.fsdecode(b"net\xff.pt2"), f"{'long' * 9}.pt2"]
     paths = [shutil.copy(files / "linear.pt2", tmp_path / name) for name in names]
@@ -155,12 +155,12 @@ def test_networks_take_turns(files, monkeypatch):
         lambda *turn: (turns.append(turn[0].about["source"]), take_turn(*turn)),
     )
     measured(files / "out", files / "linear.pt2")
-    counted = turns[2 * dfkd_cli.evaluation.benchmark.WARM_UP :]
-    assert len(counted) == 2 * dfkd_cli.evaluation.benchmark.FEWEST_ROUNDS
+    counted = turns[2 * dfkd_cli.evaluation.benchmark.UNTIMED_TURNS :]
+    assert len(counted) == 2 * dfkd_cli.evaluation.benchmark.MIN_TURNS
     assert len(set(counted[::2])) == len(set(counted[1::2])) == 1
 
 
-def test_latency_figures_are_quantiles_of_what_was_measured():
+def test_latency_figures_are_quantiles_of_the_measured_seconds():
     about = {"source": "", "kind": "", "arch": None, "input_size": (1, 2, 2), "parameters": 1, "macs": 1}
     about |= {"file_bytes": None, "memory_bytes": None}
     candidate = dfkd_cli.evaluation.benchmark.Candidate(about, nn.Identity(), torch.rand(8, 1, 2, 2))
@@ -172,12 +172,12 @@ def test_latency_figures_are_quantiles_of_what_was_measured():
     assert speed.images_per_s == 4
 
 
-def test_macs_are_those_of_the_definition():
+def test_macs_follow_their_definition():
     network = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 5))
     assert count_macs(network, torch.rand(1, 3, 8, 8)) == 8 * 4 * 4 * 3 * 3 * 3 + 8 * 16 * 5
 
 
-def test_memory_is_that_of_the_tensors_alive_at_once():
+def test_memory_is_the_peak_of_the_tensors_alive_at_once():
     def forward(images):
         first = images * 2
         second = first + 1

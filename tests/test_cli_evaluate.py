@@ -15,6 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import dfkd_cli.cli
+import dfkd_cli.evaluation.evaluate
+from dfkd_cli.evaluation.accuracy import Accuracy
 from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.students.student import build_student, save_student
 
@@ -24,7 +26,7 @@ SPEC_FLAGS = ["--input-size", "1x16x16", "--mean", "0.3", "--std", "0.2"]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """A folder with pictures, a student, a state dict and a TorchScript archive; both networks are random."""
+    """A folder of images, a student, a state dict and a TorchScript file; all networks are random."""
     root = tmp_path_factory.mktemp("evaluate")
     rng = np.random.default_rng(0)
     for name in "abcdef":
@@ -38,13 +40,13 @@ def files(tmp_path_factory) -> Path:
     save_student(student, root / "out", None, "hash", "ssd")
     teacher: Any = build_student("cifar_resnet20", SPEC).network.module
     torch.save(teacher.state_dict(), root / "teacher.pt")
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch wants people to export instead
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # TorchScript is deprecated
         torch.jit.save(torch.jit.script(SmallNetwork()), root / "scripted.pt")
     return root
 
 
 class SmallNetwork(torch.nn.Module):
-    """Whatever it sees, it is sure of class 2."""
+    """A network that predicts class 2 for every image."""
 
     def __init__(self):
         super().__init__()
@@ -71,13 +73,13 @@ def test_json_is_the_only_thing_on_stdout(files):
     assert facts["relative_accuracy"] is facts["agreement"] is facts["teacher_accuracy"] is None
 
 
-def test_network_in_another_form_is_evaluated(files):
+def test_a_torchscript_file_is_evaluated(files):
     result = dfkd("evaluate", files / "scripted.pt", "--data", files / "data", "--json", *SPEC_FLAGS)
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["accuracy"] == pytest.approx(1 / 6)
 
 
-def test_student_is_its_own_equal(files):
+def test_a_student_agrees_with_itself(files):
     student = files / "out" / "student.safetensors"
     result = dfkd("evaluate", student, "--data", files / "data", "--teacher", files / "out", "--json", "--max-drop", 0)
     assert result.exit_code == 0, result.stderr
@@ -110,7 +112,7 @@ def test_two_foreign_networks_have_an_architecture_each(files):
     assert json.loads(result.stdout)["accuracy"] == pytest.approx(1 / 6)
 
 
-def test_table_is_for_people(files):
+def test_the_table_holds_every_figure(files):
     flags = ["--arch", "cifar_resnet20", *SPEC_FLAGS]
     result = dfkd("evaluate", files / "out", "--data", files / "data", "--teacher", files / "teacher.pt", *flags)
     assert result.exit_code == 0, result.stderr
@@ -134,11 +136,9 @@ def test_accuracy_gate(files, bar, code):
     assert ("--min-accuracy" in result.stderr) == (code == 5)
 
 
-def test_every_missed_gate_is_told(files, monkeypatch):
-    from dfkd_cli.evaluation import accuracy
-
-    measured = accuracy.Evaluation(100, 0.5, None, 0.9, 0.5 / 0.9, 0.5)
-    monkeypatch.setattr(accuracy, "evaluate", lambda *_, **__: measured)
+def test_every_missed_gate_is_named(files, monkeypatch):
+    measured = Accuracy(100, 0.5, None, 0.9, 0.5 / 0.9, 0.5)
+    monkeypatch.setattr(dfkd_cli.evaluation.evaluate, "measure_accuracy", lambda *_, **__: measured)
     bars = ["--min-accuracy", "0.6", "--max-drop", "0.1", "--teacher", files / "out"]
     result = dfkd("evaluate", files / "out", "--data", files / "data", *bars)
     assert result.exit_code == 5
@@ -151,10 +151,8 @@ def test_every_missed_gate_is_told(files, monkeypatch):
     [(0.91, 0.93, 0.02, 0), (0.9, 0.93, 0.02, 5), (0.95, 0.93, 0.0, 0), (0.9299, 0.93, 0.0, 5)],
 )
 def test_drop_gate(files, monkeypatch, student, teacher, allowed, code):
-    from dfkd_cli.evaluation import accuracy
-
-    measured = accuracy.Evaluation(100, student, None, teacher, student / teacher, 0.5)
-    monkeypatch.setattr(accuracy, "evaluate", lambda *_, **__: measured)
+    measured = Accuracy(100, student, None, teacher, student / teacher, 0.5)
+    monkeypatch.setattr(dfkd_cli.evaluation.evaluate, "measure_accuracy", lambda *_, **__: measured)
     result = dfkd(
         "evaluate", files / "out", "--data", files / "data", "--teacher", files / "out", "--max-drop", allowed
     )
@@ -186,7 +184,7 @@ def test_mistake_is_one_line_and_its_exit_code(files, flags, code, message):
     assert "Traceback" not in result.stderr
 
 
-def test_corrupt_picture_is_one_line(files, tmp_path):
+def test_a_corrupt_image_file_is_one_line(files, tmp_path):
     shutil.copytree(files / "data", tmp_path / "data")
     (tmp_path / "data" / "b" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     result = dfkd("evaluate", files / "out", "--data", tmp_path / "data")
@@ -204,22 +202,18 @@ def test_corrupt_picture_is_one_line(files, tmp_path):
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_what_befalls_a_run_has_its_exit_code(files, monkeypatch, raised, code):
-    from dfkd_cli.evaluation import accuracy
-
+def test_every_failure_has_its_exit_code(files, monkeypatch, raised, code):
     def fail(*_, **__):
         raise raised
 
-    monkeypatch.setattr(accuracy, "evaluate", fail)
+    monkeypatch.setattr(dfkd_cli.evaluation.evaluate, "measure_accuracy", fail)
     result = dfkd("evaluate", files / "out", "--data", files / "data")
     assert result.exit_code == code
     assert result.stderr.startswith("error: ")
 
 
 def test_bug_keeps_its_traceback(files, monkeypatch):
-    from dfkd_cli.evaluation import accuracy
-
-    monkeypatch.setattr(accuracy, "evaluate", lambda *_, **__: 1 // 0)
+    monkeypatch.setattr(dfkd_cli.evaluation.evaluate, "measure_accuracy", lambda *_, **__: 1 // 0)
     assert isinstance(dfkd("evaluate", files / "out", "--data", files / "data").exception, ZeroDivisionError)
 
 

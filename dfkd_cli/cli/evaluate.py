@@ -13,7 +13,7 @@ from dfkd_cli.cli.arguments import NetworkArguments, taking
 from dfkd_cli.errors import GateMissedError, UsageError
 
 if TYPE_CHECKING:
-    from dfkd_cli.evaluation.accuracy import Evaluation
+    from dfkd_cli.evaluation.evaluate import Evaluation
     from dfkd_cli.loading import LoadOptions
 
 _TOLERANCE = 1e-9  # 0.93 - 0.91 is a little more than 0.02 in floating point
@@ -62,17 +62,17 @@ def evaluate(
         raise UsageError("--teacher-arch describes a teacher; give --teacher too")
     flags = arguments.load_options()
 
-    from dfkd_cli.evaluation.evaluate import measure
+    from dfkd_cli.evaluation.evaluate import evaluate as evaluate_networks
 
     student_flags, teacher_flags = _who_gets(flags, teacher_arch, student, teacher)
     reference = None if teacher is None else (teacher, teacher_flags)
-    measured = measure((student, student_flags), data, reference, arguments.device, batch_size, _note)
-    missed = _missed_gates(measured, min_accuracy, max_drop)
+    evaluation = evaluate_networks((student, student_flags), data, reference, arguments.device, batch_size, _note)
+    missed = _missed_gates(evaluation, min_accuracy, max_drop)
     if not as_json:
-        _print_table(asdict(measured))
+        _print_table(asdict(evaluation))
     if missed:
-        raise GateMissedError("; ".join(missed), measured)
-    return measured if as_json else None
+        raise GateMissedError("; ".join(missed), evaluation)
+    return evaluation if as_json else None
 
 
 def _note(text: str) -> None:

@@ -14,7 +14,7 @@ from dfkd_cli.compression.outcome import save
 from dfkd_cli.compression.output_folder import OutputFolder
 from dfkd_cli.data.datasets import open_dataset
 from dfkd_cli.errors import DfkdError, InterruptedRunError, TeacherError, UsageError
-from dfkd_cli.evaluation.accuracy import evaluate
+from dfkd_cli.evaluation.accuracy import measure_accuracy
 from dfkd_cli.loading import load_classifier
 from dfkd_cli.machine.allocator import fail_before_memory_is_used_up, keep_freed_memory
 from dfkd_cli.machine.device import resolve_device
@@ -197,7 +197,7 @@ def _seconds_to_evaluate(parts: Parts) -> float:
     if parts.data is None:
         return 0.0
     begun = time.monotonic()
-    evaluate(parts.teacher, parts.data, parts.runtime.device)
+    measure_accuracy(parts.teacher, parts.data, parts.runtime.device)
     return 2.0 * (time.monotonic() - begun)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from dfkd_cli.compression.job import Job, Parts
 from dfkd_cli.data.sample_grid import save_grid
-from dfkd_cli.evaluation.accuracy import Evaluation, agreement, evaluate
+from dfkd_cli.evaluation.accuracy import Accuracy, measure_accuracy, measure_agreement
 from dfkd_cli.evaluation.confusion import Confusion
 from dfkd_cli.loading.weights_file import file_bytes
 from dfkd_cli.machine.files import write_atomically, write_text_atomically
@@ -57,15 +57,15 @@ def save(parts: Parts, run: Distillation, job: Job, folder: Path, started: float
     return report
 
 
-def _measure(parts: Parts, run: Distillation, confusion: Confusion) -> tuple[Evaluation | None, float | None, str]:
+def _measure(parts: Parts, run: Distillation, confusion: Confusion) -> tuple[Accuracy | None, float | None, str]:
     """The evaluation, when there is data for one, and the agreement with the images it was measured on."""
     device = parts.runtime.device
     if parts.data is not None:
-        measured = evaluate(parts.student, parts.data, device, parts.teacher, confusion=confusion)
+        measured = measure_accuracy(parts.student, parts.data, device, parts.teacher, confusion=confusion)
         return measured, measured.agreement, ON_EVALUATION_DATA
     batch = run.config.batch_size
     fresh = run.method.fresh_images(SYNTHETIC_BATCHES * batch).split(batch)
-    return None, agreement(parts.student, parts.teacher, fresh, confusion), _images(parts, run).wording.measured_on
+    return None, measure_agreement(parts.student, parts.teacher, fresh, confusion), _images(parts, run).wording.measured_on
 
 
 def _images(parts: Parts, run: Distillation) -> ImagesReport:
@@ -78,7 +78,7 @@ def _report(
     run: Distillation,
     job: Job,
     student_file: tuple[str, int],
-    measurement: tuple[Evaluation | None, float | None, str],
+    measurement: tuple[Accuracy | None, float | None, str],
     started: float,
 ) -> Report:
     origin, seconds = parts.teacher.origin, run.stopwatch.totals()

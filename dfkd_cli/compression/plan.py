@@ -10,7 +10,7 @@ from dfkd_cli.compression.compress import SAVING_SECONDS, load
 from dfkd_cli.compression.job import Job, Parts
 from dfkd_cli.compression.pace import Pace, measure_pace
 from dfkd_cli.errors import UsageError
-from dfkd_cli.evaluation.accuracy import evaluate
+from dfkd_cli.evaluation.accuracy import measure_accuracy
 from dfkd_cli.loading.weights_file import file_bytes
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.networks.cost import macs_per_image, weight_bytes
@@ -141,9 +141,9 @@ def _seconds_to_evaluate(parts: Parts) -> float:
         return 0.0
     tried = replace(parts.data, labels=parts.data.labels[:TRIED_IMAGES])
     begun = time.monotonic()
-    evaluate(parts.teacher, tried, parts.runtime.device)
+    measure_accuracy(parts.teacher, tried, parts.runtime.device)
     alone = time.monotonic()
-    evaluate(parts.student, tried, parts.runtime.device, parts.teacher)
+    measure_accuracy(parts.student, tried, parts.runtime.device, parts.teacher)
     both = time.monotonic()
     return ((alone - begun) + (both - alone)) * len(parts.data) / len(tried)
 

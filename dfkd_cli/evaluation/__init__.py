@@ -1,1 +1,1 @@
-"""Measures networks: accuracy, agreement, latency."""
+"""Measurements of networks: accuracy, agreement with a teacher, and speed."""

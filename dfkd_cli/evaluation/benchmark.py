@@ -1,4 +1,7 @@
-"""Networks side by side: speed, size and memory, measured in turns so that a busy machine slows all of them."""
+"""The function of `dfkd benchmark`: speed, size and memory of networks.
+
+The networks are timed in turns, so that other load on the machine slows all of them alike.
+"""
 
 import statistics
 import time
@@ -11,19 +14,19 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.loading import LoadOptions, load_classifier
+from dfkd_cli.loading.onnx import open_onnx
 from dfkd_cli.loading.sniff import is_onnx
 from dfkd_cli.loading.weights_file import file_bytes
 from dfkd_cli.networks.cost import activation_bytes, macs_per_image, weight_bytes
-from dfkd_cli.networks.onnx_file import open_onnx
 
-WARM_UP = 3  # calls of each kind per network before anything counts
-SINGLES = 10  # forwards of one image in a turn, and one of a batch after them
-FEWEST_ROUNDS = 3
+UNTIMED_TURNS = 3  # of each network, before its times are kept
+SINGLES = 10  # forwards of one image in a turn; one forward of a batch follows
+MIN_TURNS = 3
 
 
 @dataclass(frozen=True)
 class Speed:
-    """One network's figures. None: this form does not tell."""
+    """Figures of one network. None: the network's form does not give the figure."""
 
     source: str
     kind: str
@@ -32,11 +35,11 @@ class Speed:
     parameters: int
     macs: int | None  # multiply-accumulate operations for one image
     file_bytes: int | None
-    latency_ms: float  # for one image: median
+    latency_ms: float  # median, for one image
     latency_p95_ms: float
-    images_per_s: float  # in batches of batch_size: median
-    batch_size: int  # a file with a fixed batch takes its own
-    memory_bytes: int | None  # weights, and the most that the tensors of one such batch hold at once
+    images_per_s: float  # median, in batches of batch_size
+    batch_size: int  # that of the file, if the file fixes it
+    memory_bytes: int | None  # weights, and the peak of the tensors of one forward of such a batch
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,16 @@ class Speeds:
 
 @dataclass
 class Candidate:
-    """A network to measure: what is known of it beforehand, what runs it, and the seconds it took."""
+    """A network to time: its known figures, how to run it, and the seconds that its forwards took."""
 
-    about: dict[str, Any]  # the fields of Speed that need no clock
+    about: dict[str, Any]  # the fields of Speed that are not timed
     run: Callable[[Tensor], Any]
-    batch: Tensor  # one batch of its images
+    batch: Tensor  # [B, C, H, W]
     singles: list[float] = field(default_factory=list)
     batches: list[float] = field(default_factory=list)
 
     def speed(self) -> Speed:
-        """What the measured seconds come to."""
+        """Return the figures that follow from the seconds."""
         return Speed(
             **self.about,
             latency_ms=1000.0 * statistics.median(self.singles),
@@ -73,28 +76,28 @@ class Candidate:
 def benchmark(
     sources: list[tuple[str, LoadOptions]], device: torch.device, batch_size: int, seconds: float
 ) -> list[Speed]:
-    """Figures of each network, in the order given, after about `seconds` of measuring per network.
+    """Return the figures of each network, in the given order, after about `seconds` of measurement per network.
 
-    Images are random, weights and images single precision. Raises what the loader raises, and TeacherError for an
-    ONNX file that onnxruntime cannot run.
+    Images are random; weights and images have single precision. Raises what `load_classifier` raises, and TeacherError
+    for an ONNX file that onnxruntime cannot run.
     """
     candidates = [_candidate(source, options, device, batch_size) for source, options in sources]
     for candidate in candidates:
-        for _ in range(WARM_UP):
+        for _ in range(UNTIMED_TURNS):
             take_turn(candidate, device)
         candidate.singles.clear()
         candidate.batches.clear()
-    end, rounds = time.perf_counter() + seconds * len(candidates), 0
-    while rounds < FEWEST_ROUNDS or time.perf_counter() < end:
+    end, turns = time.perf_counter() + seconds * len(candidates), 0
+    while turns < MIN_TURNS or time.perf_counter() < end:
         for candidate in candidates:
             take_turn(candidate, device)
-        rounds += 1
+        turns += 1
     return [candidate.speed() for candidate in candidates]
 
 
 @torch.inference_mode()
 def take_turn(candidate: Candidate, device: torch.device) -> None:
-    """Adds the seconds of several single images and of one batch."""
+    """Time several forwards of one image and one of a batch, and add the seconds to `candidate`."""
     for _ in range(SINGLES):
         candidate.singles.append(_seconds(candidate.run, candidate.batch[:1], device))
     candidate.batches.append(_seconds(candidate.run, candidate.batch, device))
@@ -127,7 +130,7 @@ def _candidate(source: str, options: LoadOptions, device: torch.device, batch_si
 
 
 def _onnx_candidate(source: str, batch_size: int) -> Candidate:
-    """An ONNX file in onnxruntime, on the CPU with as many threads as torch uses."""
+    """Open an ONNX file with onnxruntime, on the CPU, with as many threads as torch uses."""
     path = Path(source)
     network = open_onnx(path, torch.get_num_threads())
     batch = torch.rand(network.batch_size or batch_size, *network.input_size)

@@ -1,4 +1,4 @@
-"""How a student's answers differ from its teacher's, class by class."""
+"""Counts of the student's predicted classes for each class that the teacher predicts."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 
-class Mistaken(NamedTuple):
-    """One way in which the two differ, with the number of images."""
+class Difference(NamedTuple):
+    """A pair of classes that the two networks predict for the same images, and the number of those images."""
 
     teacher: int  # class
     student: int  # class
@@ -16,41 +16,49 @@ class Mistaken(NamedTuple):
 
 
 class Confusion:
-    """Counts the student's answer for each of the teacher's. Memory grows with the images, not with classes²."""
+    """Counts of the pairs of predicted classes. Memory grows with the number of images, not with classes squared."""
 
     def __init__(self, num_classes: int):
         self.num_classes = num_classes
-        self.answers: list[Tensor] = []  # teacher's class * num_classes + student's; on the device until asked for
+        self.pairs: list[Tensor] = []  # teacher's class * num_classes + student's class, on the networks' device
 
     def add(self, teacher_classes: Tensor, student_classes: Tensor) -> None:
-        """Takes the classes that both name for the same images, [B] each. Does not wait for the device."""
-        self.answers.append(teacher_classes * self.num_classes + student_classes)
+        """Add the classes [B] that each network predicts for the same images. Does not wait for the device."""
+        self.pairs.append(teacher_classes * self.num_classes + student_classes)
 
     def counts(self) -> dict[tuple[int, int], int]:
-        """Number of images per (teacher's class, student's class) that occurred. Waits for the device."""
-        if not self.answers:
+        """Return the number of images for each (teacher's class, student's class) that occurred.
+
+        Waits for the device.
+        """
+        if not self.pairs:
             return {}
-        pairs, counts = torch.cat(self.answers).unique(return_counts=True)
+        pairs, counts = torch.cat(self.pairs).unique(return_counts=True)
         return {
             divmod(pair, self.num_classes): count for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True)
         }
 
-    def mistakes(self) -> list[Mistaken]:
-        """Every way in which the two differ, the commonest first."""
-        found = [Mistaken(teacher, student, n) for (teacher, student), n in self.counts().items() if teacher != student]
-        return sorted(found, key=lambda mistaken: (-mistaken.images, mistaken))
+    def differences(self) -> list[Difference]:
+        """Return the pairs of different classes, the most common first."""
+        found = [
+            Difference(teacher, student, n) for (teacher, student), n in self.counts().items() if teacher != student
+        ]
+        return sorted(found, key=lambda difference: (-difference.images, difference))
 
     def most_confused(self, limit: int) -> list[int]:
-        """The classes that take part in most disagreements, at most `limit`, ascending."""
+        """Return the classes that occur in most disagreements, at most `limit`, in ascending order."""
         involved: Counter[int] = Counter()
-        for mistaken in self.mistakes():
-            involved[mistaken.teacher] += mistaken.images
-            involved[mistaken.student] += mistaken.images
+        for difference in self.differences():
+            involved[difference.teacher] += difference.images
+            involved[difference.student] += difference.images
         order = sorted(range(self.num_classes), key=lambda number: (-involved[number], number))
         return sorted(order[:limit])
 
     def matrix(self, classes: list[int]) -> list[list[int]]:
-        """A row per teacher's class: images per student's class in the order of `classes`, then those elsewhere."""
+        """Return one row per teacher's class in `classes`: images per student's class, in the same order.
+
+        The last number of a row counts the images whose student's class is not in `classes`.
+        """
         counts = self.counts()
         rows = {number: [0] * (len(classes) + 1) for number in classes}
         place = {number: index for index, number in enumerate(classes)}

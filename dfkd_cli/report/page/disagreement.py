@@ -62,12 +62,12 @@ def _cell(count: int, of_row: int, teacher: str, student: str, same: bool, numbe
 
 
 def _commonest(confusion: Confusion, total: int, names: Sequence[str] | None) -> Markup:
-    mistakes = confusion.mistakes()[:_COMMONEST]
-    if not mistakes:
+    differences = confusion.differences()[:_COMMONEST]
+    if not differences:
         return paragraph("Student and teacher agreed on every image.")
     rows = [
         (class_label(teacher, names), class_label(student, names), f"{images:,}", share(images / total))
-        for teacher, student, images in mistakes
+        for teacher, student, images in differences
     ]
     head = ("teacher says", "student says", "images", "share")
     return Markup("<h3>Commonest differences</h3>" + table(rows, head, "pairs"))
