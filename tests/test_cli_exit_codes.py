@@ -18,7 +18,7 @@ import dfkd_cli.cli
 from dfkd_cli.methods import METHODS
 from dfkd_cli.recipe.listing import list_recipes
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+EXIT_CODES = (Path(__file__).parent.parent / "docs" / "pipelines.md").read_text()
 SMALLEST_APPLICATION = """
 import rich.table, typer, yaml
 application = typer.Typer()
@@ -148,7 +148,7 @@ def test_130_is_an_interrupted_run(teacher, tmp_path):
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 5, 6, 130])
 def test_every_code_is_documented(code):
     assert f"- {code}: " in dfkd_cli.cli.EPILOG
-    assert f"\n| {code} | " in README
+    assert f"\n| {code} | " in EXIT_CODES
 
 
 @pytest.mark.parametrize(
