@@ -39,9 +39,9 @@ def save(parts: Parts, run: Distillation, job: Job, folder: Path, started: float
         parts.student, folder, parts.teacher.origin.sha256, parts.recipe.sha256(), parts.recipe.method
     )
     write_atomically(folder / "recipe.yaml", parts.recipe.to_yaml().encode())
-    for name, text in run.method.files().items():
+    for name, text in run.method.source.files().items():
         write_atomically(folder / name, text.encode(errors="surrogateescape"))  # file names may hold any byte
-    shown = run.method.shown_images(SHOWN_IMAGES)
+    shown = run.method.source.shown(SHOWN_IMAGES)
     with torch.no_grad():
         classes = parts.teacher(shown).argmax(dim=1)
     save_grid(shown, classes, folder / "samples.png")
@@ -64,12 +64,13 @@ def _measure(parts: Parts, run: Distillation, confusion: Confusion) -> tuple[Acc
         measured = measure_accuracy(parts.student, parts.data, device, parts.teacher, confusion=confusion)
         return measured, measured.agreement, ON_EVALUATION_DATA
     batch = run.config.batch_size
-    fresh = run.method.fresh_images(SYNTHETIC_BATCHES * batch).split(batch)
-    return None, measure_agreement(parts.student, parts.teacher, fresh, confusion), _images(parts, run).wording.measured_on
+    fresh = run.method.source.fresh(SYNTHETIC_BATCHES * batch).split(batch)
+    agreement = measure_agreement(parts.student, parts.teacher, fresh, confusion)
+    return None, agreement, _images(parts, run).wording.measured_on
 
 
 def _images(parts: Parts, run: Distillation) -> ImagesReport:
-    counts = run.method.counts()
+    counts = run.method.source.counts()
     return ImagesReport(generated=counts.generated, kept=counts.kept, pool=parts.pool and str(parts.pool))
 
 

@@ -7,7 +7,7 @@ from statistics import median
 from dfkd_cli.compression.compress import begin
 from dfkd_cli.compression.job import Parts
 from dfkd_cli.machine.peak_memory import peak_memory_bytes
-from dfkd_cli.methods import Filling
+from dfkd_cli.training.method import WarmupPlan
 from dfkd_cli.training.clock import Clock
 
 HALFWAY = 0.5  # of the training: what a method turns on at some moment is on by then
@@ -22,7 +22,7 @@ class Pace:
     """What the parts of a run take: seconds of wall clock, bytes of peak memory."""
 
     start_s: float  # once: building, compiling and whatever else only the first steps cost
-    filling: Filling  # renewals before the first student step
+    filling: WarmupPlan  # renewals before the first student step
     filling_s: float  # one of them
     refresh_s: float  # one renewal between student steps
     step_s: float  # one student step
@@ -62,17 +62,17 @@ class _Testbed:
         train = replace(parts.recipe.train, report_every=1, round_every=REFRESH_EVERY)
         self.clock = _StandingClock()
         self.run = begin(replace(parts, recipe=replace(parts.recipe, train=train)), self.clock, seed)
-        self.events = self.run.run()
+        self.events = self.run.events()
 
     def until_ready(self) -> list[_Lap]:
         """Rounds to the middle of the training, where a method makes do with what it has, or to where it must."""
         self.clock.value, laps = HALFWAY, []
-        while not self.run.method.ready(self.clock.value):
+        while not (self.run.warmup_ended or self.run.method.source.ready(self.clock.value)):
             laps.append(self._lap())
             self.clock.value = LATE
             if len(laps) == MOST:
                 # Images enough to time a student step are there, and this method belongs to nobody else.
-                self.run.method.ready = lambda progress: True
+                self.run.end_warmup()
         return laps
 
     def laps(self) -> tuple[list[_Lap], list[_Lap]]:
@@ -91,7 +91,7 @@ class _Testbed:
         event = next(self.events)
         total, after = time.monotonic() - started, self.run.stopwatch.totals()
         refresh, step = (after.get(part, 0.0) - before.get(part, 0.0) for part in ("synthesis", "distillation"))
-        return _Lap(event.phase == "filling", total, refresh, step)
+        return _Lap(event.phase == "warm-up", total, refresh, step)
 
 
 def measure_pace(parts: Parts, seed: int) -> Pace:
@@ -107,12 +107,12 @@ def measure_pace(parts: Parts, seed: int) -> Pace:
     usual = sum(filling_s if lap.filling else step_s + (refresh_s if lap.refresh else 0.0) for lap in laps)
     return Pace(
         start_s=built_s + max(0.0, sum(lap.total for lap in laps) - usual),
-        filling=method.filling(),
+        filling=method.source.warmup(),
         filling_s=filling_s,
         refresh_s=refresh_s,
         step_s=step_s,
         # What is reserved for images to come: a CPU gives memory out only when it is used.
-        peak_bytes=peak_memory_bytes(device) + (method.untouched_bytes() if device.type == "cpu" else 0),
+        peak_bytes=peak_memory_bytes(device) + (method.source.reserved_bytes() if device.type == "cpu" else 0),
         laps=len(laps),
     )
 

@@ -4,22 +4,21 @@ import torch
 from torch import nn
 
 from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.networks.modes import evaluating
 
 
 def embedding_size(classifier: Classifier) -> int | None:
-    """The length of what the last linear layer receives; None when there is no such layer to be seen."""
-    training = classifier.training
-    classifier.eval()  # so that BatchNorm does not learn from the look
-    with torch.no_grad():
+    """Return the size of the last linear layer's input; None when no such layer is visible."""
+    with evaluating(classifier):
         seen = classifier.observe(torch.zeros(2, *classifier.spec.size, device=classifier.mean.device))
-    classifier.train(training)
     return None if seen.embedding is None else seen.embedding.shape[1]
 
 
 def make_projection(student: Classifier, teacher: Classifier) -> nn.Linear | None:
-    """A linear map without bias, [B, D student] -> [B, D teacher]; None when either embedding cannot be seen.
+    """Return a linear map without bias, [B, D student] -> [B, D teacher]; None when an embedding is not visible.
 
-    Trained in the same step as the student and thrown away with the run. Random weights by torch's global stream.
+    It is trained in the same step as the student and discarded with the run. Its random weights come from torch's
+    global stream.
     """
     student_size, teacher_size = embedding_size(student), embedding_size(teacher)
     if student_size is None or teacher_size is None:

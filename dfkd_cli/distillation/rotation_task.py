@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dfkd_cli.config.values import require, require_share
 from dfkd_cli.errors import RecipeMismatchError
+from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.training.setting import Setting, Terms
 
 
@@ -79,10 +80,8 @@ class RotationTask:
         `weights` [B] say how much each image [B, C, H, W] and its label [B] count.
         """
         views, joint = self.views(images, labels)
-        self.setting.student.eval()
-        with torch.no_grad(), self.setting.runtime.autocast():
+        with evaluating(self.setting.student), self.setting.runtime.autocast():
             embedding = self._embedding(views)
-        self.setting.student.train()
         self.head.requires_grad_(True)
         logits = self._logits(embedding)
         weights = weights.repeat(len(views) // len(images))

@@ -1,6 +1,7 @@
-"""CGDD: a generator told which class to draw, and a student that also learns where to look (arXiv:2112.15358)."""
+"""CGDD: a conditional generator, and a student that also learns attention maps (arXiv:2112.15358)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,90 +11,128 @@ from torch import Tensor
 from dfkd_cli.config.values import require
 from dfkd_cli.distillation import losses
 from dfkd_cli.distillation.attention import AttentionForm, attention_transfer, match_stages
+from dfkd_cli.distillation.labels import LabelConfig, kd_and_label
 from dfkd_cli.errors import RecipeMismatchError
-from dfkd_cli.methods.labelled import LabelledMethod, LabelledOptions
-from dfkd_cli.synthesis.inversion import Inverted
-from dfkd_cli.synthesis.store import ImageStore
-from dfkd_cli.training.method import Batch, Needs
+from dfkd_cli.synthesis.generator_loss import Generated, GeneratorLoss
+from dfkd_cli.synthesis.inversion import InversionConfig, inversion_terms
+from dfkd_cli.synthesis.source import GeneratedImages, RoundMeasure
+from dfkd_cli.synthesis.store import ImageStore, StoreConfig
+from dfkd_cli.synthesis.trainer import GeneratorConfig, GeneratorTrainer
+from dfkd_cli.synthesis.warmup import Warmup, WarmupConfig
+from dfkd_cli.training.method import Batch, Method, MethodDefinition, Needs, StudentLoss, StudentTerms
 from dfkd_cli.training.setting import Setting, Terms
 
 
 @dataclass(frozen=True)
-class CgddOptions(LabelledOptions):
-    """The constants of the method; `recipes/cgdd.yaml` says where each value comes from."""
+class AttentionConfig:
+    """The attention term."""
 
-    on_class_only: bool  # adversarial term only where the teacher sees the class that was asked for
-    gamma: float  # of the class prior's factor (1 - p)^gamma
-    sure_enough: float  # probability of the class from which on an image is not pulled towards it any more
-    store_size: int  # images; the oldest make room
-    attention: float  # weight of the attention term
-    attention_form: AttentionForm
+    weight: float  # 0 switches it off
+    form: AttentionForm
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, 0, "gamma", "sure_enough", "attention")
-        require(self, 1, "store_size")
+        require(self, 0, "weight")
 
 
-class Cgdd(LabelledMethod):
-    """A conditional generator fills a store with labelled images; the student learns logits, labels and attention."""
+@dataclass(frozen=True)
+class CgddOptions:
+    """The constants of the method; `docs/recipes.md` gives the source of each value."""
 
-    needs = Needs(stages=True)
-    options_type = CgddOptions
+    generator: GeneratorConfig
+    inversion: InversionConfig
+    warmup: WarmupConfig
+    store: StoreConfig
+    on_class_only: bool  # adversarial term only where the teacher predicts the label
+    gamma: float  # of the class prior's factor (1 - p)^gamma
+    sure_enough: float  # probability of the label from which on the class prior leaves an image out
+    labels: LabelConfig
+    attention: AttentionConfig
 
-    def __init__(self, setting: Setting, options: CgddOptions):
-        spec, device = setting.teacher.spec, setting.runtime.device
-        store = ImageStore(options.store_size, spec.size, spec.num_classes, device)
-        super().__init__(setting, options, store, on_class_only=options.on_class_only)
+    def __post_init__(self) -> None:
+        require(self, 0, "gamma", "sure_enough")
+
+
+def build(setting: Setting, options: CgddOptions) -> Method:
+    """Return a conditional generator with a store of labelled images, and a loss with attention transfer."""
+    spec, device = setting.teacher.spec, setting.runtime.device
+    loss = AttentionLoss(setting, options.labels, options.attention)
+    trainer = GeneratorTrainer(setting, options.generator)
+    terms = inversion_terms(
+        setting,
+        options.inversion,
+        modulation=partial(modulation, options),
+        on_class_only=options.on_class_only,
+    )
+    source = GeneratedImages(
+        trainer,
+        GeneratorLoss(setting, terms),
+        Warmup(options.warmup),
+        ImageStore(options.store.size, spec, device),
+        measure=HitRates(spec.num_classes, device),
+        notes=options.inversion.notes(setting),
+    )
+    return Method(source, loss)
+
+
+def modulation(options: CgddOptions, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """Return (1 - p)^gamma with the probability p of the label, and 0 from `sure_enough` on: [B, K], [B] -> [B].
+
+    An image that the teacher recognises already gains nothing from being more typical and loses variety.
+    """
+    of_label = teacher_logits.float().softmax(dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
+    return (1.0 - of_label).pow(options.gamma) * (of_label < options.sure_enough)
+
+
+class HitRates(RoundMeasure):
+    """For each class, the share of images with its label that the teacher assigns to it.
+
+    A class without an image in the latest batch keeps its earlier rate.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device):
+        self.rates = torch.zeros(num_classes, device=device)
+
+    def __call__(self, generated: Generated) -> Terms:
+        """Return the rates [K]."""
+        hits = losses.hits(generated.teacher_logits, generated.labels)
+        requested = F.one_hot(generated.labels, len(self.rates)).float()
+        count = requested.sum(dim=0)
+        self.rates = torch.where(count > 0, hits @ requested / count.clamp_min(1.0), self.rates)
+        return {"synthesis/hit_rate_by_class": self.rates}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rates."""
+        return {"rates": self.rates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.rates = state["rates"].to(self.rates.device)
+
+
+class AttentionLoss(StudentLoss):
+    """Predictions, labels, and the attention maps of all matched stages.
+
+    Raises RecipeMismatchError for a student without visible feature maps.
+    """
+
+    def __init__(self, setting: Setting, labels: LabelConfig, attention: AttentionConfig):
         teacher, student = setting.probe()
         if not student.stages:
             raise RecipeMismatchError("recipe cgdd sees no feature maps in this student; choose another --student")
         sizes = [f"{one.shape[2]}x{one.shape[3]}" for one, _ in match_stages(student.stages, teacher.stages)]
-        self.hit_rates = torch.zeros(spec.num_classes, device=device)
-        self.notes.append(f"Attention is compared at {', '.join(sizes)} pixels.")
+        super().__init__([f"Attention is compared at {', '.join(sizes)} pixels."])
+        self.setting, self.labels, self.attention = setting, labels, attention
 
-    def refresh(self, progress: float) -> Terms:
-        """Trains the generator and stores its last batch with the labels it was asked for."""
-        made = self.renew(self._modulation, float(self.ready(progress)), progress)
-        self.store.append(made.images, made.labels)
-        self.hit_rates = self._renewed_hit_rates(made)
-        return self.log_of(made) | {"synthesis/hit_rate_by_class": self.hit_rates}
-
-    def _modulation(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """(1 - p)^gamma with the probability p of the class asked for, and 0 once p is enough.
-
-        An image that the teacher already recognises has nothing to gain from being more typical, only variety to lose.
-        """
-        asked = teacher_logits.float().softmax(dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
-        return (1.0 - asked).pow(self.options.gamma) * (asked < self.options.sure_enough)
-
-    def _renewed_hit_rates(self, made: Inverted) -> Tensor:
-        """Share of the images asked for of each class that show it to the teacher: [K].
-
-        A class that this batch has no room for keeps the rate of the last batch that had.
-        """
-        hits = losses.hits(made.teacher_logits, made.labels)
-        asked = F.one_hot(made.labels, len(self.hit_rates)).float()
-        count = asked.sum(dim=0)
-        return torch.where(count > 0, hits @ asked / count.clamp_min(1.0), self.hit_rates)
-
-    def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
-        """KL, cross-entropy against the labels asked for, and attention transfer at every stage."""
+    def __call__(self, batch: Batch, progress: float) -> StudentTerms:
+        """Return the terms `kd`, `label` and `attention`."""
         if batch.labels is None:
             raise ValueError("cgdd learns from labelled images")
-        o = self.options
         teacher, student = self.setting.observe(batch.images)
-        terms, logged = self.kd_and_label(teacher, student, batch.labels)
-        if o.attention:
-            distance = attention_transfer(student.stages, teacher.stages, o.attention_form)
-            terms["attention"] = o.attention * distance.mean()
-        return terms, logged
+        terms, logged = kd_and_label(self.labels, teacher, student, batch.labels)
+        if self.attention.weight:
+            distance = attention_transfer(student.stages, teacher.stages, self.attention.form)
+            terms["attention"] = self.attention.weight * distance.mean()
+        return StudentTerms(terms, logged)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Generator, rounds, store and the rates by class."""
-        return super().state_dict() | {"hit_rates": self.hit_rates}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` returned."""
-        super().load_state_dict(state)
-        self.hit_rates = state["hit_rates"].to(self.hit_rates.device)
+CGDD = MethodDefinition(CgddOptions, build, Needs(stages=True))

@@ -1,7 +1,8 @@
-"""CSD: images are made hard for what the student knows now, as a head on its features shows (arXiv:2307.04542)."""
+"""CSD: images on which an auxiliary head on the student's features fails (arXiv:2307.04542)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,98 +11,135 @@ from torch import Tensor, nn
 from dfkd_cli.config.values import require
 from dfkd_cli.distillation import losses
 from dfkd_cli.distillation.alignment import FeatureAlignment
+from dfkd_cli.distillation.labels import LabelConfig, kd_and_label
 from dfkd_cli.distillation.rotation_task import RotationConfig, RotationTask
-from dfkd_cli.methods.labelled import LabelledMethod, LabelledOptions
-from dfkd_cli.synthesis.inversion import Inverted, equally
-from dfkd_cli.synthesis.store import ImageStore
-from dfkd_cli.training.method import Batch, Needs
+from dfkd_cli.synthesis.generator_loss import GeneratorLoss
+from dfkd_cli.synthesis.inversion import InversionConfig, inversion_terms
+from dfkd_cli.synthesis.source import GeneratedImages
+from dfkd_cli.synthesis.store import ImageStore, StoreConfig
+from dfkd_cli.synthesis.terms import Term, View
+from dfkd_cli.synthesis.trainer import GeneratorConfig, GeneratorTrainer
+from dfkd_cli.synthesis.warmup import Warmup, WarmupConfig
+from dfkd_cli.training.method import Batch, Method, MethodDefinition, Needs, StudentLoss, StudentTerms
 from dfkd_cli.training.setting import Setting, Terms
 
 
 @dataclass(frozen=True)
-class CsdOptions(LabelledOptions):
-    """The constants of the method; `recipes/csd.yaml` says where each value comes from."""
+class RewardConfig:
+    """The term that raises the head's cross-entropy."""
 
-    rounds_per_generator: int  # until the generator forgets everything; 0: it never does
-    trainable_noise: bool  # the batch's noise is optimised with the generator; off: new noise at every step
-    augment_synthesis: bool  # the networks judge random views of the generated images
-    bank_size: int  # images; the oldest make room
-    reward: float  # weight of the head's cross-entropy, which the generator raises
-    reward_cap: float  # of an image, in units of a guess's cross-entropy
-    head: RotationConfig
-    feature: float  # weight of the feature term
-    projection_width: int  # channels in the middle of the projection
+    weight: float  # 0 switches it off, and the head with it
+    cap: float  # largest cross-entropy of an image that counts, in units of a random guess
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, 0, "rounds_per_generator", "reward", "reward_cap", "feature")
-        require(self, 1, "bank_size", "projection_width")
+        require(self, 0, "weight", "cap")
 
 
-class Csd(LabelledMethod):
-    """Rounds of inversion fill a bank; their reward is the error of a head that learns beside the student."""
+@dataclass(frozen=True)
+class FeatureConfig:
+    """The term of the last feature map."""
 
-    needs = Needs(stages=True)
-    options_type = CsdOptions
+    weight: float  # 0 switches it off
+    width: int  # channels in the middle of the projection
+
+    def __post_init__(self) -> None:
+        require(self, 0, "weight")
+        require(self, 1, "width")
+
+
+@dataclass(frozen=True)
+class CsdOptions:
+    """The constants of the method; `docs/recipes.md` gives the source of each value."""
+
+    generator: GeneratorConfig
+    rounds_per_generator: int  # rounds until the generator gets new random weights; 0: never
+    trainable_noise: bool  # optimise a round's noise with the generator; off: new noise at every step
+    augment_synthesis: bool  # show the networks random views of the generated images
+    inversion: InversionConfig
+    warmup: WarmupConfig
+    store: StoreConfig
+    reward: RewardConfig
+    head: RotationConfig
+    labels: LabelConfig
+    feature: FeatureConfig
+
+    def __post_init__(self) -> None:
+        require(self, 0, "rounds_per_generator")
+
+
+def build(setting: Setting, options: CsdOptions) -> Method:
+    """Return a generator that is rewarded where the head fails, a store, and a loss with projected features."""
+    trainer = GeneratorTrainer(
+        setting,
+        options.generator,
+        trainable_noise=options.trainable_noise,
+        restart_every=options.rounds_per_generator,
+    )
+    loss = HeadAndFeatureLoss(setting, options)
+    terms = [*inversion_terms(setting, options.inversion), reward(options.reward, loss.task)]
+    source = GeneratedImages(
+        trainer,
+        GeneratorLoss(setting, terms, _views(setting) if options.augment_synthesis else None),
+        Warmup(options.warmup),
+        ImageStore(options.store.size, setting.teacher.spec, setting.runtime.device),
+        notes=options.inversion.notes(setting),
+    )
+    return Method(source, loss)
+
+
+def _views(setting: Setting) -> Callable[[Tensor], Tensor]:
+    return partial(setting.augmentation.one_image_each(), rng=setting.rng)
+
+
+def reward(config: RewardConfig, task: RotationTask) -> Term:
+    """Return the negative cross-entropy of the head up to the cap; it counts once the head has learned."""
+
+    def value(view: View) -> Tensor:
+        return -task.hardness(view.images, view.labels).clamp(max=config.cap * task.chance).mean()
+
+    return Term("reward", config.weight, of_view=value, active=lambda: task.steps > 0)
+
+
+class HeadAndFeatureLoss(StudentLoss):
+    """Predictions, labels and the projected last feature map; the head learns after each step."""
 
     def __init__(self, setting: Setting, options: CsdOptions):
-        spec = setting.teacher.spec
-        bank = ImageStore(options.bank_size, spec.size, spec.num_classes, setting.runtime.device)
-        super().__init__(setting, options, bank)
-        self.views = setting.augmentation.one_image_each()
-        self.alignment = setting.runtime.place(FeatureAlignment(setting, options.projection_width))
+        super().__init__()
+        self.setting, self.options = setting, options
+        self.alignment = setting.runtime.place(FeatureAlignment(setting, options.feature.width))
         self.task = RotationTask(setting, options.head)
 
-    def extra_modules(self) -> Iterable[nn.Module]:
-        """What projects the student's features."""
+    def modules(self) -> Iterable[nn.Module]:
+        """Return the projection of the student's features."""
         return (self.alignment,)
 
-    def refresh(self, progress: float) -> Terms:
-        """One round of inversion; its last images join the bank as they are, without augmentation."""
-        o = self.options
-        if o.rounds_per_generator and self.rounds % o.rounds_per_generator == 0:
-            self.synthesizer.restart()
-        adversarial = float(self.ready(progress))
-
-        def objective(images: Tensor, labels: Tensor | None) -> Inverted:
-            views = self.views(images, self.setting.rng) if o.augment_synthesis else images
-            made = self.inverted(views, labels, equally, adversarial, progress)
-            return made._replace(images=images, terms=made.terms | self._reward(made))
-
-        update = self.synthesizer.invert if o.trainable_noise else self.synthesizer.renew
-        made = self.one_round(update, objective, progress)
-        self.store.append(made.images, made.labels)
-        return self.log_of(made) | {"bank/class_shares": self.store.class_shares()}
-
-    def _reward(self, made: Inverted) -> Terms:
-        """Minus the head's cross-entropy up to the cap; nothing before the head has learned anything."""
-        if self.options.reward == 0.0 or self.task.steps == 0:
-            return {}
-        hardness = self.task.hardness(made.images, made.labels)
-        cap = self.options.reward_cap * self.task.chance
-        return {"reward": -self.options.reward * hardness.clamp(max=cap).mean()}
-
-    def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
-        """KL, cross-entropy against the labels and projected features; the head takes a step of its own."""
+    def __call__(self, batch: Batch, progress: float) -> StudentTerms:
+        """Return the terms `kd`, `label` and `feature`; per image whether the head learns from it."""
         if batch.labels is None:
             raise ValueError("csd learns from labelled images")
         o = self.options
         teacher, student = self.setting.observe(batch.images)
-        terms, logged = self.kd_and_label(teacher, student, batch.labels)
-        if o.feature:
+        terms, logged = kd_and_label(o.labels, teacher, student, batch.labels)
+        if o.feature.weight:
             with self.setting.runtime.autocast():
-                terms["feature"] = o.feature * self.alignment(student.stages[-1], teacher.stages[-1]).mean()
-        if o.reward:
-            hits = losses.hits(teacher.logits, batch.labels)
-            trusted = hits if o.mask_labels else torch.ones_like(hits)
-            logged |= self.task.learn(batch.images, batch.labels, trusted)
-        return terms, logged
+                error = self.alignment(student.stages[-1], teacher.stages[-1])
+            terms["feature"] = o.feature.weight * error.mean()
+        hits = losses.hits(teacher.logits, batch.labels)
+        return StudentTerms(terms, logged, {"trusted": hits if o.labels.mask else torch.ones_like(hits)})
+
+    def after_step(self, batch: Batch, per_image: Mapping[str, Tensor]) -> Terms:
+        """Train the head for one step on the updated student."""
+        if batch.labels is None or not self.options.reward.weight:
+            return {}
+        return self.task.learn(batch.images, batch.labels, per_image["trusted"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Generator, rounds, bank and head; the loop keeps the alignment."""
-        return super().state_dict() | {"head": self.task.state_dict()}
+        """Return the head."""
+        return {"head": self.task.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` returned."""
-        super().load_state_dict(state)
+        """Restore what `state_dict` returned."""
         self.task.load_state_dict(state["head"])
+
+
+CSD = MethodDefinition(CsdOptions, build, Needs(stages=True))

@@ -1,111 +1,135 @@
-"""SSD-KD: few synthetic images, balanced in class and difficulty, drawn by what is left to learn (arXiv:2406.07876)."""
+"""SSD-KD: few synthetic images, balanced in class and difficulty, drawn by priority (arXiv:2406.07876)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dfkd_cli.config.values import require
 from dfkd_cli.distillation import losses
-from dfkd_cli.methods.generative import GenerativeOptions
-from dfkd_cli.methods.storing import StoringMethod
-from dfkd_cli.synthesis.buffer import Eviction, ReplayBuffer
-from dfkd_cli.synthesis.inversion import Inverted
-from dfkd_cli.training.method import Batch, Filling, Needs
+from dfkd_cli.synthesis.buffer import BufferConfig, ReplayBuffer
+from dfkd_cli.synthesis.generator_loss import Generated, GeneratorLoss
+from dfkd_cli.synthesis.inversion import InversionConfig, inversion_terms
+from dfkd_cli.synthesis.source import GeneratedImages, RoundMeasure
+from dfkd_cli.synthesis.terms import Modulation
+from dfkd_cli.synthesis.trainer import GeneratorConfig, GeneratorTrainer
+from dfkd_cli.synthesis.warmup import Warmup, WarmupConfig
+from dfkd_cli.training.method import Batch, Method, MethodDefinition, StudentLoss, StudentTerms
 from dfkd_cli.training.setting import Setting, Terms
 
 
 @dataclass(frozen=True)
-class SsdOptions(GenerativeOptions):
-    """The constants of the method; `recipes/ssd.yaml` says where each value comes from."""
+class SsdOptions:
+    """The constants of the method; `docs/recipes.md` gives the source of each value."""
 
-    buffer_size: int
-    eviction: Eviction
+    generator: GeneratorConfig
+    inversion: InversionConfig
+    warmup: WarmupConfig
+    buffer: BufferConfig
     diversity: bool  # first factor of phi
     difficulty: bool  # second factor of phi
     gamma: float  # exponent of the difficulty
     priority: bool  # draw by priority; off: uniformly
-    alpha: float
-    importance: bool  # weigh the loss against the bias of the drawing
-    beta: float
+    alpha: float  # exponent of the priorities
+    importance: bool  # weigh the loss against the bias of the draw
+    beta: float  # exponent of the importance weights
     temperature: float
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, 1, "buffer_size")
         require(self, 0, "gamma", "alpha", "beta")
         require(self, 0.01, "temperature")
 
 
-class Ssd(StoringMethod):
-    """A generator trained against teacher and student fills a small buffer; priorities decide what is learned next."""
+def build(setting: Setting, options: SsdOptions) -> Method:
+    """Return a generator with a replay buffer that is balanced by phi, and an importance-weighted student loss."""
+    buffer = ReplayBuffer(
+        options.buffer,
+        setting.teacher.spec,
+        setting.runtime.device,
+        alpha=options.alpha if options.priority else 0.0,
+        beta=options.beta if options.importance else 0.0,
+        measure=partial(discrepancy, setting),
+    )
+    phi = partial(modulation, buffer, options)
+    trainer = GeneratorTrainer(setting, options.generator)
+    batches = math.ceil(buffer.capacity / options.generator.batch_size)
+    source = GeneratedImages(
+        trainer,
+        GeneratorLoss(setting, inversion_terms(setting, options.inversion, modulation=phi)),
+        Warmup(options.warmup, at_least=batches),
+        buffer,
+        measure=PhiQuartiles(phi, setting.runtime.device),
+        notes=options.inversion.notes(setting),
+    )
+    return Method(source, ImportanceWeightedLoss(setting, buffer, options.temperature))
 
-    needs = Needs()
-    options_type = SsdOptions
 
-    def __init__(self, setting: Setting, options: SsdOptions):
-        spec = setting.teacher.spec
-        self.buffer = ReplayBuffer(options.buffer_size, spec.size, spec.num_classes, setting.runtime.device)
-        super().__init__(setting, options, self.buffer)
-        self.alpha = options.alpha if options.priority else 0.0
-        self.beta = options.beta if options.importance else 0.0
-        self.quartiles = torch.linspace(0.0, 1.0, 5, device=setting.runtime.device)
+def modulation(buffer: ReplayBuffer, options: SsdOptions, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """Return phi with the probability of the label, as in focal loss: [B, K], [B] -> [B].
 
-    def filling(self) -> Filling:
-        """Until the buffer is full and the generator warm."""
-        batches = math.ceil(self.buffer.capacity / self.options.generator.batch_size)
-        warm = super().filling()
-        return warm._replace(rounds=max(batches, warm.rounds))
+    With the largest probability instead, an image that the teacher assigns to another class with certainty has no
+    gradient towards its label, and the generator ends up ignoring labels (measured: hit rate from 1.0 to 0.0).
+    """
+    probabilities = teacher_logits.float().softmax(dim=1)
+    of_label = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
+    classes = probabilities.argmax(dim=1)
+    return buffer.modulation(classes, of_label, options.gamma, options.diversity, options.difficulty)
 
-    def refresh(self, progress: float) -> Terms:
-        """Trains the generator and puts its last batch into the buffer."""
-        made = self.renew(self._modulation, float(self.ready(progress)), progress)
-        confidence, classes = made.teacher_logits.float().softmax(dim=1).max(dim=1)
-        discrepancy = losses.kl_div(self._student_logits(made), made.teacher_logits)
-        phi = self._modulation(made.teacher_logits, made.labels)
-        self.buffer.add(made.images, classes, confidence, discrepancy, self.options.eviction)
-        return self.log_of(made) | {
-            "synthesis/phi_quartiles": phi.quantile(self.quartiles),
-            "buffer/class_shares": self.buffer.class_shares(),
-        }
 
-    def _modulation(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """phi with the probability of the class asked for, as in focal loss.
+def discrepancy(setting: Setting, generated: Generated) -> Tensor:
+    """Return the KL of the student in nats on a generated batch: [B]."""
+    student = generated.student_logits
+    if student is None:
+        with torch.no_grad(), setting.runtime.autocast():
+            student = setting.student(generated.images)
+    return losses.kl_div(student, generated.teacher_logits)
 
-        With the largest probability instead, an image the teacher is sure belongs elsewhere gets no pull towards its
-        label, and the generator ends up ignoring labels altogether (measured: hit rate from 1.0 to 0.0).
-        """
-        o = self.options
-        probabilities = teacher_logits.float().softmax(dim=1)
-        asked = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
-        return self.buffer.modulation(probabilities.argmax(dim=1), asked, o.gamma, o.diversity, o.difficulty)
 
-    def _student_logits(self, made: Inverted) -> Tensor:
-        if made.student_logits is not None:
-            return made.student_logits
-        with torch.no_grad(), self.setting.runtime.autocast():
-            return self.setting.student(made.images)
+class PhiQuartiles(RoundMeasure):
+    """The quartiles of phi over the last batch of a round."""
 
-    def sample(self) -> Batch:
-        """Augmented images from the buffer, by priority."""
-        index = self.buffer.draw(self.setting.batch_size, self.alpha, self.setting.rng)
-        return Batch(self.setting.augment(self.buffer.read(index)), index=index)
+    def __init__(self, phi: Modulation, device: torch.device):
+        self.phi = phi
+        self.quartiles = torch.linspace(0.0, 1.0, 5, device=device)
 
-    def student_loss(self, batch: Batch, progress: float) -> tuple[Terms, Terms]:
-        """Importance-weighted KL; the images' priorities are renewed on the way (eqs. of delta and w).
+    def __call__(self, generated: Generated) -> Terms:
+        """Return the quartiles [5], the extremes included."""
+        phi = self.phi(generated.teacher_logits, generated.labels)
+        return {"synthesis/phi_quartiles": phi.quantile(self.quartiles)}
 
-        The weights stay as they are: divided by their largest, as arXiv:1511.05952 does, they halve the step.
-        """
+
+class ImportanceWeightedLoss(StudentLoss):
+    """KL divergence with the importance weights of the buffer, whose priorities are updated after each step.
+
+    The weights are not divided by their largest, as arXiv:1511.05952 does: that halves the step.
+    """
+
+    def __init__(self, setting: Setting, buffer: ReplayBuffer, temperature: float):
+        super().__init__()
+        self.setting, self.buffer, self.temperature = setting, buffer, temperature
+
+    def __call__(self, batch: Batch, progress: float) -> StudentTerms:
+        """Return the term `kd`; per image the KL at temperature 1."""
         if batch.index is None:
             raise ValueError("ssd learns from batches of its own buffer")
         teacher, student = self.setting.predict(batch.images)
         weights = self.buffer.weights[batch.index]
-        kd = losses.kl_div(student, teacher, self.options.temperature)
-        kl = losses.kl_div(student.detach(), teacher)
-        self.buffer.update(batch.index, kl, self.alpha, self.beta)
-        return {"kd": (weights * kd).mean()}, {
-            "agreement": losses.agreement(student, teacher).mean(),
-            "priority/discrepancy": self.buffer.discrepancy[: len(self.buffer)].mean(),
-            "priority/weight": weights.mean(),
-        }
+        kd = losses.kl_div(student, teacher, self.temperature)
+        return StudentTerms(
+            {"kd": (weights * kd).mean()},
+            {"agreement": losses.agreement(student, teacher).mean(), "priority/weight": weights.mean()},
+            {"kl": losses.kl_div(student.detach(), teacher)},
+        )
+
+    def after_step(self, batch: Batch, per_image: Mapping[str, Tensor]) -> Terms:
+        """Update the priorities of the batch (equations of delta and w)."""
+        if batch.index is None:
+            raise ValueError("ssd learns from batches of its own buffer")
+        self.buffer.update(batch.index, per_image["kl"])
+        return {"priority/discrepancy": self.buffer.discrepancy[: len(self.buffer)].mean()}
+
+
+SSD = MethodDefinition(SsdOptions, build)

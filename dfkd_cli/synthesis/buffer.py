@@ -1,89 +1,129 @@
-"""The small store of synthetic images a student learns from, with a priority for each."""
+"""A small store of synthetic images with a priority for each."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from dfkd_cli.config.values import require
+from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.synthesis.generator_loss import Generated
 from dfkd_cli.synthesis.store import ImageStore
+from dfkd_cli.training.method import Batch
+from dfkd_cli.training.setting import Terms
 
 Eviction = Literal["oldest", "easiest", "mastered"]
-PRIORITY_FLOOR = 1e-6  # keeps an image that the student has mastered drawable (arXiv:1511.05952, sec. 3.3)
+PRIORITY_FLOOR = 1e-6  # keeps an image without discrepancy drawable (arXiv:1511.05952, sec. 3.3)
+
+
+@dataclass(frozen=True)
+class BufferConfig:
+    """The size of a replay buffer, and which images make room for new ones."""
+
+    size: int  # images
+    eviction: Eviction
+
+    def __post_init__(self) -> None:
+        require(self, 1, "size")
 
 
 class ReplayBuffer(ImageStore):
-    """A store that also knows of each image what is left to learn from it.
+    """A store with a priority per image.
 
     Further fields: `confidence` in [0, 1], the teacher's largest probability; `discrepancy` >= 0, the delta of priority
-    sampling; `weights` > 0, the importance weight of the last draw; `births` int64, when it came in. `classes` are the
-    teacher's predictions.
+    sampling; `weights` > 0, the importance weight of the last draw; `births` int64, the order of arrival. `classes` are
+    the teacher's predictions.
+
+    `alpha` is the exponent of the priorities, 0 for uniform draws; `beta` that of the importance weights, 0 for none.
+    `measure` returns the discrepancy [B] of a generated batch.
     """
 
     FIELDS = (*ImageStore.FIELDS, "confidence", "discrepancy", "weights", "births")
 
-    def __init__(self, capacity: int, size: tuple[int, int, int], num_classes: int, device: torch.device):
-        super().__init__(capacity, size, num_classes, device)
-        self.confidence = torch.zeros(capacity, device=device)
-        self.discrepancy = torch.zeros(capacity, device=device)
-        self.weights = torch.ones(capacity, device=device)
-        self.births = torch.zeros(capacity, dtype=torch.int64, device=device)
+    def __init__(
+        self,
+        config: BufferConfig,
+        spec: InputSpec,
+        device: torch.device,
+        *,
+        alpha: float,
+        beta: float,
+        measure: Callable[[Generated], Tensor],
+    ):
+        super().__init__(config.size, spec, device)
+        self.eviction: Eviction = config.eviction
+        self.alpha, self.beta, self.measure = alpha, beta, measure
+        self.confidence = torch.zeros(config.size, device=device)
+        self.discrepancy = torch.zeros(config.size, device=device)
+        self.weights = torch.ones(config.size, device=device)
+        self.births = torch.zeros(config.size, dtype=torch.int64, device=device)
 
     def modulation(
         self, classes: Tensor, confidence: Tensor, gamma: float, diversity: bool, difficulty: bool
     ) -> Tensor:
-        """phi of samples of these predicted classes and confidences: [B], [B] -> [B] in [0, 1].
+        """Return phi of samples of these predicted classes and confidences: [B], [B] -> [B] in [0, 1].
 
-        (1 - share of the class in the buffer) * (1 - confidence)^gamma, each factor only when asked for
+        (1 - share of the class in the buffer) * (1 - confidence)^gamma, each factor only when it is switched on
         (arXiv:2406.07876, modulating function). Differentiable in the confidence; the shares are constants.
         """
         rarity = 1.0 - self.class_shares()[classes] if diversity else torch.ones_like(confidence)
         return rarity * (1.0 - confidence).pow(gamma) if difficulty else rarity
 
-    def add(self, images: Tensor, classes: Tensor, confidence: Tensor, discrepancy: Tensor, eviction: Eviction) -> None:
-        """Stores a batch of images in [0, 1], over the entries that `eviction` names once the buffer is full.
+    def add(self, generated: Generated) -> Terms:
+        """Store a generated batch, once full over the images that the eviction rule selects.
 
-        "oldest" goes first in, first out; "easiest" drops the most confident and most crowded (lowest phi);
-        "mastered" drops the lowest discrepancy.
+        "oldest" replaces in order of arrival; "easiest" replaces the lowest phi: confident images of crowded classes;
+        "mastered" replaces the lowest discrepancy. Return the class shares.
         """
+        confidence, classes = generated.teacher_logits.float().softmax(dim=1).max(dim=1)
+        discrepancy = self.measure(generated)
+        self.put(generated.images, classes, confidence, discrepancy)
+        return {"buffer/class_shares": self.class_shares()}
+
+    def put(self, images: Tensor, classes: Tensor, confidence: Tensor, discrepancy: Tensor) -> None:
+        """Store images [B, C, H, W] in [0, 1] with the values [B] of their fields."""
         images, classes = images[-self.capacity :], classes[-self.capacity :]
         confidence, discrepancy = confidence[-self.capacity :], discrepancy[-self.capacity :]
-        slots = self._slots(len(images), eviction)
+        slots = self._slots(len(images))
         self.confidence[slots] = confidence.float()
         self.discrepancy[slots] = _drawable(discrepancy)
         self.weights[slots] = 1.0
         self.births[slots] = self.added
         self.write(slots, images, classes)
 
-    def _slots(self, batch: int, eviction: Eviction) -> Tensor:
-        if self.count < self.capacity or eviction == "oldest":
+    def _slots(self, batch: int) -> Tensor:
+        if self.count < self.capacity or self.eviction == "oldest":
             return self.oldest(batch)
-        if eviction == "mastered":
+        if self.eviction == "mastered":
             worth = self.discrepancy
         else:
             worth = self.modulation(self.classes, self.confidence, 1.0, diversity=True, difficulty=True)
         return worth.topk(batch, largest=False).indices
 
-    def probabilities(self, alpha: float) -> Tensor:
-        """Chance of each stored image to be drawn, [count], summing to 1; uniform at alpha 0.
+    def probabilities(self) -> Tensor:
+        """Return the probability of each stored image to be drawn, [count], summing to 1.
 
         The proportional variant of arXiv:1511.05952, eq. 1.
         """
-        priorities = (self.discrepancy[: self.count].abs() + PRIORITY_FLOOR).pow(alpha)
+        priorities = (self.discrepancy[: self.count].abs() + PRIORITY_FLOOR).pow(self.alpha)
         return priorities / priorities.sum()
 
-    def draw(self, batch_size: int, alpha: float, rng: torch.Generator) -> Tensor:
-        """Indices [batch_size] of stored images, with replacement, by their probabilities."""
-        return torch.multinomial(self.probabilities(alpha), batch_size, replacement=True, generator=rng)
+    def sample(self, count: int, rng: torch.Generator) -> Batch:
+        """Return `count` stored images, with replacement, by their probabilities."""
+        index = torch.multinomial(self.probabilities(), count, replacement=True, generator=rng)
+        return Batch(self.read(index), index=index)
 
-    def update(self, index: Tensor, kl: Tensor, alpha: float, beta: float) -> None:
-        """Renews delta = previous weight * KL and weight = (N P)^-beta of the images just learned from.
+    def update(self, index: Tensor, kl: Tensor) -> None:
+        """Set delta = previous weight * KL and weight = (N P)^-beta of the images of the last step.
 
-        [B], [B] of KL at temperature 1 in nats (arXiv:2406.07876, priority sampling function).
+        Places [B] and KL [B] at temperature 1 in nats (arXiv:2406.07876, priority sampling function).
         """
         self.discrepancy[index] = _drawable(self.weights[index] * kl)
-        self.weights[index] = (self.count * self.probabilities(alpha)[index]).pow(-beta)
+        self.weights[index] = (self.count * self.probabilities()[index]).pow(-self.beta)
 
 
 def _drawable(discrepancy: Tensor) -> Tensor:
-    """What is not finite counts as nothing: the loop ends such a run in words, the drawing would crash."""
+    """Return finite values: the loop reports a loss that is not finite, whereas drawing would crash."""
     return discrepancy.float().nan_to_num(0.0, posinf=0.0)

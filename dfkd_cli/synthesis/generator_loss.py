@@ -48,9 +48,7 @@ class GeneratorLoss:
     into those that the networks receive, for example an augmentation. Raises UsageError when no term is left.
     """
 
-    def __init__(
-        self, setting: Setting, terms: Iterable[Term | None], views: Callable[[Tensor], Tensor] | None = None
-    ):
+    def __init__(self, setting: Setting, terms: Iterable[Term | None], views: Callable[[Tensor], Tensor] | None = None):
         self.setting, self.views = setting, views
         self.terms = [term for term in terms if term is not None and term.weight > 0.0]
         if not self.terms:

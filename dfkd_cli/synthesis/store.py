@@ -1,74 +1,99 @@
-"""Synthetic images held in memory with the class of each."""
+"""A memory of fixed size that keeps synthetic images and their classes."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dfkd_cli.config.values import require
+from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.synthesis.generator_loss import Generated
+from dfkd_cli.synthesis.memory import Memory
+from dfkd_cli.training.method import Batch
+from dfkd_cli.training.setting import Terms
 
-class ImageStore:
-    """At most `capacity` images as uint8 on one device; the oldest make room. Nothing here waits for the host.
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """How many images a store keeps."""
+
+    size: int  # images; new ones replace the oldest
+
+    def __post_init__(self) -> None:
+        require(self, 1, "size")
+
+
+class ImageStore(Memory):
+    """At most `capacity` images as uint8 on one device; new ones replace the oldest. Nothing waits for the host.
 
     Fields, one entry per stored image: `images` uint8 [N, C, H, W]; `classes` int64 [N].
     """
 
     FIELDS: tuple[str, ...] = ("images", "classes")
 
-    def __init__(self, capacity: int, size: tuple[int, int, int], num_classes: int, device: torch.device):
+    def __init__(self, capacity: int, spec: InputSpec, device: torch.device):
         self.capacity = capacity
-        self.num_classes = num_classes
+        self.num_classes = spec.num_classes
         self.count = 0
         self.added = 0
-        self.images = torch.zeros(capacity, *size, dtype=torch.uint8, device=device)
+        self.images = torch.zeros(capacity, *spec.size, dtype=torch.uint8, device=device)
         self.classes = torch.zeros(capacity, dtype=torch.int64, device=device)
 
     def __len__(self) -> int:
         return self.count
 
+    def reserved_bytes(self) -> int:
+        """Return the bytes of the places that hold no image yet."""
+        return self.images[self.count :].nbytes
+
     def class_shares(self) -> Tensor:
-        """Share of the stored images in each class, [K], summing to 1; zeros while empty."""
+        """Return the share of the stored images in each class, [K], summing to 1; zeros while empty."""
         counts = torch.zeros(self.num_classes, dtype=torch.int64, device=self.classes.device)
         filled = self.classes[: self.count]
         return counts.index_add_(0, filled, torch.ones_like(filled)) / max(self.count, 1)
 
-    def append(self, images: Tensor, classes: Tensor) -> None:
-        """Stores a batch of images [B, C, H, W] in [0, 1] with their classes [B], over the oldest once full."""
-        images, classes = images[-self.capacity :], classes[-self.capacity :]
+    def add(self, generated: Generated) -> Terms:
+        """Store a generated batch with its labels, over the oldest images once full."""
+        images, classes = generated.images[-self.capacity :], generated.labels[-self.capacity :]
         self.write(self.oldest(len(images)), images, classes)
+        return {}
 
     def oldest(self, batch: int) -> Tensor:
-        """The next `batch` free places, then those of the images that came in first: [batch]."""
+        """Return the next `batch` free places, then those of the oldest images: [batch]."""
         return (torch.arange(batch, device=self.classes.device) + self.added) % self.capacity
 
     def write(self, slots: Tensor, images: Tensor, classes: Tensor) -> None:
-        """Puts images [B, C, H, W] in [0, 1] into these places [B]."""
+        """Store images [B, C, H, W] in [0, 1] and their classes [B] at these places [B]."""
         self.images[slots] = (images * 255.0).round().to(torch.uint8)
         self.classes[slots] = classes
         self.count = min(self.capacity, self.count + len(slots))
         self.added += len(slots)
 
-    def draw_uniformly(self, batch_size: int, rng: torch.Generator) -> Tensor:
-        """Indices [batch_size] of stored images, with replacement, each equally likely."""
-        return torch.randint(self.count, (batch_size,), generator=rng, device=self.classes.device)
+    def sample(self, count: int, rng: torch.Generator) -> Batch:
+        """Return `count` stored images with their labels, uniformly with replacement."""
+        index = torch.randint(self.count, (count,), generator=rng, device=self.classes.device)
+        return Batch(self.read(index), self.classes[index], index)
 
     def read(self, index: Tensor) -> Tensor:
-        """The images at these places as floats in [0, 1]."""
+        """Return the images at these places as floats in [0, 1]."""
         return self.images[index].float() / 255.0
 
     def spread(self, count: int) -> Tensor:
-        """At most `count` images, evenly over the store, as floats in [0, 1]."""
+        """Return at most `count` images, evenly over the store, as floats in [0, 1]."""
         places = torch.linspace(0, self.count - 1, min(count, self.count), device=self.images.device)
         return self.read(places.long())
 
     def state_dict(self) -> dict[str, Tensor | int]:
-        """Everything needed to continue bit by bit; of places that nothing was put into, nothing."""
+        """Return the filled part of every field."""
         state: dict[str, Tensor | int] = {name: self._filled(getattr(self, name)) for name in self.FIELDS}
         return state | {"count": self.count, "added": self.added}
 
     def _filled(self, field: Tensor) -> Tensor:
-        # A view would be saved with all that it is a view of.
+        # Saving a view would save the whole tensor behind it.
         return field if self.count == self.capacity else field[: self.count].clone()
 
     def load_state_dict(self, state: dict) -> None:
-        """Takes over what `state_dict` returned, for a store of the same capacity and image size."""
+        """Restore what `state_dict` returned, for a store of the same capacity and image size."""
         for name in self.FIELDS:
             getattr(self, name)[: state["count"]] = state[name]
         self.count, self.added = state["count"], state["added"]

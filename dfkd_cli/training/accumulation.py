@@ -1,50 +1,54 @@
-"""The gradient of one student batch in as many parts as the memory asks for."""
+"""The gradient of one student batch in as many parts as the memory requires."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from dfkd_cli.training.batch_parts import BatchParts
-from dfkd_cli.training.method import Batch
+from dfkd_cli.training.method import Batch, StudentTerms
 from dfkd_cli.training.setting import Terms
 
-Loss = Callable[[Batch], tuple[Terms, Terms]]  # as `Method.student_loss`
+Loss = Callable[[Batch], StudentTerms]
 
 
 class Accumulation:
-    """The gradient of a student's batch, computed in as many parts as it takes."""
+    """Computes the gradient of a student's batch, in parts once memory ran out."""
 
     def __init__(self, optimizer: torch.optim.Optimizer):
         self.optimizer = optimizer
         self.parts = BatchParts()
 
-    def backward(self, batch: Batch, loss: Loss) -> Terms:
-        """Leaves the gradient of the batch's mean loss in the parameters; returns the means of what `loss` returns.
+    def backward(self, batch: Batch, loss: Loss) -> tuple[Terms, Mapping[str, Tensor]]:
+        """Leave the gradient of the batch's mean loss in the parameters.
 
-        Raises OutOfMemoryError when parts of two images are still too large.
+        Return the means of the terms and of what is logged, and the per-image values of the whole batch. Raises
+        OutOfMemoryError when parts of two images are still too large.
         """
         return self.parts.fit(len(batch.images), lambda count: self._sum_over_parts(batch, loss, count))
 
-    def _sum_over_parts(self, batch: Batch, loss: Loss, count: int) -> Terms:
+    def _sum_over_parts(self, batch: Batch, loss: Loss, count: int) -> tuple[Terms, Mapping[str, Tensor]]:
         self.optimizer.zero_grad(set_to_none=True)
         sums: Terms = {}
+        per_image: dict[str, list[Tensor]] = {}
         for part in split(batch, count):
-            terms, logged = loss(part)
+            terms, logged, of_images = loss(part)
             total = torch.stack(list(terms.values())).sum()
             values = {"loss": total, **terms, **logged}
             if count == 1:
                 total.backward()
-                return values
+                return values, of_images
             share = len(part.images) / len(batch.images)
             (share * total).backward()
             for name, value in values.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + share * value.detach()
-        return sums
+            for name, value in of_images.items():
+                per_image.setdefault(name, []).append(value)
+        return sums, {name: torch.cat(values) for name, values in per_image.items()}
 
 
 def split(batch: Batch, parts: int) -> Iterator[Batch]:
-    """The batch in parts of nearly equal size."""
+    """Yield the batch in parts of nearly equal size."""
     if parts == 1:
         yield batch
         return

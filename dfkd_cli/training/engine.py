@@ -1,8 +1,7 @@
-"""The one training loop. It knows no method, prints nothing and writes no file: it yields what happened."""
+"""The training loop of all methods. It prints nothing and writes no file: it yields events."""
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -11,14 +10,16 @@ from torch import nn
 from dfkd_cli.config.values import require, require_share
 from dfkd_cli.errors import DfkdError, DivergedError
 from dfkd_cli.machine.peak_memory import peak_memory_bytes
+from dfkd_cli.networks.modes import frozen
 from dfkd_cli.training.accumulation import Accumulation
 from dfkd_cli.training.averaging import WeightAverage
 from dfkd_cli.training.clock import Clock
 from dfkd_cli.training.means import Means
-from dfkd_cli.training.method import Method, Setting, Terms
+from dfkd_cli.training.method import Method
 from dfkd_cli.training.optimizer import OptimizerConfig, OptimizerKind, make_optimizer, suited_optimizer
 from dfkd_cli.training.random_streams import random_streams, set_random_streams
 from dfkd_cli.training.schedules import cosine, ramp
+from dfkd_cli.training.setting import Setting, Terms
 from dfkd_cli.training.stopwatch import Stopwatch
 
 
@@ -26,15 +27,15 @@ from dfkd_cli.training.stopwatch import Stopwatch
 class TrainConfig(OptimizerConfig):
     """How a student is trained, whatever the method."""
 
-    steps: int  # student updates
+    steps: int  # of the student
     budget: float | None  # seconds for the whole run; replaces `steps`
-    compile: Literal["auto", "on", "off"]  # torch.compile; auto: for runs long enough to win its cost back
-    init: Literal["teacher", "random"]  # the student's first weights: the teacher's layers that fit, or none of them
+    compile: Literal["auto", "on", "off"]  # torch.compile; auto: for runs that are long enough to gain from it
+    init: Literal["teacher", "random"]  # first weights of the student: the teacher's layers of equal name and shape
     batch_size: int
     lr_warmup: float  # share of the training in which the learning rate grows from 0
     average: float  # share of the steps so far over which the student's weights are averaged; 0: the last weights
-    round_every: int  # student steps between two renewals of the images
-    report_every: int  # steps, of either kind, between two events
+    round_every: int  # student steps between two rounds
+    report_every: int  # steps and rounds between two events
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,9 +47,9 @@ class TrainConfig(OptimizerConfig):
 
 
 class Event(NamedTuple):
-    """What the loop did since the last event; `metrics` are means over that time."""
+    """The state of a run; `metrics` are means since the last event."""
 
-    phase: Literal["filling", "training"]
+    phase: Literal["warm-up", "training"]
     step: int  # student steps done
     progress: float  # share of the training done
     images: int  # images the student has learned from
@@ -56,12 +57,12 @@ class Event(NamedTuple):
 
 
 class Distillation:
-    """One run of the loop: trains `setting.student` in place and can be saved and restored between two events."""
+    """Trains `setting.student` in place. It can be saved and restored between two events."""
 
     def __init__(self, method: Method, setting: Setting, config: TrainConfig, clock: Clock):
         self.method, self.setting, self.config, self.clock = method, setting, config, clock
         self.stopwatch = Stopwatch(setting.runtime.device)
-        self.trained = nn.ModuleList([setting.student, *method.extra_modules()])
+        self.trained = nn.ModuleList([setting.student, *method.loss.modules()])
         chosen = config.optimizer
         self.optimizer_kind: OptimizerKind = suited_optimizer(setting.student) if chosen == "auto" else chosen
         self.optimizer = make_optimizer(self.trained, self.optimizer_kind, config)
@@ -69,70 +70,78 @@ class Distillation:
         self.accumulation = Accumulation(self.optimizer)
         self.average = WeightAverage(setting.student, config.average)
         self.step = 0
-        self.refreshed_at = -1
-        self.begun_at: float | None = None  # progress before the first student step
+        self.round_at = -1  # the step before which the latest round was done
+        self.warmup_ended = False
+        self.begun_at: float | None = None  # progress at the first student step
         self.rate_scale = 1.0  # of the learning rate
-        self.remarks: list[str] = []  # what happened to this run, for `notes`
+        self.remarks: list[str] = []  # on what happened during the run, for `notes`
         if self.optimizer_kind == "adamw" and chosen == "auto":
-            self.remarks.append("The student has no BatchNorm layers: it learns with AdamW instead of Muon.")
+            self.remarks.append("The student has no BatchNorm layers: AdamW trains it instead of Muon.")
         sizes = setting.student.parameter_count(), setting.teacher.parameter_count()
         if sizes[0] >= sizes[1]:
             self.remarks.append(f"The student is not smaller: {sizes[0]:,} parameters, the teacher has {sizes[1]:,}.")
-        self.earlier_peak_bytes = 0  # of memory, in the processes that this one goes on from
+        self.earlier_peak_bytes = 0  # of memory, in the processes that this one continues
 
-    def run(self, due: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-        """Yields an event every `report_every` steps, after a step when `due` says so, and one at the end.
+    def events(self, due: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        """Train to the end; yield an event every `report_every` steps, after a step when `due`, and at the end.
 
-        Raises DivergedError when at an event the losses or the weights are not finite.
+        Raises DivergedError when the losses or the weights of an event are not finite.
         """
         pending = Means()
         while (progress := self.clock.progress(self.step)) < 1.0:
-            filling = not self.method.ready(progress)
-            if filling or (self.step % self.config.round_every == 0 and self.step != self.refreshed_at):
-                pending.add(self._refresh(progress))
-            if not filling:
-                pending.add(self._student_step(progress))
-            if pending.rounds >= self.config.report_every or due():
-                yield self._event("filling" if filling else "training", pending)
+            warming = not (self.warmup_ended or self.method.source.ready(progress))
+            if warming or (self.step % self.config.round_every == 0 and self.step != self.round_at):
+                pending.add(self.round(progress))
+            if not warming:
+                pending.add(self.student_step(progress))
+            if pending.added >= self.config.report_every or due():
+                yield self._event("warm-up" if warming else "training", pending)
         if self.step == 0:
             raise DfkdError("the budget ended before the first training step; give --budget more time")
         self.average.apply()
         yield self._event("training", pending)
 
-    def _refresh(self, progress: float) -> Terms:
-        self.refreshed_at = self.step
-        with self.stopwatch.measure("synthesis"), frozen(self.setting.student):
-            return self.method.refresh(progress)
+    def end_warmup(self) -> None:
+        """End the warm-up with the images that are there; a plan does not wait for all of them."""
+        self.warmup_ended = True
 
-    def _student_step(self, progress: float) -> Terms:
+    def round(self, progress: float) -> Terms:
+        """Renew the images and return what to log; the student is frozen meanwhile."""
+        self.round_at = self.step
+        with self.stopwatch.measure("synthesis"), frozen(self.setting.student):
+            return self.method.source.round(progress)
+
+    def student_step(self, progress: float) -> Terms:
+        """Train the student on one batch and return its terms and what else to log."""
         learned = self._learned(progress)
         share = self.rate_scale * cosine(learned, 1.0) * ramp(learned, self.config.lr_warmup)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = share * peak
+        loss = self.method.loss
         with self.stopwatch.measure("distillation"):
-            batch = self.method.sample()
+            batch = self.method.source.sample()
             self.trained.train()
-            terms = self.accumulation.backward(batch, lambda part: self.method.student_loss(part, learned))
+            terms, per_image = self.accumulation.backward(batch, lambda part: loss(part, learned))
             self.optimizer.step()
             self.step += 1
             self.average.update(self.step)
-        return terms
+            return terms | loss.after_step(batch, per_image)
 
     def _learned(self, progress: float) -> float:
-        """Share of the student's own training done: a budget also pays for the images made before it begins."""
+        """Return the share of the student's own training that is done: a budget also covers the warm-up before it."""
         if self.begun_at is None:
             self.begun_at = progress
         return (progress - self.begun_at) / (1.0 - self.begun_at)
 
-    def _event(self, phase: Literal["filling", "training"], pending: Means) -> Event:
+    def _event(self, phase: Literal["warm-up", "training"], pending: Means) -> Event:
         metrics = pending.take()
         self._check_finite(metrics)
-        metrics |= {f"images/{name}": float(count) for name, count in self.method.counts()._asdict().items()}
+        metrics |= {f"images/{name}": float(count) for name, count in self.method.source.counts()._asdict().items()}
         done = self.clock.progress(self.step)
         return Event(phase, self.step, done, self.step * self.config.batch_size, metrics)
 
     def _check_finite(self, metrics: dict[str, float | list[float]]) -> None:
-        """Weights too: the last update of all comes after the last loss."""
+        """Raise DivergedError for losses or weights that are not finite: the last step comes after the last loss."""
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
         weights = [value for value in self.trained.state_dict().values() if value.is_floating_point()]
         numbers["size of the weights"] = float(nn.utils.get_total_norm(weights))
@@ -142,17 +151,17 @@ class Distillation:
         raise DivergedError(f"the loss is not finite near step {self.step} ({seen}); lower train.lr or a loss weight")
 
     def notes(self) -> list[str]:
-        """What the user should know of this run, one sentence each."""
-        notes = (*self.method.notes, *self.setting.runtime.notes, *self.remarks)
-        in_parts = (*self.method.remarks(), *self.accumulation.parts.note("every batch is learned from"))
-        return list(dict.fromkeys(notes + in_parts))  # what was restored may say again what was said before
+        """Return sentences for the user about this run."""
+        notes = (*self.method.notes(), *self.setting.runtime.notes, *self.remarks)
+        in_parts = (*self.method.source.remarks(), *self.accumulation.parts.note("every batch is computed"))
+        return list(dict.fromkeys(notes + in_parts))  # a restored run can repeat earlier notes
 
     def peak_bytes(self) -> int:
-        """The most memory this run has held at once, earlier processes of it included."""
+        """Return the peak memory of this run, earlier processes of it included."""
         return max(self.earlier_peak_bytes, peak_memory_bytes(self.setting.runtime.device))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs besides the teacher and the recipe."""
+        """Return everything that a resumed run needs besides the teacher and the recipe."""
         return {
             "trained": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -160,7 +169,7 @@ class Distillation:
             "method": self.method.state_dict(),
             "clock": self.clock.state_dict(),
             "step": self.step,
-            "refreshed_at": self.refreshed_at,
+            "round_at": self.round_at,
             "begun_at": self.begun_at,
             "rate_scale": self.rate_scale,
             "parts": self.accumulation.parts.count,
@@ -171,30 +180,14 @@ class Distillation:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` returned, for the same teacher, recipe and seed."""
+        """Restore what `state_dict` returned, for the same teacher, recipe and seed."""
         self.trained.load_state_dict(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
         self.method.load_state_dict(state["method"])
         self.clock.load_state_dict(state["clock"])
-        self.step, self.refreshed_at, self.begun_at = state["step"], state["refreshed_at"], state["begun_at"]
+        self.step, self.round_at, self.begun_at = state["step"], state["round_at"], state["begun_at"]
         self.rate_scale, self.accumulation.parts.count = state["rate_scale"], state["parts"]
         self.remarks, self.earlier_peak_bytes = list(state["remarks"]), state["peak_bytes"]
         self.stopwatch.load(state["seconds"])
         set_random_streams(self.setting.rng, state["random"])
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Inside, the network is in eval mode and its weights take no gradients; afterwards both are as before."""
-    training = network.training
-    wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    network.eval()
-    for parameter in wanted:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.train(training)
-        for parameter in wanted:
-            parameter.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""What the loop says of its steps, without waiting for the device at each of them."""
+"""Means of what the steps log, without waiting for the device at each of them."""
 
 import torch
 
@@ -6,24 +6,27 @@ from dfkd_cli.training.setting import Terms
 
 
 class Means:
-    """Means of what the steps return, summed on the device and read by the host only when an event is due."""
+    """Sums on the device, which the host reads only when an event is due."""
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
-        self.rounds = 0
+        self.added = 0  # steps and rounds
 
     def add(self, terms: Terms) -> None:
-        """Counts in what one step returned."""
+        """Add what one step or round returned."""
         for name, value in terms.items():
             self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach()
             self.counts[name] = self.counts.get(name, 0) + 1
-        self.rounds += 1
+        self.added += 1
 
     def take(self) -> dict[str, float | list[float]]:
-        """The mean of everything added since the last call. Waits for the device."""
+        """Return the means since the last call and start anew. Waits for the device."""
         metrics: dict[str, float | list[float]] = {}
         for name, value in self.sums.items():
             metrics[name] = (value / self.counts[name]).tolist()
-        self.__init__()
+        self._clear()
         return metrics

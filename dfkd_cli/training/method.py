@@ -1,8 +1,9 @@
 """What the training loop asks of a method: an image source, a student loss, and what both need."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -39,7 +40,9 @@ class StudentTerms(NamedTuple):
 
     terms: Terms  # weighted scalars; the loop minimises their sum
     logged: Terms  # further quantities, scalars or vectors
-    per_image: Terms = {}  # [B, ...], without gradients: what `StudentLoss.after_step` needs
+    per_image: Mapping[str, Tensor] = MappingProxyType(
+        {}
+    )  # [B, ...], without gradients: what `StudentLoss.after_step` needs
 
 
 class ImageSource(ABC):
@@ -114,7 +117,7 @@ class StudentLoss(ABC):
         """Return networks that are trained in the same step as the student and discarded with the run."""
         return ()
 
-    def after_step(self, batch: Batch, per_image: Terms) -> Terms:
+    def after_step(self, batch: Batch, per_image: Mapping[str, Tensor]) -> Terms:
         """Update what learns beside the student and return what to log.
 
         The loop calls it once per student step, after the optimizer, with the whole batch and its `per_image` values,
@@ -128,6 +131,8 @@ class StudentLoss(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+        if state:
+            raise ValueError(f"{type(self).__name__} has no state to restore")
 
 
 @dataclass(frozen=True)

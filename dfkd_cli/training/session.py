@@ -34,14 +34,14 @@ class Session:
 
     def __init__(
         self,
-        run: Distillation,
+        distillation: Distillation,
         checkpoints: Checkpoints,
         interval: Interval,
         metrics: MetricsLog,
         listener: Listener,
         started: float,
     ):
-        self.run, self.checkpoints, self.interval = run, checkpoints, interval
+        self.distillation, self.checkpoints, self.interval = distillation, checkpoints, interval
         self.metrics, self.listener, self.started = metrics, listener, started
         self.begun = time.monotonic()
         self.said: set[str] = set()
@@ -51,7 +51,7 @@ class Session:
         """Takes the run to where `saved`, of `Checkpoints.load`, was written."""
         self._restore(saved)
         self.begun -= saved["training_s"]
-        self.run.remarks.append(f"The run was interrupted and went on from step {self.run.step:,}.")
+        self.distillation.remarks.append(f"The run was interrupted and went on from step {self.distillation.step:,}.")
         self._say_news()
 
     def train(self) -> None:
@@ -63,7 +63,7 @@ class Session:
         if self.checkpoints.step() is None:
             self.first = _packed(self._state())
         self.heard_at = time.monotonic()
-        self.saved_at = self.heard_at, self.run.step
+        self.saved_at = self.heard_at, self.distillation.step
         with Interruption() as interruption:
             while True:
                 try:
@@ -72,7 +72,7 @@ class Session:
                     self._go_back(error)
 
     def _train(self, interruption: Interruption) -> None:
-        for event in self.run.run(lambda: interruption.requested or self._due() or self._silent()):
+        for event in self.distillation.events(lambda: interruption.requested or self._due() or self._silent()):
             self.heard_at = time.monotonic()
             self.listener.event(event)
             self.metrics.write(event, time.monotonic() - self.begun)
@@ -84,52 +84,52 @@ class Session:
 
     def _due(self) -> bool:
         seconds, step = self.saved_at
-        return self.interval.over(time.monotonic() - seconds, self.run.step - step)
+        return self.interval.over(time.monotonic() - seconds, self.distillation.step - step)
 
     def _silent(self) -> bool:
         """Whether the listener has waited long enough to wonder; on slow machines the usual interval takes minutes."""
         return time.monotonic() - self.heard_at >= LONGEST_SILENCE_S
 
     def _save(self) -> None:
-        self.checkpoints.save(self._state(), self.run.step)
-        self.saved_at, self.first = (time.monotonic(), self.run.step), None
+        self.checkpoints.save(self._state(), self.distillation.step)
+        self.saved_at, self.first = (time.monotonic(), self.distillation.step), None
 
     def _state(self) -> dict[str, Any]:
         now = time.monotonic()
         return {
-            "run": self.run.state_dict(),
+            "run": self.distillation.state_dict(),
             "metrics_bytes": self.metrics.size(),
             "training_s": now - self.begun,
             "total_s": now - self.started,
         }
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        self.run.load_state_dict(saved["run"])
+        self.distillation.load_state_dict(saved["run"])
         self.metrics.cut(saved["metrics_bytes"])
 
     def _go_back(self, error: DivergedError) -> None:
         """To the last checkpoint and on with a smaller step; only once."""
         saved = self.checkpoints.load(self.listener.note) if self.first is None else _unpacked(self.first)
-        if saved is None or self.run.rate_scale < 1.0:
+        if saved is None or self.distillation.rate_scale < 1.0:
             self.checkpoints.clear()  # going on from them would end here again
             raise error
-        diverged_at = self.run.step
+        diverged_at = self.distillation.step
         # The time has passed, whatever came of it.
-        saved["run"] |= {"clock": self.run.clock.state_dict(), "seconds": self.run.stopwatch.totals()}
+        saved["run"] |= {"clock": self.distillation.clock.state_dict(), "seconds": self.distillation.stopwatch.totals()}
         self._restore(saved)
-        self.saved_at = time.monotonic(), self.run.step
-        self.run.rate_scale = SMALLER_STEP
-        self.run.remarks.append(
-            f"The loss was not finite near step {diverged_at:,}: the run went back to step {self.run.step:,} and on "
-            f"with {SMALLER_STEP:g} of the learning rate."
+        self.saved_at = time.monotonic(), self.distillation.step
+        self.distillation.rate_scale = SMALLER_STEP
+        self.distillation.remarks.append(
+            f"The loss was not finite near step {diverged_at:,}: the run went back to step "
+            f"{self.distillation.step:,} and continued with {SMALLER_STEP:g} of the learning rate."
         )
         self._say_news()
 
     def _say_news(self) -> None:
-        for note in self.run.notes():
+        for note in self.distillation.notes():
             if note not in self.said:
                 self.listener.note(note)
-        self.said.update(self.run.notes())
+        self.said.update(self.distillation.notes())
 
 
 def _packed(state: dict[str, Any]) -> bytes:

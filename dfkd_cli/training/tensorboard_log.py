@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class TensorBoardLog:
     """A listener that hands everything on to another one and writes every number of an event into `folder`.
 
-    Numbers of the training stand at their student step, those from before at the count of events, below `filling/`.
+    Numbers of the training stand at their student step, those from before at the count of events, below `warm-up/`.
     Nothing is written before the first event. Raises UsageError when the extra is not installed, and at the first
     event when the folder cannot be written.
     """
@@ -30,7 +30,7 @@ class TensorBoardLog:
         self.folder, self.listener = folder, listener
         self.make_writer = SummaryWriter
         self.writer: SummaryWriter | None = None
-        self.filled = 0
+        self.warmup_events = 0
 
     def __enter__(self) -> Self:
         return self
@@ -47,8 +47,8 @@ class TensorBoardLog:
         """Writes the numbers; a list becomes one curve for each of its entries."""
         self.listener.event(event)
         writer = self._opened()
-        self.filled += event.phase == "filling"
-        prefix, step = ("filling/", self.filled) if event.phase == "filling" else ("", event.step)
+        self.warmup_events += event.phase == "warm-up"
+        prefix, step = ("warm-up/", self.warmup_events) if event.phase == "warm-up" else ("", event.step)
         for name, value in event.metrics.items():
             entries = (
                 {f"{name}/{i}": entry for i, entry in enumerate(value)} if isinstance(value, list) else {name: value}

@@ -1,0 +1,34 @@
+"""The terms that methods with labelled images share: softened predictions and the labels of the images."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dfkd_cli.config.values import require
+from dfkd_cli.distillation import losses
+from dfkd_cli.training.setting import Features, Terms
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """What the student learns of predictions and labels."""
+
+    temperature: float  # of the softened predictions
+    weight: float  # of the label term; 0 switches it off
+    mask: bool  # no label term where the teacher predicts another class
+
+    def __post_init__(self) -> None:
+        require(self, 0, "weight")
+        require(self, 0.01, "temperature")
+
+
+def kd_and_label(config: LabelConfig, teacher: Features, student: Features, labels: Tensor) -> tuple[Terms, Terms]:
+    """Return the terms `kd` and `label` for labels [B]; to log: agreement, and the share of labels that hold."""
+    terms = {"kd": losses.kl_div(student.logits, teacher.logits, config.temperature).mean()}
+    if config.weight:
+        label = losses.label_loss(student.logits, teacher.logits, labels, config.mask)
+        terms["label"] = config.weight * label.mean()
+    return terms, {
+        "agreement": losses.agreement(student.logits, teacher.logits).mean(),
+        "trusted": losses.hits(teacher.logits, labels).mean(),
+    }

@@ -1,0 +1,91 @@
+"""A user's folder of unlabelled images as a source: one pass over it selects the images to learn from."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfkd_cli.errors import UsageError
+from dfkd_cli.pool.selected import Selected
+from dfkd_cli.pool.selection import Selection, SelectionConfig
+from dfkd_cli.training.method import Batch, Counts, ImageSource, WarmupPlan
+from dfkd_cli.training.schedules import end_of_share
+from dfkd_cli.training.setting import Setting, Terms
+
+
+class PoolImages(ImageSource):
+    """The images of a pool that the teacher scores best. The warm-up is the pass over the pool."""
+
+    def __init__(self, setting: Setting, config: SelectionConfig):
+        super().__init__()
+        self.setting, self.config = setting, config
+        self.selection = Selection(setting, config, _pool_of(setting))
+        if self.selection.keep < config.keep:
+            self.notes.append(f"At most {self.selection.keep:,} images are kept: cache_mb has no room for more.")
+        self.selected: Selected | None = None
+        self.first_done: float | None = None  # progress after this process's first chunk, in which all is compiled
+
+    def ready(self, progress: float) -> bool:
+        """Return whether the images are selected."""
+        return self.selected is not None
+
+    def warmup(self) -> WarmupPlan:
+        """Return the rounds of the pass: one per batch, and one for the selection."""
+        return WarmupPlan(self.selection.rounds(), self.config.reading_share)
+
+    def round(self, progress: float) -> Terms:
+        """Read and score the next chunk of the pool; do nothing once the images are selected."""
+        if self.selected is not None:
+            return {}
+        if self.first_done is None and self.selection.seen:
+            self.first_done = progress
+        in_time = self.first_done is None or progress < end_of_share(self.first_done, self.config.reading_share)
+        self.selected = self.selection.advance(in_time)
+        if self.selected is None:
+            return {}
+        self.notes += self.selected.notes()
+        counts = torch.tensor(self.selected.class_counts(), dtype=torch.float32, device=self.setting.runtime.device)
+        return {"selection/class_counts": counts}
+
+    def sample(self) -> Batch:
+        """Return augmented images of the selection, uniformly with replacement."""
+        return Batch(self.setting.augment(self._selected().draw(self.setting.batch_size, self.setting.rng)))
+
+    def fresh(self, count: int) -> Tensor:
+        """Return the best images that were not selected; selected ones when too few are left."""
+        return self._selected().unseen(count)
+
+    def shown(self, count: int) -> Tensor:
+        """Return images spread evenly over the selection."""
+        return self._selected().spread(count)
+
+    def counts(self) -> Counts:
+        """Return how many images of the pool were read, and how many are learned from."""
+        kept = self.selection.candidates if self.selected is None else self.selected.chosen
+        return Counts(self.selection.seen if self.selected is None else self.selected.seen, len(kept))
+
+    def files(self) -> dict[str, str]:
+        """Return the list of selected files with their scores."""
+        return {"selected.csv": self._selected().to_csv()}
+
+    def _selected(self) -> Selected:
+        if self.selected is None:
+            raise ValueError("the pool is not read yet")
+        return self.selected
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the selected images; before the selection nothing, and a resumed run reads the pool again."""
+        return {"selected": self.selected and self.selected.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.selected = state["selected"] and Selected.from_state(state["selected"], self.setting.runtime.device)
+        if self.selected is not None:
+            self.notes += self.selected.notes()
+
+
+def _pool_of(setting: Setting) -> Path:
+    if setting.pool is None:
+        raise UsageError("this recipe learns from a folder of unlabelled images: name it with --pool DIR")
+    return setting.pool
