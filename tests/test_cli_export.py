@@ -189,8 +189,8 @@ def test_onnxruntime_computes_what_pytorch_does(student, onnx_file, dynamic, pre
 def test_an_exported_student_is_a_teacher(student, tmp_path, to):
     path = tmp_path / "teacher"
     assert dfkd("export", student, "--to", to, "--out", path, "--dynamic-batch").exit_code == 0
-    values = ["train.steps=2", "train.batch_size=8", "train.report_every=2", "options.buffer_size=8"]
-    values += ["options.warmup_rounds=1", "options.generator.batch_size=8", "options.generator.width=16"]
+    values = ["train.steps=2", "train.batch_size=8", "train.report_every=2", "options.buffer.size=8"]
+    values += ["options.warmup.rounds=1", "options.generator.batch_size=8", "options.generator.width=16"]
     tiny = [part for value in values for part in ("--set", value)]
     result = dfkd("compress", path, "--student", "cifar_resnet8", "--out", tmp_path / "next", *tiny)
     assert result.exit_code == 0, result.stderr

@@ -272,7 +272,7 @@ def test_a_graph_that_cannot_be_rewritten_still_gives_logits(monkeypatch):
     def fail(module):
         raise RuntimeError("unknown operation")
 
-    monkeypatch.setattr("dfkd_cli.networks.script.evaluation_graph", fail)
+    monkeypatch.setattr("dfkd_cli.networks.torchscript.network.evaluation_graph", fail)
     network = _archive(Small().eval(), "traced", 4)
     torch.testing.assert_close(network.observe(_images(4)).logits, Small().eval()(_images(4)))
     assert network.norm_statistics == network.observe(_images(4)).norm_inputs == ()

@@ -11,7 +11,7 @@ from torch import nn
 
 from dfkd_cli.distillation.attention import attention_transfer
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, Network, ScriptNetwork
-from dfkd_cli.networks.script_evaluation import evaluation_graph
+from dfkd_cli.networks.torchscript.evaluation import evaluation_graph
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated"),

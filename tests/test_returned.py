@@ -10,11 +10,11 @@ from loading_helpers import ARCH, MNIST, SIZE, assert_same, create, export, load
 from torch import nn
 
 from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.export.onnx import write_onnx
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.loading.onnx import load_onnx
 from dfkd_cli.networks.check import RANDOM
-from dfkd_cli.networks.onnx_file import write_onnx
-from dfkd_cli.networks.returned import NOTES, tell
+from dfkd_cli.networks.returned import NOTES, identify_outputs
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_what_is_no_probability_stays_as_it_is(tmp_path, module, last):
 
 def test_a_softmax_that_is_sure_of_all_noise_is_one():
     sure = torch.eye(10)[torch.tensor([3, 3, 1, 0])]
-    assert tell(sure, lambda: sure) == "softmax"
+    assert identify_outputs(sure, lambda: sure) == "softmax"
 
 
 def test_probabilities_that_underflow_leave_finite_gradients(tmp_path, module):
@@ -167,7 +167,7 @@ class TestOneNumber:
         torch.testing.assert_close(logits[:, 1:], expected, atol=1e-3, rtol=1e-3)
 
     def test_nothing_but_zeros_is_no_probability(self):
-        assert tell(torch.zeros(4, 1), lambda: torch.zeros(4, 1)) == "score"
+        assert identify_outputs(torch.zeros(4, 1), lambda: torch.zeros(4, 1)) == "score"
 
 
 class Unsteady(nn.Module):

@@ -8,9 +8,9 @@ import torch
 from dfkd_cli.errors import TeacherError
 from dfkd_cli.loading.archive import read_archive, write_archive
 from dfkd_cli.loading.exported_safety import clean_records
+from dfkd_cli.loading.extra_files import offer_extra_files
 from dfkd_cli.loading.failures import damaged_file, quiet
 from dfkd_cli.loading.findings import Findings
-from dfkd_cli.loading.script import offer_extra_files
 from dfkd_cli.loading.state_dict import check_finite
 
 

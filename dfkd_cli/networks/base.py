@@ -1,4 +1,4 @@
-"""The interface every network body offers: logits, and what its layers saw on the way to them."""
+"""Interface of every network body: logits, and the intermediate tensors of a forward."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -7,42 +7,56 @@ from torch import Tensor, nn
 
 
 class NormStatistics(NamedTuple):
-    """What one BatchNorm layer remembers of the training data: running mean and variance, each [C]."""
+    """Running mean and variance of one BatchNorm layer, each [C]."""
 
     mean: Tensor
     var: Tensor
 
 
 class Outputs(NamedTuple):
-    """One observed forward of a batch of B images."""
+    """Results of one observed forward of B images."""
 
     logits: Tensor  # [B, K]
     norm_inputs: tuple[Tensor, ...]  # per BatchNorm call, in order: [B, C, ...]; pairs with Network.norm_statistics
-    embedding: Tensor | None  # what the last linear layer receives: [B, D]; None when there is no such layer
+    embedding: Tensor | None  # input of the last linear layer: [B, D]; None when there is no such layer
     stages: tuple[Tensor, ...]  # the last feature map of each resolution, large to small: [B, C, H, W]
 
 
 class Network(nn.Module, ABC):
-    """A frozen or trainable body: normalised images [B, C, H, W] -> logits [B, K]."""
+    """A frozen or trainable body: normalised images [B, C, H, W] -> logits [B, K].
+
+    Attributes:
+        batch_size: The only batch size that the program inside accepts, or None when it accepts any. `forward` and
+            `observe` accept every batch size in both cases: they split a batch and pad its last piece.
+        notes: Remarks about this network for the user, one sentence each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batch_size: int | None = None
+        self.notes: list[str] = []
 
     def make_compilable(self, batch_size: int) -> str | None:
-        """Lets torch.compile see into forwards of this many images, on the device of now; why it cannot, if so."""
+        """Prepare forwards of `batch_size` images, on the current device, for torch.compile.
+
+        Returns None on success, else the reason why torch.compile cannot trace the network.
+        """
         return None
 
     @property
     def compilable(self) -> bool:
-        """Whether torch.compile can see inside."""
+        """Whether torch.compile can trace the network."""
         return True
 
     @property
     @abstractmethod
     def norm_statistics(self) -> tuple[NormStatistics, ...]:
-        """One entry per BatchNorm call of a forward, in the order of the calls; empty without BatchNorm."""
+        """Running statistics per BatchNorm call of a forward, in the order of the calls; empty without BatchNorm."""
 
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits [B, K] of normalised images [B, C, H, W]."""
+        """Return the logits [B, K] of normalised images [B, C, H, W]."""
 
     @abstractmethod
     def observe(self, inputs: Tensor) -> Outputs:
-        """The same forward, with everything in `Outputs`; gradients flow through all of it to the inputs."""
+        """Return the `Outputs` of the same forward; gradients flow from each of them to the inputs."""

@@ -1,6 +1,6 @@
 """A network that is Python code: timm models, students, one's own modules."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,22 +9,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dfkd_cli.networks.base import Network, NormStatistics, Outputs
+from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.norm_layers import NormLayers
+from dfkd_cli.networks.operation_log import OperationLog, as_embedding
+from dfkd_cli.networks.operations import FUNCTION_MULTIPLICATIONS
 from dfkd_cli.networks.outputs import pick_logits
-from dfkd_cli.networks.trail import Trail, as_embedding
-
-# Which operations multiply by weights, and where in their arguments the activation is.
-MULTIPLICATIONS: dict[Callable, tuple[str, int]] = {
-    F.linear: ("linear", 0),
-    torch.addmm: ("linear", 1),
-    torch.matmul: ("linear", 0),
-    torch.mm: ("linear", 0),
-    torch.Tensor.matmul: ("linear", 0),
-    torch.Tensor.__matmul__: ("linear", 0),
-    torch.Tensor.mm: ("linear", 0),
-    F.conv2d: ("conv", 0),
-}
 
 
 class EagerNetwork(Network):
@@ -38,59 +28,58 @@ class EagerNetwork(Network):
         input_size: tuple[int, int, int] | None = None,
         num_classes: int | None = None,
     ):
-        """`input_size` (C, H, W) allows one forward that finds out in which order the BatchNorm layers are called.
+        """With `input_size` (C, H, W), one forward determines the order of the BatchNorm calls.
 
-        Without it they are taken in the order of registration, which is the same in networks that run from top to
-        bottom and use each layer once.
+        Without it the order of registration is used, which is the same in networks that run from top to bottom and
+        use each layer once.
         """
         super().__init__()
-        self.module = module.float()  # images are single precision, modules may be half or double
-        self.notes: list[str] = []
+        self.module = module.float()  # images are single precision, modules can be half or double
         self._output = output
         self._num_classes = num_classes
-        self._other_norms = [layer for layer in module.modules() if _is_another_norm(layer)]
+        self._other_norms = [layer for layer in module.modules() if _is_other_norm(layer)]
         calls = _registered_norms(module) if input_size is None else self._called_norms(input_size)
         self._norm_layers = NormLayers(self, calls)
 
     @property
     def norm_statistics(self) -> tuple[NormStatistics, ...]:
-        """Running statistics per BatchNorm call; layers that keep none do not count."""
+        """Running statistics per BatchNorm call; layers without running statistics are left out."""
         return self._norm_layers.read()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits [B, K] of normalised images [B, C, H, W]."""
+        """Return the logits [B, K] of normalised images [B, C, H, W]."""
         return pick_logits(self.module(inputs), inputs.shape[0], self._output, self._num_classes)
 
     def observe(self, inputs: Tensor) -> Outputs:
-        """The same forward, with everything in `Outputs`."""
+        """Return the `Outputs` of the same forward."""
         recorder = _Recorder(inputs.shape[0])
         with recorder, recorder.hooked(self._other_norms):
             returned = self.module(inputs)
         logits = pick_logits(returned, inputs.shape[0], self._output, self._num_classes)
-        classifier = recorder.trail.classifier_input(logits.shape[-1])
+        classifier = recorder.log.classifier_input(logits.shape[-1])
         return Outputs(
             logits=logits,
             norm_inputs=tuple(recorder.norm_inputs),
             embedding=None if classifier is None else as_embedding(classifier.tensor),
-            stages=tuple(stage.tensor for stage in recorder.trail.stages()),
+            stages=tuple(stage.tensor for stage in recorder.log.stages()),
         )
 
     def _called_norms(self, input_size: tuple[int, int, int]) -> list[tuple[Tensor, Tensor]]:
         recorder = _Recorder(batch=1)
-        with _evaluating(self.module), torch.no_grad(), recorder, recorder.hooked(self._other_norms):
+        with evaluating(self.module), recorder, recorder.hooked(self._other_norms):
             self.module(noise(self, 1, input_size))
         return recorder.norm_statistics
 
 
 class _Recorder(TorchFunctionMode):
-    """Sees every torch function called in its `with` block, functional BatchNorm included.
+    """Records every torch function called in its `with` block, functional BatchNorm included.
 
     Preferred to forward hooks: nothing is attached to the module, and torch.compile traces it without a graph break.
     """
 
     def __init__(self, batch: int):
         super().__init__()
-        self.trail = Trail(batch)
+        self.log = OperationLog(batch)
         self.norm_inputs: list[Tensor] = []
         self.norm_statistics: list[tuple[Tensor, Tensor]] = []
 
@@ -98,32 +87,32 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func is F.batch_norm:
-            self._saw_norm(args[0], *args[1:3])
+            self._add_norm(args[0], *args[1:3])
         elif func is torch.batch_norm:
-            self._saw_norm(args[0], *args[3:5])
+            self._add_norm(args[0], *args[3:5])
         if isinstance(result, Tensor):
-            kind, position = MULTIPLICATIONS.get(func, ("", 0))
+            kind, position = FUNCTION_MULTIPLICATIONS.get(func, ("", 0))
             source = args[position] if kind and len(args) > position else None
-            self.trail.saw(kind, source, result)
+            self.log.add(kind, source, result)
         return result
 
-    def _saw_norm(self, norm_input: Tensor, mean: Tensor | None, var: Tensor | None) -> None:
+    def _add_norm(self, norm_input: Tensor, mean: Tensor | None, var: Tensor | None) -> None:
         if mean is not None and var is not None:
             self.norm_inputs.append(norm_input)
             self.norm_statistics.append((mean, var))
 
     @contextmanager
     def hooked(self, norms: list[nn.Module]) -> Iterator[None]:
-        """Sees what these layers receive even where they write BatchNorm out as a product and a sum."""
-        seen_before: list[int] = []
+        """Record the inputs of `norms` even where they compute BatchNorm as a product and a sum."""
+        counts_before: list[int] = []
 
         def before(layer, args):
-            seen_before.append(len(self.norm_inputs))
+            counts_before.append(len(self.norm_inputs))
 
         def after(layer, args, result):
-            called_batchnorm = len(self.norm_inputs) > seen_before.pop()
+            called_batchnorm = len(self.norm_inputs) > counts_before.pop()
             if not called_batchnorm and _has_channels(args, len(layer.running_mean)):
-                self._saw_norm(args[0], layer.running_mean, layer.running_var)
+                self._add_norm(args[0], layer.running_mean, layer.running_var)
 
         hooks = [
             hook
@@ -138,41 +127,29 @@ class _Recorder(TorchFunctionMode):
 
 
 def _has_channels(args: tuple, count: int) -> bool:
-    """Whether what a layer was called with begins with a tensor [B, `count`, ...]: what it keeps may be of others."""
+    """Return whether the first argument of a layer is [B, `count`, ...]; its statistics can be of another tensor."""
     first = args[0] if args else None
     return isinstance(first, Tensor) and first.ndim > 1 and first.shape[1] == count
 
 
-def _kept_statistics(layer: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """The layer's running mean and variance, one number per channel; None where it keeps none."""
+def _running_statistics(layer: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Return the layer's running mean and variance, each [C], or None when it has none."""
     mean, var = getattr(layer, "running_mean", None), getattr(layer, "running_var", None)
     if isinstance(mean, Tensor) and isinstance(var, Tensor) and mean.ndim == var.ndim == 1:
         return mean, var
     return None
 
 
-def _is_another_norm(layer: nn.Module) -> bool:
-    """Whether it keeps statistics and is not PyTorch's: frozen BatchNorm, of which many libraries have their own.
+def _is_other_norm(layer: nn.Module) -> bool:
+    """Return whether the layer has running statistics but is not PyTorch's, such as a library's frozen BatchNorm.
 
-    A compiled part of a network takes no hooks, and nothing of what happens in it is seen.
+    TorchScript modules do not count: they take no hooks, and a function mode does not record what they compute.
     """
     others = not isinstance(layer, (nn.modules.batchnorm._NormBase, torch.jit.ScriptModule))
-    return others and _kept_statistics(layer) is not None
+    return others and _running_statistics(layer) is not None
 
 
 def _registered_norms(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
     batchnorm = nn.modules.batchnorm._BatchNorm
-    layers = [layer for layer in module.modules() if isinstance(layer, batchnorm) or _is_another_norm(layer)]
-    return [kept for layer in layers if (kept := _kept_statistics(layer)) is not None]
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, then each layer as it was: a student may hold some of its layers fixed."""
-    modes = [(layer, layer.training) for layer in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
+    layers = [layer for layer in module.modules() if isinstance(layer, batchnorm) or _is_other_norm(layer)]
+    return [statistics for layer in layers if (statistics := _running_statistics(layer)) is not None]

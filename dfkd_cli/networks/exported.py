@@ -12,26 +12,22 @@ from torch.utils import _pytree as pytree
 from dfkd_cli.errors import TeacherError
 from dfkd_cli.networks.base import Network, NormStatistics, Outputs
 from dfkd_cli.networks.exported_graph import (
-    MULTIPLICATIONS,
-    NORMS,
+    OVERLOAD_MULTIPLICATIONS,
+    OVERLOAD_NORMS,
     evaluation_module,
-    keeps_statistics,
+    has_statistics,
     recorded_shape,
     with_outputs,
 )
 from dfkd_cli.networks.fixed_batch import find_batch_size, forward_in_pieces, observe_in_pieces
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.norm_layers import NormLayers
+from dfkd_cli.networks.operation_log import OperationLog, as_embedding
 from dfkd_cli.networks.outputs import pick_logits
-from dfkd_cli.networks.trail import Trail, as_embedding
 
 
 class ExportedNetwork(Network):
-    """A frozen exported program, always in evaluation mode.
-
-    `batch_size` is the only one the program works at, None when any will do; batches of other sizes are cut and filled
-    up to it. `notes` says in one sentence each what a user should know.
-    """
+    """A frozen exported program, always in evaluation mode."""
 
     def __init__(
         self,
@@ -41,15 +37,16 @@ class ExportedNetwork(Network):
         input_size: tuple[int, int, int] | None = None,
         num_classes: int | None = None,
     ):
-        """`input_size` (C, H, W) is needed for what the program leaves open only.
+        """`input_size` (C, H, W) is needed only for lengths that the program leaves dynamic.
 
         Raises TeacherError when the program is in training mode, takes more than images, contradicts `input_size`,
-        fails on it, or works for too few images only.
+        fails on it, or works only for too small batches.
         """
         super().__init__()
-        input_size = _settle_size(program, input_size)
-        self.module, self.notes = evaluation_module(program)
-        self.module.requires_grad_(False).float()  # images are single precision, archives may be half or double
+        input_size = _input_size(program, input_size)
+        self.module, notes = evaluation_module(program)
+        self.notes += notes
+        self.module.requires_grad_(False).float()  # images are single precision, archives can be half or double
         self._output = output
         self._num_classes = num_classes
         self._out_spec: Any = program.call_spec.out_spec
@@ -65,29 +62,32 @@ class ExportedNetwork(Network):
         return self._norm_layers.read()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits [B, K] of normalised images [B, C, H, W]."""
+        """Return the logits [B, K] of normalised images [B, C, H, W]."""
         return forward_in_pieces(self._logits, inputs, self.batch_size)
 
     def observe(self, inputs: Tensor) -> Outputs:
-        """The same forward, with everything in `Outputs`."""
+        """Return the `Outputs` of the same forward."""
         return observe_in_pieces(self._outputs, inputs, self.batch_size)
 
     def train(self, mode: bool = True) -> "ExportedNetwork":
-        """Stays in evaluation mode, whatever is asked: an archive is a teacher."""
+        """Keep evaluation mode whatever `mode` is, because archives are only teachers."""
         return super().train(False)
 
     def _prepare_observe(self, images: Tensor) -> None:
-        """Decides what `observe` returns, and where the running statistics are."""
+        """Determine the graph nodes that `observe` returns, and the running statistics."""
         explorer = _Explorer(self.module, images.shape[0])
         with torch.no_grad():
             logits = self._pick(explorer.run(images), images.shape[0])
         nodes = list(self.module.graph.nodes)
-        stages = [nodes[stage.site] for stage in explorer.trail.stages()]
-        norm_inputs = [node.args[0] for node in nodes if keeps_statistics(node)]
-        found = explorer.trail.classifier_input(logits.shape[-1])
-        classifier = [] if found is None else [nodes[found.site].args[MULTIPLICATIONS[nodes[found.site].target][1]]]
+        stages = [nodes[stage.site] for stage in explorer.log.stages()]
+        norm_inputs = [node.args[0] for node in nodes if has_statistics(node)]
+        found = explorer.log.classifier_input(logits.shape[-1])
+        classifier = []
+        if found is not None:
+            node = nodes[found.site]
+            classifier = [node.args[OVERLOAD_MULTIPLICATIONS[node.target].activation]]
         self._sections = [self._out_spec.num_leaves, len(norm_inputs), len(classifier), len(stages)]
-        # Only the code of the second module is kept, and run on the first: one set of weights that moves as one.
+        # Only the code of the second module is used, and run on the first one: there is one set of weights to move.
         self._observe = type(with_outputs(self.module, [*norm_inputs, *classifier, *stages])).forward
         self._norm_layers = NormLayers(self, explorer.norm_statistics)
 
@@ -110,37 +110,39 @@ class ExportedNetwork(Network):
 
 
 class _Explorer(fx.Interpreter):
-    """Runs a graph once and notes what passes by."""
+    """Runs a graph once and records its operations."""
 
     def __init__(self, module: fx.GraphModule, batch: int):
         super().__init__(module)
-        self.trail = Trail(batch)
+        self.log = OperationLog(batch)
         self.norm_statistics: list[tuple[Tensor, Tensor]] = []
         self._sites = {node: site for site, node in enumerate(module.graph.nodes)}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         arguments: Any = n.args
-        if keeps_statistics(n):
-            mean, var = (self.env[arguments[position]] for position in NORMS[n.target][:2])
-            self.norm_statistics.append((mean, var))
-        # An operation with several results is followed by nodes that take them apart; a list is of parts of one tensor.
-        part = n.target is operator.getitem and isinstance(self.env[arguments[0]], list)
-        if n.op == "call_function" and isinstance(result, Tensor) and not part:
-            kind, position = MULTIPLICATIONS.get(n.target, ("", 0))
+        if has_statistics(n):
+            norm = OVERLOAD_NORMS[n.target]
+            self.norm_statistics.append((self.env[arguments[norm.mean]], self.env[arguments[norm.var]]))
+        # getitem nodes unpack the results of an operation; items of a list are pieces of one tensor, not activations.
+        piece = n.target is operator.getitem and isinstance(self.env[arguments[0]], list)
+        if n.op == "call_function" and isinstance(result, Tensor) and not piece:
+            kind, position = OVERLOAD_MULTIPLICATIONS.get(n.target, ("", 0))
             source = self.env[arguments[position]] if kind else None
-            self.trail.saw(kind, source, result, self._sites[n])
+            self.log.add(kind, source, result, self._sites[n])
         return result
 
 
-def _settle_size(program: ExportedProgram, given: tuple[int, int, int] | None) -> tuple[int, int, int]:
-    """(C, H, W) out of what the program was recorded with and what the user said."""
+def _input_size(program: ExportedProgram, given: tuple[int, int, int] | None) -> tuple[int, int, int]:
+    """Return (C, H, W) from the recorded lengths, and from `given` where they are dynamic."""
     recorded = recorded_shape(program)[1:]
     shape = "x".join("?" if length is None else str(length) for length in recorded)
     if given is None:
         channels, height, width = recorded
         if channels is None or height is None or width is None:
-            raise TeacherError(f"the program takes images of {shape}: fill the gaps with --input-size CxHxW")
+            raise TeacherError(
+                f"the program takes images of {shape}; give each ? with --input-size CxHxW"
+            )
         return channels, height, width
     if any(length not in (None, wanted) for length, wanted in zip(recorded, given, strict=True)):
         raise TeacherError(f"--input-size {'x'.join(map(str, given))}: the program was exported for images of {shape}")

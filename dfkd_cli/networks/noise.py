@@ -1,11 +1,14 @@
-"""Random images to try a network on."""
+"""Random inputs for trial forwards."""
 
 import torch
 from torch import Tensor, nn
 
 
 def noise(network: nn.Module, batch: int, input_size: tuple[int, int, int]) -> Tensor:
-    """Normal noise [B, C, H, W] where the network is; the same at every call, without touching the global stream."""
+    """Return normal noise [B, C, H, W] on the network's device.
+
+    The values are the same at every call, and torch's global random stream does not change.
+    """
     rng = torch.Generator().manual_seed(0)
     tensors = [*network.parameters(), *network.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Where a network keeps its running statistics, so that they are read live: after a move or an update as well."""
+"""Access to a network's running statistics that stays valid when the network is moved or updated."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from dfkd_cli.networks.base import NormStatistics
 
 
 class NormLayers:
-    """The running means and variances of a network's BatchNorm calls, found again by owner and name."""
+    """The running means and variances of a network's BatchNorm calls, stored as owner and attribute name."""
 
     def __init__(self, network: nn.Module, calls: Sequence[tuple[Tensor, Tensor]]):
-        """`calls` holds each call's mean and variance; those no module owns become buffers of `network`."""
+        """`calls` holds the mean and the variance of each call; those of no module become buffers of `network`."""
         owners = {_identity(tensor): (owner, name) for owner in network.modules() for name, tensor in _own(owner)}
         self._places: list[tuple[tuple[nn.Module, str], ...]] = []
         for call in calls:
@@ -23,7 +23,7 @@ class NormLayers:
             self._places.append(tuple(owners[_identity(tensor)] for tensor in call))
 
     def read(self) -> tuple[NormStatistics, ...]:
-        """The statistics as they are now, in the order of the calls."""
+        """Return the current statistics in the order of the calls."""
         return tuple(NormStatistics(*(getattr(owner, name) for owner, name in places)) for places in self._places)
 
 
@@ -32,5 +32,5 @@ def _own(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _identity(tensor: Tensor) -> tuple[int, tuple[int, ...]]:
-    # TorchScript wraps the same storage in a new Python object at every access: `is` would not do.
+    # TorchScript wraps the same storage in a new Python object at every access, so `is` does not work.
     return tensor.data_ptr(), tuple(tensor.shape)

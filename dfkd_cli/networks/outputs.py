@@ -1,4 +1,4 @@
-"""Which part of what a network returns are the logits."""
+"""Selection of the logits among the tensors that a network returns."""
 
 from collections.abc import Mapping
 
@@ -9,75 +9,76 @@ from dfkd_cli.networks.returned import class_count
 
 
 def pick_logits(returned: object, batch: int, output: str | None = None, num_classes: int | None = None) -> Tensor:
-    """The logits in what a network returned for a batch: a tensor, or one tensor inside a tuple or a dict.
+    """Return the logits [B, K] from what a network returned for a batch: a tensor, or a tuple or dict of tensors.
 
-    `output` names a dict key, a named tuple's field or a position ("0"). Without it the logits are what is called so,
+    `output` is a dict key, a named tuple's field or a position ("0"). Without it the logits are the entry `logits`,
     else the only tensor of shape [batch, classes]. Raises TeacherError when there is none, and UsageError when
     `output` is wrong or missing.
     """
     if isinstance(returned, Tensor):
         if output is not None:
-            raise UsageError(f"--output {output}: the network returns a single tensor; leave the flag out")
+            raise UsageError(f"--output {output}: the network returns a single tensor; remove the flag")
         return _as_rows(returned, batch)
-    parts = _name_parts(returned)
+    tensors = _named_tensors(returned)
     if output is not None:
-        if output not in parts:
-            raise UsageError(f"--output {output}: the network returns {_describe(parts)}; name one of these")
-        return _as_rows(parts[output], batch)
-    if "logits" in parts and (logits := _as_rows(parts["logits"], batch)).ndim == 2:
+        if output not in tensors:
+            raise UsageError(f"--output {output}: the network returns {_describe(tensors)}; name one of these")
+        return _as_rows(tensors[output], batch)
+    if "logits" in tensors and (logits := _as_rows(tensors["logits"], batch)).ndim == 2:
         return logits
-    candidates = _candidates(parts, batch, num_classes)
+    candidates = _candidates(tensors, batch, num_classes)
     if len(candidates) == 1:
         return candidates[0]
     classes = "classes" if num_classes is None else num_classes
-    seen = f"the network returns {_describe(parts)} for {batch} images, and"
+    returns = f"the network returns {_describe(tensors)} for {batch} images, and"
     if not candidates:
-        raise TeacherError(f"{seen} none of these has the shape [{batch}, {classes}] of logits")
+        raise TeacherError(f"{returns} none of these has the shape [{batch}, {classes}] of logits")
     raise UsageError(
-        f"{seen} {len(candidates)} of these have the shape [{batch}, {classes}]: choose the logits with --output NAME"
+        f"{returns} {len(candidates)} of these have the shape [{batch}, {classes}]; "
+        "choose the logits with --output NAME"
     )
 
 
-def _candidates(parts: dict[str, Tensor], batch: int, num_classes: int | None) -> list[Tensor]:
-    """Every part that may be the logits, as [B, K].
+def _candidates(tensors: dict[str, Tensor], batch: int, num_classes: int | None) -> list[Tensor]:
+    """Return every tensor that can be the logits, as [B, K].
 
-    Maps of one pixel are left out beside a single [B, K] that is narrower: they are what it was computed from. [B] is
-    left out where anything else fits: it says how sure the network is.
+    One-pixel maps wider than the only [B, K] are left out: they are the embedding that it was computed from. A tensor
+    [B] is left out when another tensor fits: it is a confidence.
     """
-    rows = [(part, _as_rows(part, batch)) for part in parts.values()]
+    rows = [(tensor, _as_rows(tensor, batch)) for tensor in tensors.values()]
     fitting = [
-        (part, row)
-        for part, row in rows
+        (tensor, row)
+        for tensor, row in rows
         if row.ndim == 2 and row.shape[0] == batch and num_classes in (None, class_count(row.shape[1]))
     ]
-    fitting = [(part, row) for part, row in fitting if part.ndim > 1] or fitting
-    flat = [row for part, row in fitting if part.ndim == 2]
-    if len(flat) == 1 and all(row.shape[1] > flat[0].shape[1] for part, row in fitting if part.ndim > 2):
+    fitting = [(tensor, row) for tensor, row in fitting if tensor.ndim > 1] or fitting
+    flat = [row for tensor, row in fitting if tensor.ndim == 2]
+    if len(flat) == 1 and all(row.shape[1] > flat[0].shape[1] for tensor, row in fitting if tensor.ndim > 2):
         return flat
     return [row for _, row in fitting]
 
 
 def _as_rows(logits: Tensor, batch: int) -> Tensor:
-    """[B, K] of what a last convolution leaves, [B, K, 1, 1], and of an only output that was squeezed, [B]."""
+    """Return [B, K] for the result [B, K, 1, 1] of a last convolution, and [B, 1] for a squeezed single output [B]."""
     if logits.ndim < 2 and (batch == 1 or logits.shape == (batch,)):
         return logits.reshape(batch, -1)
     return logits.flatten(1) if logits.ndim > 2 and logits.shape[2:].numel() == 1 else logits
 
 
-def _name_parts(returned: object) -> dict[str, Tensor]:
-    """The tensors one level down, by the name `--output` knows them by."""
+def _named_tensors(returned: object) -> dict[str, Tensor]:
+    """Return the tensors one level down, by the names that `--output` accepts."""
     if isinstance(returned, Mapping):
-        named = {str(name): part for name, part in returned.items()}
+        named = {str(name): value for name, value in returned.items()}
     elif isinstance(returned, tuple | list):
         fields = getattr(returned, "_fields", range(len(returned)))
-        named = {str(name): part for name, part in zip(fields, returned, strict=True)}
+        named = {str(name): value for name, value in zip(fields, returned, strict=True)}
     else:
         raise TeacherError(
-            f"the network returns an object of type {type(returned).__name__}: "
-            "a tensor, or a tuple or dict with the logits inside, is needed"
+            f"the network returns an object of type {type(returned).__name__}; "
+            "it must return a tensor, or a tuple or dict that contains the logits"
         )
-    return {name: part for name, part in named.items() if isinstance(part, Tensor)}
+    return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
 
-def _describe(parts: dict[str, Tensor]) -> str:
-    return ", ".join(f"{name} {list(part.shape)}" for name, part in parts.items()) or "no tensor"
+def _describe(tensors: dict[str, Tensor]) -> str:
+    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items()) or "no tensor"

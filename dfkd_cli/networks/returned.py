@@ -1,4 +1,4 @@
-"""What a network returns: logits, what a last softmax or sigmoid made of them, or one number; and the way back."""
+"""Forms of a network's outputs (logits, probabilities, a single number), and their conversion to logits."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -9,56 +9,58 @@ from torch import Tensor
 
 Returned = Literal["logits", "softmax", "sigmoid", "score", "probability"]
 
-_SUM_TOLERANCE = 5e-3  # half-precision files add up to 1 no better
-_SMALLEST_PROBABILITY = 1e-30  # below it a softmax in float32 may have ended in 0
-_SURE = 1e-6  # so near to 0 and 1 a sigmoid in float32 still tells values apart
+_SUM_TOLERANCE = 5e-3  # sums of half-precision probabilities differ from 1 by this much
+_SMALLEST_PROBABILITY = 1e-30  # a float32 softmax can underflow to 0 below it
+_SIGMOID_MARGIN = 1e-6  # distance from 0 and 1 at which a float32 sigmoid is still invertible
 NOTES: dict[Returned, tuple[str, ...]] = {
     "logits": (),
-    "softmax": ("The network returns probabilities: their logarithms serve as logits.",),
+    "softmax": ("The network returns probabilities: their logarithms are used as logits.",),
     "sigmoid": (
-        "The network returns numbers from 0 to 1 that do not add up to 1, as a sigmoid does: what came before the "
-        "sigmoid serves as logits. The student learns which class is likeliest, not to judge each label by itself.",
+        "The network returns numbers from 0 to 1 that do not add up to 1, as a sigmoid does: the inputs of the sigmoid "
+        "are used as logits. The student learns to predict the likeliest class, not each label independently.",
     ),
-    "score": ("The network returns one number: above 0 it is taken for the second of two classes.",),
+    "score": ("The network returns one number: values above 0 are taken as the second of two classes.",),
     "probability": ("The network returns one number from 0 to 1: the probability of the second of two classes.",),
 }
 
 
 def class_count(outputs: int) -> int:
-    """How many classes a network with so many outputs tells apart: one output tells two."""
+    """Return the number of classes of a network with `outputs` outputs per image; one output means two classes."""
     return 2 if outputs == 1 else outputs
 
 
-def tell(returned: Tensor, for_more: Callable[[], Tensor]) -> Returned:
-    """What `returned` [B, K] is; `for_more` asks the network again, for inputs many times as large.
+def identify_outputs(returned: Tensor, for_scaled_inputs: Callable[[], Tensor]) -> Returned:
+    """Return the form of the outputs `returned` [B, K].
 
-    Logits may lie between 0 and 1 by chance, but grow with what causes them.
+    `for_scaled_inputs` computes the outputs for the same inputs times a large factor: logits can be in [0, 1] by
+    chance, but grow with the inputs.
     """
     if returned.shape[1] == 1:
-        return "probability" if _squashed(returned, for_more) else "score"
-    if _within(returned) and float((returned.sum(dim=1) - 1.0).abs().max()) < _SUM_TOLERANCE:
+        return "probability" if _squashed(returned, for_scaled_inputs) else "score"
+    if _in_unit_range(returned) and float((returned.sum(dim=1) - 1.0).abs().max()) < _SUM_TOLERANCE:
         return "softmax"
-    return "sigmoid" if _squashed(returned, for_more) else "logits"
+    return "sigmoid" if _squashed(returned, for_scaled_inputs) else "logits"
 
 
-def _squashed(returned: Tensor, for_more: Callable[[], Tensor]) -> bool:
-    if not _within(returned):
+def _squashed(returned: Tensor, for_scaled_inputs: Callable[[], Tensor]) -> bool:
+    if not _in_unit_range(returned):
         return False
-    more = for_more().float()
-    # An untrained last layer may give nothing but zeros.
-    return _within(more) and not torch.equal(returned, more)
+    scaled = for_scaled_inputs().float()
+    # An untrained last layer can return only zeros.
+    return _in_unit_range(scaled) and not torch.equal(returned, scaled)
 
 
-def _within(values: Tensor) -> bool:
+def _in_unit_range(values: Tensor) -> bool:
     return bool(((values >= 0.0) & (values <= 1.0)).all())
 
 
 def to_logits(returned: Tensor, kind: Returned) -> Tensor:
-    """Logits [B, K]: exactly those before a sigmoid; those before a softmax up to a constant per image.
+    """Return the logits [B, K] of outputs of this form.
 
-    Of one number z they are [0, z], whose softmax is z's sigmoid.
+    They equal the inputs of a sigmoid, and those of a softmax up to a constant per image. A single number z becomes
+    [0, z], whose softmax is the sigmoid of z.
     """
     if kind == "softmax":
         return returned.float().clamp_min(_SMALLEST_PROBABILITY).log()
-    logits = returned.float().logit(eps=_SURE) if kind in ("sigmoid", "probability") else returned
+    logits = returned.float().logit(eps=_SIGMOID_MARGIN) if kind in ("sigmoid", "probability") else returned
     return F.pad(logits, (1, 0)) if kind in ("score", "probability") else logits

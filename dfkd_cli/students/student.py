@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from dfkd_cli import __version__
-from dfkd_cli.errors import UsageError
+from dfkd_cli.errors import UsageError, first_line
 from dfkd_cli.loading.archive import list_archive
-from dfkd_cli.loading.failures import first_line, quiet
-from dfkd_cli.loading.script import FACTS_FILE
+from dfkd_cli.loading.extra_files import FACTS_FILE
+from dfkd_cli.loading.failures import quiet
 from dfkd_cli.loading.suggest import similar_names
 from dfkd_cli.machine.files import write_atomically
 from dfkd_cli.models import REFERENCE_ARCHS  # importing it adds them to timm's registry

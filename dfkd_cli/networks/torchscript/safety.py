@@ -1,7 +1,7 @@
-"""Checks the code inside a TorchScript archive before torch sees it.
+"""Checks the code inside a TorchScript archive before torch loads it.
 
-TorchScript is not Python, yet it can write files: `torch.save` is one of its operators, and a `__setstate__` method
-runs while the archive is loaded. So the text is checked first, against what torch itself writes.
+TorchScript is not Python, but it can write files: `torch.save` is one of its operators, and a `__setstate__` method
+runs while the archive is loaded. So the source text is checked first; it must be text as torch writes it.
 """
 
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 from dfkd_cli.errors import TeacherError
 
 _FILE_OPERATORS = frozenset({"save", "load", "from_file", "read_file", "write_file", "load_library"})
-# In every namespace of TorchScript `autograd` is another name for all of torch's operators.
+# In every namespace of TorchScript, `autograd` is an alias for all operators of torch.
 _FORBIDDEN = _FILE_OPERATORS | {"autograd"}
 _NAMESPACES = frozenset({"aten", "prim", "prims", "quantized", "_quantized", "torchvision", "prepacked", "onednn"})
 _CLASS_NAMESPACES = frozenset({"quantized"})
@@ -24,9 +24,12 @@ _NATIVE_CLASS_IN_PICKLE = re.compile(rb"torch[.\n]classes[.\n](\w+)")
 
 
 def check_script(records: dict[str, bytes], path: Path) -> None:
-    """Raises TeacherError when the archive's code reaches files, the network or native classes, or cannot be judged."""
+    """Raise TeacherError when the archive's code uses files or native classes, or cannot be checked.
+
+    `records` are the records of the archive by name, `path` is the file for messages.
+    """
     if any(name.lower().partition("/")[2] == "model.json" for name in records):
-        raise TeacherError(f"{path} is TorchScript of PyTorch before 1.4; load it there and save it again")
+        raise TeacherError(f"{path} is TorchScript of PyTorch older than 1.4; load it there and save it again")
     for name, content in records.items():
         kind = name.lower().rpartition(".")[2]  # torch finds records in any case
         if kind == "py":
@@ -40,7 +43,10 @@ def _check_source(content: bytes, name: str, path: Path) -> None:
     with_strings = content.decode("utf-8", errors="replace")
     source = _SPACED_DOT.sub(".", _STRING.sub("", with_strings))
     if _LEFTOVER.search(source):
-        raise TeacherError(f"{path} holds code in {name} that torch did not write; refused")
+        raise TeacherError(
+            f"{path} holds code in {name} that torch did not write; trace the network again, "
+            "or add --trust-pickle if you trust whoever made the file"
+        )
     for match in _NATIVE_CLASS.finditer(source):
         _check_class(match.group(1), name, path)
     for match in _WORD.finditer(source):

@@ -1,4 +1,4 @@
-"""Reading TorchScript graphs, and making them return what their layers receive."""
+"""Reads TorchScript graphs, and rewrites them to return the inputs of their layers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -6,21 +6,17 @@ from typing import Any, NamedTuple
 import torch
 from torch._C import Node
 
-# Forward hooks do not work on ScriptModules, so their graphs are rewritten. torch's stubs know half of a Graph.
+from dfkd_cli.networks.operations import MULTIPLICATIONS, NORMS, Multiplication, Norm
+
+# Forward hooks do not work on ScriptModules, so their graphs are rewritten. torch's type stubs lack half of a Graph.
 Graph = Any
 
-# Where BatchNorm operations take (running mean, running variance, training flag); None: the operation has no flag.
-NORMS: dict[str, tuple[int, int, int | None]] = {
-    "aten::batch_norm": (3, 4, 5),
-    "aten::native_batch_norm": (3, 4, 5),
-    "aten::cudnn_batch_norm": (3, 4, 5),
-    "aten::miopen_batch_norm": (3, 4, 5),
-    "aten::_batch_norm_impl_index": (3, 4, 5),
-    "aten::_native_batch_norm_legit": (3, 4, 5),
-    "aten::_native_batch_norm_legit_no_training": (3, 4, None),
+NODE_NORMS: dict[str, Norm] = {f"aten::{name}": norm for name, norm in NORMS.items()}
+NODE_MULTIPLICATIONS: dict[str, Multiplication] = {
+    f"aten::{name}": multiplication for name, multiplication in MULTIPLICATIONS.items()
 }
-# These write a value down, or hand on what another operation made.
-_MAKING_NOTHING = (
+# These hold a constant or pass on the result of another operation.
+_PASSING_ON = (
     "prim::GetAttr",
     "prim::Constant",
     "prim::Uninitialized",
@@ -28,29 +24,17 @@ _MAKING_NOTHING = (
     "prim::TupleUnpack",
     "aten::__getitem__",
 )
-# Which operations multiply by weights, and where in their arguments the activation is.
-MULTIPLICATIONS = {
-    "aten::linear": ("linear", 0),
-    "aten::addmm": ("linear", 1),
-    "aten::matmul": ("linear", 0),
-    "aten::mm": ("linear", 0),
-    "aten::conv1d": ("conv", 0),
-    "aten::conv2d": ("conv", 0),
-    "aten::conv3d": ("conv", 0),
-    "aten::convolution": ("conv", 0),
-    "aten::_convolution": ("conv", 0),
-}
 
 
 class Tap(NamedTuple):
-    """A tensor to take out of a graph."""
+    """A tensor that a rewritten graph returns."""
 
     site: int  # the node's position in `walk(graph)`
-    argument: int | None  # which of its arguments; None for its first result
+    argument: int | None  # position among its arguments; None for its first result
 
 
 def walk(graph: Graph) -> Iterator[Node]:
-    """Every node in the order of execution, nested blocks included; the same order in every copy of a graph."""
+    """Yield every node in the order of execution, nested blocks included; copies of a graph give the same order."""
 
     def inside(block) -> Iterator[Node]:
         for node in block.nodes():
@@ -61,22 +45,23 @@ def walk(graph: Graph) -> Iterator[Node]:
     return inside(graph)
 
 
-def makes_tensor(node: Node) -> bool:
-    """Whether the first result is a new activation: a tensor that is no weight, no constant and no part of a list."""
+def creates_tensor(node: Node) -> bool:
+    """Return whether the first result is a new activation: a tensor, but no weight, constant or item of a list."""
     outputs = list(node.outputs())
-    return bool(outputs) and node.kind() not in _MAKING_NOTHING and outputs[0].type().kind() == "TensorType"
+    return bool(outputs) and node.kind() not in _PASSING_ON and outputs[0].type().kind() == "TensorType"
 
 
-def keeps_statistics(node: Node) -> bool:
-    """Whether this is a BatchNorm call with running statistics."""
-    return node.kind() in NORMS and not any(node.inputsAt(i).node().mustBeNone() for i in NORMS[node.kind()][:2])
+def has_statistics(node: Node) -> bool:
+    """Return whether this is a BatchNorm call with running statistics."""
+    norm = NODE_NORMS.get(node.kind())
+    return norm is not None and not any(node.inputsAt(i).node().mustBeNone() for i in (norm.mean, norm.var))
 
 
 def tap(graph: Graph, taps: Sequence[Sequence[Tap]]) -> Callable:
-    """A function that returns (what forward returns, one list of tensors per group of taps).
+    """Return a function whose result is (result of forward, one list of tensors per group of taps).
 
-    A tensor joins its group's list when its node runs: also in a branch or a loop, from where a graph output could
-    not be reached.
+    A tensor is appended to its group's list when its node runs. This also works in branches and loops, whose values
+    cannot be outputs of the graph.
     """
     graph = graph.copy()
     tensors = torch._C.ListType(torch._C.TensorType.get())
@@ -104,7 +89,7 @@ def tap(graph: Graph, taps: Sequence[Sequence[Tap]]) -> Callable:
 
 
 def leading_lengths(graph: Graph) -> set[int]:
-    """The first number of every list of integers in the graph: among them the batch size of a `view(batch, -1)`."""
+    """Return the first number of every list of integers in the graph, such as the batch size of `view(batch, -1)`."""
     lengths = set()
     for node in walk(graph):
         if node.kind() == "prim::ListConstruct" and node.inputsSize():

@@ -1,4 +1,4 @@
-"""A copy of a TorchScript forward graph with every layer inlined and in evaluation mode."""
+"""Rewrites a TorchScript forward graph: every layer inlined, in evaluation mode, on any device."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -8,52 +8,45 @@ from torch import Tensor, nn
 from torch._C import Node
 
 from dfkd_cli.errors import TeacherError
-from dfkd_cli.networks.script_graph import NORMS, Graph, keeps_statistics, walk
+from dfkd_cli.networks.operations import DROPOUT_FLAG, DROPOUTS, TRAINING_MODE_NOTE
+from dfkd_cli.networks.torchscript.graph import NODE_NORMS, Graph, has_statistics, walk
 
-DROPOUT_FLAG = 2
-DROPOUTS = {
-    f"aten::{name}{suffix}"
-    for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-    for suffix in ("", "_")
-}
-TRAINING_MODE_NOTE = (
-    "the network was saved in training mode: its BatchNorm and dropout layers are switched to evaluation mode"
-)
+_NODE_DROPOUTS = {f"aten::{name}{suffix}" for name in DROPOUTS for suffix in ("", "_")}
 
 
 class Constant(NamedTuple):
-    """A tensor that was written into the graph."""
+    """A tensor that was a constant of the graph."""
 
     tensor: Tensor
-    learned: bool  # a weight, as far as one can tell: real numbers, no scalar, no running statistic
+    learned: bool  # presumably a weight: floating point, no scalar, no running statistic
 
 
 @dataclass(frozen=True)
 class ScriptGraph:
-    """A module's whole forward, called as function(module, images, *constants)."""
+    """A module's whole forward as a graph with the inputs (module, images, *constants)."""
 
     graph: Graph
-    constants: list[Constant]  # made inputs, so that they can move between devices
+    constants: list[Constant]  # inputs, so that they can be moved between devices
     notes: list[str]
 
 
 def evaluation_graph(module: torch.jit.ScriptModule) -> ScriptGraph:
-    """A copy of the forward graph with everything inlined and every layer in evaluation mode.
+    """Return a copy of the forward graph with everything inlined and every layer in evaluation mode.
 
-    Raises TeacherError when forward needs more than images, RuntimeError when torch cannot rewrite it.
+    Raises TeacherError when forward needs more than images, and RuntimeError when torch cannot rewrite it.
     """
     graph = module.forward.graph.copy()
     torch._C._jit_pass_inline(graph)
     _bind_further_inputs(graph, module)
     _fold_attributes(graph, module)
-    # Decides `if self.training` and its kind, so that a layer is not hidden in a branch that is never taken.
+    # Removes branches such as `if self.training` that are never taken, so that no layer is hidden in one.
     torch._C._jit_pass_constant_propagation(graph)
     torch._C._jit_pass_peephole(graph)
     torch._C._jit_pass_dce(graph)
     notes = [TRAINING_MODE_NOTE] if _switch_to_evaluation(graph) else []
     if any(node.kind() in ("prim::CallMethod", "prim::CallFunction", "prim::fork") for node in walk(graph)):
         notes.append("some of the network's layers are called through an interface and cannot be observed")
-    _let_autocast_see_convolutions(graph)
+    _name_convolutions(graph)
     _follow_device(graph)
     constants = _constants_to_inputs(graph)
     graph.lint()
@@ -61,12 +54,12 @@ def evaluation_graph(module: torch.jit.ScriptModule) -> ScriptGraph:
 
 
 def _bind_further_inputs(graph: Graph, module: torch.jit.ScriptModule) -> None:
-    """Fills the arguments after the images with their defaults."""
+    """Replace the arguments after the images by their defaults."""
     arguments = module.forward.schema.arguments
     for argument in reversed(arguments[2:]):
         if not argument.has_default_value():
             raise TeacherError(
-                f"the archive's forward needs an argument {argument.name} beside the images: export a module that "
+                f"the archive's forward needs the argument {argument.name} besides the images; export a module that "
                 "takes images only"
             )
         with graph.insert_point_guard(next(graph.nodes())):
@@ -76,7 +69,7 @@ def _bind_further_inputs(graph: Graph, module: torch.jit.ScriptModule) -> None:
 
 
 def _fold_attributes(graph: Graph, module: nn.Module) -> None:
-    """Makes plain attributes such as `training` constants, unless the forward itself sets them."""
+    """Replace plain attributes such as `training` by constants, unless the forward assigns them."""
     assigned = {node.s("name") for node in walk(graph) if node.kind() == "prim::SetAttr"}
     for node in [node for node in walk(graph) if node.kind() == "prim::GetAttr"]:
         name = node.s("name")
@@ -86,14 +79,14 @@ def _fold_attributes(graph: Graph, module: nn.Module) -> None:
         if path is None:
             continue
         value = False if name == "training" else _attribute(module, path)
-        if type(value) in (type(None), bool, int, float, str):  # exactly these: an enum may inherit from str
+        if type(value) in (type(None), bool, int, float, str):  # exactly these types: an enum can inherit from str
             with graph.insert_point_guard(node):
                 constant = graph.insertConstant(value)
             node.output().replaceAllUsesWith(constant)
 
 
 def _path(node: Node) -> list[str] | None:
-    """The attribute names that lead from the module to what a GetAttr node reads; None when it is no plain chain."""
+    """Return the attribute names from the module to the value of a GetAttr node; None when it is no plain chain."""
     names: list[str] = []
     while node.kind() == "prim::GetAttr":
         names.insert(0, node.s("name"))
@@ -109,12 +102,12 @@ def _attribute(module: nn.Module, path: list[str]) -> object:
 
 
 def _switch_to_evaluation(graph: Graph) -> bool:
-    """Turns every training flag off; whether one was recorded as on."""
+    """Set every training flag to False; return whether one was True."""
     was_on = False
     for node in walk(graph):
-        flag = DROPOUT_FLAG if node.kind() in DROPOUTS else None
-        if keeps_statistics(node):
-            flag = NORMS[node.kind()][2]
+        flag = DROPOUT_FLAG if node.kind() in _NODE_DROPOUTS else None
+        if has_statistics(node):
+            flag = NODE_NORMS[node.kind()].training
         if flag is None:
             continue
         was_on |= node.inputsAt(flag).node().kind() == "prim::Constant" and bool(node.inputsAt(flag).toIValue())
@@ -124,8 +117,8 @@ def _switch_to_evaluation(graph: Graph) -> bool:
     return was_on
 
 
-def _let_autocast_see_convolutions(graph: Graph) -> None:
-    """Names the convolutions of a trace by their dimensions: on a CPU autocast leaves the general operator alone."""
+def _name_convolutions(graph: Graph) -> None:
+    """Replace aten::_convolution by conv1d, conv2d or conv3d: on a CPU autocast ignores the general operator."""
     for node in [node for node in walk(graph) if node.kind() == "aten::_convolution"]:
         inputs, weight, bias, stride, padding, dilation, transposed, _, groups = list(node.inputs())[:9]
         dimensions = _length(stride.node())
@@ -140,15 +133,15 @@ def _let_autocast_see_convolutions(graph: Graph) -> None:
 
 
 def _length(node: Node) -> int | None:
-    """How many numbers a list in the graph holds; None when it is not written down there."""
+    """Return the length of a list in the graph, or None when it is computed."""
     if node.kind() == "prim::ListConstruct":
         return node.inputsSize()
-    written: Any = node.output().toIValue() if node.kind() == "prim::Constant" else None
-    return len(written) if isinstance(written, list) else None
+    constant: Any = node.output().toIValue() if node.kind() == "prim::Constant" else None
+    return len(constant) if isinstance(constant, list) else None
 
 
 def _follow_device(graph: Graph) -> None:
-    """Replaces devices that tracing wrote down by the device of the images."""
+    """Replace recorded devices by the device of the images."""
     images = list(graph.inputs())[1]
     recorded = [
         node
@@ -163,12 +156,12 @@ def _follow_device(graph: Graph) -> None:
 
 
 def _constants_to_inputs(graph: Graph) -> list[Constant]:
-    """Replaces the tensors a frozen or traced archive carries inside the graph by inputs; returns them in order."""
+    """Replace the constant tensors of a frozen or traced graph by inputs; return the tensors in order."""
     statistics = {
         node.inputsAt(position).debugName()
         for node in walk(graph)
-        if keeps_statistics(node)
-        for position in NORMS[node.kind()][:2]
+        if has_statistics(node)
+        for position in NODE_NORMS[node.kind()][:2]
     }
     constants = []
     for node in walk(graph):

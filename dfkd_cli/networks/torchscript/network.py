@@ -12,29 +12,25 @@ from dfkd_cli.networks.base import Network, NormStatistics, Outputs
 from dfkd_cli.networks.fixed_batch import find_batch_size, forward_in_pieces, last_line, observe_in_pieces
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.norm_layers import NormLayers
+from dfkd_cli.networks.operation_log import OperationLog, as_embedding
 from dfkd_cli.networks.outputs import pick_logits
-from dfkd_cli.networks.recording import Recording, record
-from dfkd_cli.networks.script_evaluation import ScriptGraph, evaluation_graph
-from dfkd_cli.networks.script_graph import (
-    MULTIPLICATIONS,
-    NORMS,
+from dfkd_cli.networks.torchscript.evaluation import ScriptGraph, evaluation_graph
+from dfkd_cli.networks.torchscript.graph import (
+    NODE_MULTIPLICATIONS,
+    NODE_NORMS,
     Graph,
     Tap,
-    keeps_statistics,
+    creates_tensor,
+    has_statistics,
     leading_lengths,
-    makes_tensor,
     tap,
     walk,
 )
-from dfkd_cli.networks.trail import Trail, as_embedding
+from dfkd_cli.networks.torchscript.recording import Recording, record
 
 
 class ScriptNetwork(Network):
-    """A frozen TorchScript archive, always in evaluation mode.
-
-    `batch_size` is the only one the archive works at, None when any will do; batches of other sizes are cut and filled
-    up to it. `notes` says in one sentence each what a user should know.
-    """
+    """A frozen TorchScript archive, always in evaluation mode."""
 
     def __init__(
         self,
@@ -44,12 +40,14 @@ class ScriptNetwork(Network):
         input_size: tuple[int, int, int],
         num_classes: int | None = None,
     ):
-        """`input_size` is (C, H, W). Raises TeacherError when forward fails on it, or works for too few images only."""
+        """`input_size` is (C, H, W).
+
+        Raises TeacherError when forward fails on it, or works only for too small batches.
+        """
         super().__init__()
         self.module = module.eval()
         for parameter in module.parameters():  # ScriptModules have no requires_grad_ of their own
             parameter.requires_grad_(False)
-        self.notes: list[str] = []
         self._input_size = input_size
         self._output = output
         self._num_classes = num_classes
@@ -58,10 +56,10 @@ class ScriptNetwork(Network):
         self._observe: Callable | None = None
         self._norm_layers = NormLayers(self, [])
         self._recordings: dict[int, Recording] = {}  # by batch size
-        self._statistics: tuple[NormStatistics, ...] | None = None  # as they were when recorded
+        self._statistics: tuple[NormStatistics, ...] | None = None  # at the time of the first recording
 
         rewritten = self._rewrite()
-        self.float()  # images are single precision, archives may be half or double
+        self.float()  # images are single precision, archives can be half or double
         lengths = leading_lengths(rewritten.graph) if rewritten else set()
         self.batch_size = find_batch_size(self._logits, lambda batch: noise(self, batch, input_size), lengths)
         if rewritten:
@@ -69,36 +67,36 @@ class ScriptNetwork(Network):
 
     @property
     def norm_statistics(self) -> tuple[NormStatistics, ...]:
-        """Running statistics per BatchNorm call; empty when there is none, or when `freeze` has folded them away."""
+        """Running statistics per BatchNorm call; empty when torch.jit.freeze has folded them into convolutions."""
         return self._norm_layers.read() if self._statistics is None else self._statistics
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits [B, K] of normalised images [B, C, H, W]."""
+        """Return the logits [B, K] of normalised images [B, C, H, W]."""
         return forward_in_pieces(self._logits, inputs, self.batch_size)
 
     def observe(self, inputs: Tensor) -> Outputs:
-        """The same forward, with everything in `Outputs`."""
+        """Return the `Outputs` of the same forward."""
         return observe_in_pieces(self._outputs, inputs, self.batch_size)
 
     def make_compilable(self, batch_size: int) -> str | None:
-        """Records what the archive does with this many images; returns why it cannot, if so."""
+        """Trace forwards of `batch_size` images to plain operations; return the reason when this fails, else None."""
         size = self.batch_size or batch_size
         if size in self._recordings:
             return None
         try:
             self._recordings[size] = record(self._logits, self._outputs, noise(self, size, self._input_size))
-        except Exception as error:  # a stranger's graph can be anything
+        except Exception as error:  # an archive from outside can fail in any way
             return last_line(error)
-        self._statistics = self.norm_statistics  # compilers cannot read a ScriptModule's tensors
+        self._statistics = self.norm_statistics  # torch.compile cannot read the tensors of a ScriptModule
         return None
 
     @property
     def compilable(self) -> bool:
-        """Whether there is a recording; batches of a size that was not recorded run as TorchScript."""
+        """Whether any batch size has been recorded; batches of other sizes run as TorchScript."""
         return bool(self._recordings)
 
     def train(self, mode: bool = True) -> "ScriptNetwork":
-        """Stays in evaluation mode, whatever is asked: an archive is a teacher."""
+        """Keep evaluation mode whatever `mode` is, because archives are only teachers."""
         return super().train(False)
 
     def _rewrite(self) -> ScriptGraph | None:
@@ -107,7 +105,7 @@ class ScriptNetwork(Network):
             function = tap(rewritten.graph, [])
         except DfkdError:
             raise
-        except Exception as error:  # a stranger's graph can be anything, and its logits are still worth having
+        except Exception as error:  # as above; the logits are usable without the rewritten graph
             self.notes.append(f"only the logits can be observed: the graph cannot be rewritten ({last_line(error)})")
             return None
         for constant in rewritten.constants:
@@ -125,37 +123,40 @@ class ScriptNetwork(Network):
         self._constants.append(name)
 
     def _prepare_observe(self, graph: Graph, images: Tensor) -> None:
-        """Decides what `observe` returns, and where the running statistics are."""
+        """Determine the graph nodes that `observe` returns, and the running statistics."""
         try:
-            norms, statistics, trail = self._explore(graph, images)
+            norms, statistics, log = self._explore(graph, images)
         except Exception as error:  # as above
             self.notes.append(f"only the logits can be observed: the graph cannot be rewritten ({last_line(error)})")
             return
-        classifier = trail.classifier_input(self._logits(images).shape[-1])
+        classifier = log.classifier_input(self._logits(images).shape[-1])
         nodes = list(walk(graph))
         taps = [[Tap(site, 0) for site in norms]]
-        taps += [[Tap(classifier.site, MULTIPLICATIONS[nodes[classifier.site].kind()][1])]] if classifier else [[]]
-        taps += [[Tap(stage.site, None)] for stage in trail.stages()]
+        if classifier:
+            taps += [[Tap(classifier.site, NODE_MULTIPLICATIONS[nodes[classifier.site].kind()].activation)]]
+        else:
+            taps += [[]]
+        taps += [[Tap(stage.site, None)] for stage in log.stages()]
         self._observe = tap(graph, taps)
         self._norm_layers = NormLayers(self, list(zip(statistics[::2], statistics[1::2], strict=True)))
 
-    def _explore(self, graph: Graph, images: Tensor) -> tuple[list[int], list[Tensor], Trail]:
-        """Runs the graph once with all tensors in sight: BatchNorm sites, mean and variance per call, and the trail."""
+    def _explore(self, graph: Graph, images: Tensor) -> tuple[list[int], list[Tensor], OperationLog]:
+        """Run the graph once; return BatchNorm sites, mean and variance per call in turn, and the operations."""
         nodes = list(walk(graph))
-        norms = [site for site, node in enumerate(nodes) if keeps_statistics(node)]
-        sites = [site for site, node in enumerate(nodes) if makes_tensor(node)]
-        taps = [[Tap(site, argument) for site in norms for argument in NORMS[nodes[site].kind()][:2]]]
+        norms = [site for site, node in enumerate(nodes) if has_statistics(node)]
+        sites = [site for site, node in enumerate(nodes) if creates_tensor(node)]
+        taps = [[Tap(site, argument) for site in norms for argument in NODE_NORMS[nodes[site].kind()][:2]]]
         for site in sites:
-            multiplication = MULTIPLICATIONS.get(nodes[site].kind())
-            taps += [[Tap(site, None)], [Tap(site, multiplication[1])] if multiplication else []]
+            multiplication = NODE_MULTIPLICATIONS.get(nodes[site].kind())
+            taps += [[Tap(site, None)], [Tap(site, multiplication.activation)] if multiplication else []]
         with torch.no_grad():
             _, statistics, *tensors = self._run(tap(graph, taps), images)
-        trail = Trail(images.shape[0])
+        log = OperationLog(images.shape[0])
         for site, results, sources in zip(sites, tensors[::2], tensors[1::2], strict=True):
-            kind, _ = MULTIPLICATIONS.get(nodes[site].kind(), ("", 0))
-            if results and isinstance(results[-1], Tensor):  # TorchScript calls some values tensors that are None
-                trail.saw(kind, sources[-1] if sources else None, results[-1], site)
-        return norms, statistics, trail
+            kind, _ = NODE_MULTIPLICATIONS.get(nodes[site].kind(), ("", 0))
+            if results and isinstance(results[-1], Tensor):  # TorchScript types some None values as tensors
+                log.add(kind, sources[-1] if sources else None, results[-1], site)
+        return norms, statistics, log
 
     def _logits(self, inputs: Tensor) -> Tensor:
         if (recording := self._recordings.get(inputs.shape[0])) is not None:
@@ -180,6 +181,6 @@ class ScriptNetwork(Network):
         )
 
     def _run(self, function: Callable, inputs: Tensor) -> Any:
-        # The optimising executor would profile and recompile for every new shape, for no gain in convolutions.
+        # The optimising executor profiles and recompiles for every new shape, and does not speed up convolutions.
         with optimized_execution(False):
             return function(self.module, inputs, *(getattr(self, name) for name in self._constants))
