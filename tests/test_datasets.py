@@ -1,4 +1,4 @@
-"""Evaluation images arrive as the network needs them, and bad folders are refused in one line."""
+"""Evaluation images have the input size of the network, and unusable folders are refused in one line."""
 
 import gzip
 import os
@@ -20,8 +20,8 @@ def spec(channels=3, height=8, width=8, classes=2) -> InputSpec:
     return InputSpec((channels, height, width), (0.5,) * channels, (0.5,) * channels, classes)
 
 
-def picture(path: Path, mode="RGB", size=(8, 8), value=None) -> np.ndarray:
-    """A picture of noise saved at `path`; its pixels."""
+def image_file(path: Path, mode="RGB", size=(8, 8), value=None) -> np.ndarray:
+    """Save an image of noise, or of one value, at `path` and return its pixels."""
     rng = np.random.default_rng(len(str(path)))
     shape = (size[1], size[0], len(mode)) if len(mode) > 1 else (size[1], size[0])
     pixels = rng.integers(0, 256, shape).astype(np.uint8) if value is None else np.full(shape, value, np.uint8)
@@ -34,7 +34,7 @@ def picture(path: Path, mode="RGB", size=(8, 8), value=None) -> np.ndarray:
 def folder(tmp_path) -> Path:
     for name, count in (("cat", 3), ("dog", 4)):
         for index in range(count):
-            picture(tmp_path / "set" / name / f"{index}.png")
+            image_file(tmp_path / "set" / name / f"{index}.png")
     return tmp_path / "set"
 
 
@@ -50,7 +50,7 @@ def test_classes_are_numbered_alphabetically(folder):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 100])
-def test_batches_hold_every_picture_once_and_in_order(folder, batch_size):
+def test_batches_hold_every_image_once_and_in_order(folder, batch_size):
     images, labels = read(folder, spec(), batch_size)
     expected = [
         np.array(Image.open(folder / name)) for name in sorted(os.listdir(folder)) for name in pngs(folder, name)
@@ -66,7 +66,7 @@ def pngs(folder, name) -> list[str]:
 @pytest.mark.parametrize(("mode", "channels"), [("L", 3), ("RGB", 1), ("RGBA", 3), ("RGBA", 1), ("RGB", 4), ("LA", 2)])
 def test_channels_follow_the_network(tmp_path, mode, channels):
     for name in "ab":
-        picture(tmp_path / name / "0.png", mode, value=51)
+        image_file(tmp_path / name / "0.png", mode, value=51)
     images, _ = read(tmp_path, spec(channels))
     assert images.shape == (2, channels, 8, 8)
     torch.testing.assert_close(images[0, 0], torch.full((8, 8), 0.2))
@@ -82,7 +82,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
 
 def test_palette_with_transparency_is_read(tmp_path):
     for name in "ab":
-        picture(tmp_path / name / "0.png")
+        image_file(tmp_path / name / "0.png")
         palette = Image.open(tmp_path / name / "0.png").quantize(4)
         palette.save(tmp_path / name / "0.png", transparency=bytes([0, 255, 255, 255]))
     assert read(tmp_path, spec())[0].shape == (2, 3, 8, 8)
@@ -90,14 +90,14 @@ def test_palette_with_transparency_is_read(tmp_path):
 
 def test_other_sizes_are_resized_as_pillow_does(tmp_path):
     for name in "ab":
-        picture(tmp_path / name / "0.png", size=(6, 6))
+        image_file(tmp_path / name / "0.png", size=(6, 6))
     images, _ = read(tmp_path, spec())
     resized = Image.open(tmp_path / "a" / "0.png").resize((8, 8), Image.Resampling.BILINEAR)
     torch.testing.assert_close(images[0].permute(1, 2, 0) * 255, torch.from_numpy(np.array(resized)).float())
 
 
 @pytest.mark.parametrize("size", [(20, 10), (10, 20), (200, 8)])
-def test_pictures_of_another_shape_are_cropped_in_the_centre(tmp_path, size):
+def test_images_of_another_shape_are_cropped_in_the_centre(tmp_path, size):
     pixels = np.zeros((size[1], size[0]), np.uint8)
     middle_x, middle_y = size[0] // 2, size[1] // 2
     pixels[middle_y - 1 : middle_y + 1, middle_x - 1 : middle_x + 1] = 255
@@ -115,11 +115,12 @@ def test_pictures_of_another_shape_are_cropped_in_the_centre(tmp_path, size):
         (lambda root: None, "no such folder"),
         (lambda root: root.write_text("x"), "not a folder"),
         (lambda root: root.mkdir(), "is empty"),
-        (lambda root: picture(root / "0.png"), "side by side"),
-        (lambda root: [(root / name).mkdir(parents=True) for name in "ab"], "no pictures in its 2 sub-folders"),
-        (lambda root: [picture(root / "a" / "0.png"), (root / "b").mkdir()], "class folder b"),
-        (lambda root: [picture(root / name / "0.png") for name in "abc"], "3 classes .* the network has 2"),
-        (lambda root: [picture(root / "test" / name / "0.png") for name in "ab"], "did you mean .*test"),
+        (lambda root: image_file(root / "0.png"), "not in sub-folders"),
+        (lambda root: [(root / name).mkdir(parents=True) for name in "ab"], "no image files in its sub-folders"),
+        (lambda root: [image_file(root / "a" / "0.png"), (root / "b").mkdir()], "class folders: b$"),
+        (lambda root: [image_file(root / name / "0.png") for name in "abc"], "3 classes .* the network has 2"),
+        (lambda root: image_file(root / "a" / "0.png"), r"has 1 class \(a\), the network has 2"),
+        (lambda root: [image_file(root / "test" / name / "0.png") for name in "ab"], "did you mean .*test"),
     ],
 )
 def test_unusable_folder_is_refused(tmp_path, make, message):
@@ -131,13 +132,13 @@ def test_unusable_folder_is_refused(tmp_path, make, message):
     assert str(root) in str(caught.value)
 
 
-def test_hidden_folders_are_no_classes(folder):
-    picture(folder / ".ipynb_checkpoints" / "0.png")
+def test_hidden_folders_are_not_classes(folder):
+    image_file(folder / ".ipynb_checkpoints" / "0.png")
     assert open_dataset(str(folder), spec()).class_names == ("cat", "dog")
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "flipped"])
-def test_corrupt_picture_is_named(folder, damage):
+def test_a_corrupt_image_file_is_named(folder, damage):
     path = folder / "dog" / "2.png"
     content = path.read_bytes()
     flipped = content[:60] + bytes(byte ^ 255 for byte in content[60:])
@@ -148,25 +149,25 @@ def test_corrupt_picture_is_named(folder, damage):
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "../cat"])
-def test_a_picture_counts_once_however_folders_are_linked(folder, target):
+def test_an_image_file_counts_once_however_folders_are_linked(folder, target):
     expected, _ = read(folder, spec())
     (folder / "cat" / "linked").symlink_to(target)
     images, _ = read(folder, spec())
     assert torch.equal(images, expected)
 
 
-def test_a_folder_from_elsewhere_is_followed(folder, tmp_path):
-    picture(tmp_path / "elsewhere" / "more.png")
+def test_a_link_to_a_folder_elsewhere_is_followed(folder, tmp_path):
+    image_file(tmp_path / "elsewhere" / "more.png")
     (folder / "cat" / "linked").symlink_to(tmp_path / "elsewhere")
     assert open_dataset(str(folder), spec()).labels == (0,) * 4 + (1,) * 4
 
 
 def test_hidden_folders_in_a_class_are_left_out(folder):
-    picture(folder / "cat" / ".ipynb_checkpoints" / "copy.png")
+    image_file(folder / "cat" / ".ipynb_checkpoints" / "copy.png")
     assert open_dataset(str(folder), spec()).labels == (0,) * 3 + (1,) * 4
 
 
-def test_a_strip_of_one_pixel_is_not_enlarged_beyond_what_is_seen(monkeypatch):
+def test_a_strip_of_one_pixel_is_not_enlarged_as_a_whole(monkeypatch):
     strip, sizes = Image.fromarray(np.linspace(0, 255, 60_000).astype(np.uint8)[:, None]), []
     resize = Image.Image.resize
 
@@ -180,12 +181,12 @@ def test_a_strip_of_one_pixel_is_not_enlarged_beyond_what_is_seen(monkeypatch):
     assert np.unique(seen).tolist() == [127]  # the middle
 
 
-def test_colours_that_cannot_be_converted_are_a_mistake_of_the_picture():
+def test_a_colour_mode_that_cannot_be_converted_is_refused():
     with pytest.raises(UsageError, match="LAB"):
         as_array(Image.new("LAB", (8, 8)), 1, 8, 8)
 
 
-def test_picture_that_vanished_is_named(folder):
+def test_a_deleted_image_file_is_named(folder):
     data = open_dataset(str(folder), spec())
     (folder / "cat" / "1.png").unlink()
     with pytest.raises(UsageError, match=r"cat.1\.png"):
@@ -212,14 +213,14 @@ def test_idx_files_are_read_as_torchvision_stores_them(tmp_path, name, below):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist"])
-def test_missing_torchvision_files_are_said(tmp_path, name):
+def test_missing_torchvision_files_are_named(tmp_path, name):
     with pytest.raises(UsageError, match="it needs") as caught:
         open_dataset(f"{name}:{tmp_path}", spec(classes=10))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "zipped"])
-def test_damaged_idx_files_are_said(tmp_path, damage):
+def test_damaged_idx_files_are_refused(tmp_path, damage):
     write_idx(tmp_path, "MNIST", 12)
     path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     content = path.read_bytes()
@@ -234,8 +235,8 @@ def test_idx_files_of_another_class_count_are_refused(tmp_path):
         open_dataset(f"mnist:{tmp_path}", spec(1, classes=4))
 
 
-def test_an_empty_name_is_a_mistake():
-    with pytest.raises(UsageError, match="--eval names no folder"):
+def test_an_empty_name_is_refused():
+    with pytest.raises(UsageError, match="--eval is empty"):
         open_dataset("", spec(), "--eval")
 
 

@@ -124,8 +124,8 @@ def test_a_large_jpeg_is_shrunk_while_decoding_without_changing_what_is_seen(tmp
 
 def test_a_pass_that_is_ended_early_decodes_no_further(tree, monkeypatch):
     opened = []
-    decode = pool_module.open_picture
-    monkeypatch.setattr(pool_module, "open_picture", lambda path, **more: opened.append(path) or decode(path, **more))
+    decode = pool_module.open_image
+    monkeypatch.setattr(pool_module, "open_image", lambda path, **more: opened.append(path) or decode(path, **more))
     monkeypatch.setattr(pool_module, "CHUNKS_AHEAD", 1)
     reading = read_pool(tree, SIZE, 4)
     next(reading)

@@ -1,4 +1,4 @@
-"""The picture of synthetic images shows each of them, at a size that can be looked at."""
+"""The image grid shows each image at a visible size."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def saved(tmp_path, images, classes) -> np.ndarray:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize(("side", "shown"), [(1, 64), (8, 64), (28, 84), (32, 64), (224, 160)])
-def test_every_shape_gives_a_picture(tmp_path, channels, side, shown):
+def test_every_shape_gives_a_grid(tmp_path, channels, side, shown):
     grid = saved(tmp_path, torch.zeros(4, channels, side, side), torch.tensor([0, 1, 2, 2]))
     assert grid.shape == (6 + 2 * (shown + 14 + 6), 6 + 2 * (shown + 6), 3)
 
@@ -28,7 +28,7 @@ def test_images_are_sorted_by_class_row_by_row(tmp_path):
     assert corners == [51, 102, 153, 204]
 
 
-def test_each_class_begins_a_row_and_goes_on_below(tmp_path):
+def test_each_class_begins_a_row_and_continues_below(tmp_path):
     counts = {0: 5, 2: 17, 7: 2}
     classes = torch.tensor([number for number, count in counts.items() for _ in range(count)])
     grid = saved(tmp_path, torch.zeros(len(classes), 3, 64, 64), classes)
@@ -37,7 +37,7 @@ def test_each_class_begins_a_row_and_goes_on_below(tmp_path):
     assert (cells[:, 0] == 0).all()
 
 
-def test_small_images_keep_hard_pixels(tmp_path):
+def test_small_images_are_not_smoothed(tmp_path):
     checkers = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).view(1, 1, 2, 2)
     grid = saved(tmp_path, checkers, torch.tensor([5]))
     assert set(np.unique(grid[6:70, 6:70])) == {0, 255}
@@ -55,6 +55,6 @@ def test_values_out_of_range_are_clipped(tmp_path):
     assert (grid[6:70, 6:70] == 255).all()
 
 
-def test_bf16_images_with_gradients_are_taken(tmp_path):
+def test_bf16_images_with_gradients_are_accepted(tmp_path):
     images = torch.zeros(1, 3, 32, 32, dtype=torch.bfloat16, requires_grad=True)
     assert (saved(tmp_path, images, torch.tensor([0]))[6:70, 6:70] == 0).all()

@@ -1,1 +1,1 @@
-"""Images and labels on disk."""
+"""Images and labels in files: reading them, and writing a grid of images."""

@@ -1,4 +1,4 @@
-"""Picture files: which they are, and how one becomes the input of a network."""
+"""Image files: finding them, decoding them, and converting them to the input of a network."""
 
 import os
 from functools import cache
@@ -15,35 +15,41 @@ DECODING_THREADS = min(8, os.cpu_count() or 1)
 
 @cache
 def suffixes() -> tuple[str, ...]:
-    """How the names of pictures end, in small letters."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS  # seconds, which checking a recipe does not need
+    """Return the lower-case suffixes of the names of image files."""
+    from torchvision.datasets.folder import (
+        IMG_EXTENSIONS,
+    )  # takes seconds to import, and checking a recipe does not need it
 
     return IMG_EXTENSIONS
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file of this name counts as a picture; hidden files do not."""
+def is_image_file(name: str) -> bool:
+    """Return whether a file of this name is an image file; hidden files are not."""
     return name.lower().endswith(suffixes()) and not name.startswith(".")
 
 
-def around(folder: Path) -> set[str]:
-    """The real places of `folder` and of all folders that it lies in: what `is_new` knows to begin with."""
-    place = os.path.realpath(folder)
-    return {place, *map(str, Path(place).parents)}
+def enclosing_folders(folder: Path) -> set[str]:
+    """Return the real paths of `folder` and of all its parents: the initial `visited` of `is_new_folder`."""
+    path = os.path.realpath(folder)
+    return {path, *map(str, Path(path).parents)}
 
 
-def is_new(folder: Path | str, known: set[str]) -> bool:
-    """Whether the real place of `folder` is not among the known ones, which it joins: so links lead nowhere twice."""
-    place = os.path.realpath(folder)
-    new = place not in known
-    known.add(place)
+def is_new_folder(folder: Path | str, visited: set[str]) -> bool:
+    """Return whether the real path of `folder` is not in `visited`, and add it.
+
+    A walk that follows links enters no folder twice when it asks this first.
+    """
+    path = os.path.realpath(folder)
+    new = path not in visited
+    visited.add(path)
     return new
 
 
-def open_picture(path: Path | str, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """The decoded picture. With `at_least` (width, height) a JPEG may come shrunk, but not below that: much quicker.
+def open_image(path: Path | str, at_least: tuple[int, int] | None = None) -> Image.Image:
+    """Return the decoded image.
 
-    Raises UsageError naming the file when it cannot be decoded.
+    With `at_least` (width, height) a JPEG can be decoded at a reduced size that is not below it, which is much
+    faster. Raises UsageError that names the file if it cannot be decoded.
     """
     try:
         with Image.open(path) as image:
@@ -53,19 +59,19 @@ def open_picture(path: Path | str, at_least: tuple[int, int] | None = None) -> I
             return image
     except MemoryError:
         raise
-    # Pillow's decoders raise whatever their parsing trips over: OSError, SyntaxError, ValueError, struct.error, ...
+    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others on damaged files.
     except Exception as error:
-        raise UsageError(f"cannot read the picture {path}: {first_line(error)}") from error
+        raise UsageError(f"cannot read the image file {path}: {first_line(error)}") from error
 
 
 def as_array(image: Image.Image, channels: int, height: int, width: int) -> np.ndarray:
-    """The picture as uint8 [H, W, C]: resized until it covers height and width, then cropped in its centre.
+    """Return the image as uint8 [H, W, C], resized to cover height and width and then cropped at its centre.
 
-    Raises UsageError for colours that Pillow cannot convert.
+    Raises UsageError for a colour mode that Pillow cannot convert.
     """
     image = _in_mode(image, MODES[channels])
     if image.size != (width, height):
-        # Cropped while it is resized: all of a strip one pixel wide, made wide enough, would fill the memory.
+        # Cropped by the same call, because a strip of one pixel enlarged as a whole would fill the memory.
         box = [
             *_covering(image.width, width, image.height, height),
             *_covering(image.height, height, image.width, width),
@@ -75,7 +81,7 @@ def as_array(image: Image.Image, channels: int, height: int, width: int) -> np.n
 
 
 def _covering(length: int, wanted: int, other_length: int, other_wanted: int) -> tuple[float, float]:
-    """Begin and end, in the picture's own pixels, of its middle that becomes `wanted` pixels of this side."""
+    """Return begin and end, in pixels of the source, of the central range that becomes `wanted` pixels."""
     resized = max(wanted, round(length * max(wanted / length, other_wanted / other_length)))
     begin = (resized - wanted) // 2
     return begin * length / resized, min((begin + wanted) * length / resized, length)
@@ -91,4 +97,4 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
     try:
         return image.convert(mode)
     except ValueError as error:
-        raise UsageError(f"cannot read a picture in {image.mode} colours: {error}") from error
+        raise UsageError(f"cannot read an image of colour mode {image.mode}: {error}") from error

@@ -14,7 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfkd_cli.data.image_files import DECODING_THREADS, around, as_array, is_new, is_picture, open_picture
+from dfkd_cli.data.image_files import (
+    DECODING_THREADS,
+    as_array,
+    enclosing_folders,
+    is_image_file,
+    is_new_folder,
+    open_image,
+)
 from dfkd_cli.errors import UsageError
 
 CHUNKS_AHEAD = 4  # decoded while the network works on an earlier one
@@ -57,11 +64,11 @@ def picture_files(pool: Path) -> Iterator[str]:
     tree. Within a folder the order is that of the file system. Links are followed, but no folder is entered
     twice, nor one around the pool.
     """
-    above, waiting, known = os.path.join(pool, ""), deque([str(pool)]), around(pool)
+    above, waiting, known = os.path.join(pool, ""), deque([str(pool)]), enclosing_folders(pool)
     for entry in _in_turns(waiting):
-        if is_picture(entry.name) and _holds(entry.is_file):
+        if is_image_file(entry.name) and _holds(entry.is_file):
             yield entry.path.removeprefix(above)
-        elif not entry.name.startswith(".") and _holds(entry.is_dir) and is_new(entry.path, known):
+        elif not entry.name.startswith(".") and _holds(entry.is_dir) and is_new_folder(entry.path, known):
             waiting.append(entry.path)
 
 
@@ -127,7 +134,7 @@ def _decode(pool: Path, names: list[str], size: tuple[int, int, int]) -> _Decode
     readable, digests, pictures = [], [], [np.empty((0, height, width, channels), np.uint8)]
     for name in names:
         try:
-            picture = open_picture(pool / name, at_least=(2 * width, 2 * height))
+            picture = open_image(pool / name, at_least=(2 * width, 2 * height))
             pictures.append(as_array(picture, channels, height, width)[None])
         except UsageError:
             continue

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from dfkd_cli.data.sample_grid import as_picture
+from dfkd_cli.data.sample_grid import to_pillow
 from dfkd_cli.report.page.markup import Markup, escape, join
 
 # Up to this side a picture is kept pixel by pixel, as PNG; a larger one becomes a JPEG of the second side, so that a
@@ -41,7 +41,7 @@ def _group(label: str, sources: list[str]) -> Markup:
 
 def _source(image: Tensor) -> str:
     """The image as a data URI."""
-    picture = as_picture(image)
+    picture = to_pillow(image)
     content, form = io.BytesIO(), "png"
     if max(picture.size) > _LOSSLESS_SIDE:
         form = "jpeg"
