@@ -1,4 +1,4 @@
-"""Which layers of a teacher a student begins with."""
+"""The layers of the teacher that the student is initialised with."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 def _trained(name: str) -> Any:
-    """A network whose every tensor differs from that of a new one, BatchNorm's counters and statistics too."""
+    """Return a network all of whose tensors, BatchNorm's statistics and counters included, differ from a new one's."""
     module = timm.create_model(name, num_classes=10)
     module.train()
     for _ in range(2):
@@ -36,7 +36,7 @@ def _values(module: nn.Module) -> dict[str, Tensor]:
 
 
 class Wrapped(nn.Module):
-    """A network behind its own normalisation, as deployed files often are."""
+    """A network that normalises its input itself, as deployed files often do."""
 
     def __init__(self, body: nn.Module):
         super().__init__()
@@ -71,7 +71,7 @@ def test_layers_of_equal_name_and_shape_are_copied_from_every_form_of_teacher(fo
         assert torch.equal(value, expected[name]), name
 
 
-def test_a_student_of_other_widths_keeps_its_own_weights():
+def test_a_student_of_other_widths_is_not_changed():
     student = timm.create_model("lenet5_half", num_classes=10, in_chans=3)
     before = _values(student)
     assert inherit_layers(student, _trained("cifar_resnet20")) == 0
@@ -85,7 +85,7 @@ def test_a_layer_is_copied_whole_or_not_at_all():
     assert torch.equal(student.bias, before["bias"])
 
 
-def test_layers_without_a_namesake_stay_as_they_are():
+def test_layers_that_the_teacher_lacks_are_not_changed():
     student, teacher = _trained("cifar_resnet20"), timm.create_model("cifar_resnet8", num_classes=10)
     before = _values(student)
     assert inherit_layers(student, teacher) == sum(p.numel() for p in teacher.parameters())
@@ -93,7 +93,7 @@ def test_layers_without_a_namesake_stay_as_they_are():
     assert changed == set(teacher.state_dict())
 
 
-def test_the_place_from_which_most_parameters_fit_is_taken():
+def test_the_prefix_with_which_most_parameters_fit_is_used():
     bodies = {"small": nn.Sequential(nn.Linear(4, 4)), "large": nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))}
     student = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     inherit_layers(student, nn.ModuleDict(bodies))
@@ -111,7 +111,7 @@ def test_the_teacher_shares_no_memory_with_its_student():
 
 
 @pytest.mark.parametrize(("init", "notes"), [("teacher", 1), ("random", 0)])
-def test_the_recipe_decides_and_the_report_tells(monkeypatch, tmp_path, init, notes):
+def test_train_init_decides_and_the_report_says_so(monkeypatch, tmp_path, init, notes):
     torch.save(_trained("cifar_resnet20").state_dict(), tmp_path / "teacher.pt")
     network = ["--arch", "cifar_resnet20", "--student", "cifar_resnet8", "--input-size", "3x16x16"]
     files = [str(tmp_path / "teacher.pt"), "--out", str(tmp_path / "out")]

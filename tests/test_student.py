@@ -1,4 +1,4 @@
-"""Students are made for the teacher's input and saved so that dfkd and timm load the same network."""
+"""Students are built for the teacher's input, and dfkd and timm load the same network from the saved files."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ IDS = [f"{name}-{wanted.size[0]}x{wanted.size[1]}-{wanted.num_classes}" for name
 
 
 @pytest.mark.parametrize(("name", "wanted"), ARCHITECTURES, ids=IDS)
-def test_saved_student_is_what_timm_loads(tmp_path, name, wanted):
+def test_timm_loads_the_saved_student(tmp_path, name, wanted):
     student = build_student(name, wanted)
     save_student(student, tmp_path, "teacher's hash", "recipe's hash", "ssd")
     loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
@@ -64,7 +64,7 @@ def test_a_published_folder_is_loaded_from_the_hub(tmp_path, monkeypatch):
     torch.testing.assert_close(loaded((images - mean) / std), student.eval()(images))
 
 
-def test_metadata_says_everything(tmp_path):
+def test_metadata_describes_the_student(tmp_path):
     save_student(build_student("cifar_resnet8", spec()), tmp_path, "abc", "def", "ssd")
     with safetensors.safe_open(tmp_path / "student.safetensors", "pt") as file:
         facts = json.loads(file.metadata()["dfkd"])
@@ -81,13 +81,13 @@ def test_metadata_says_everything(tmp_path):
     }
 
 
-def test_only_the_two_files_are_left_and_others_can_read_them(tmp_path):
+def test_only_two_files_are_written_and_they_are_readable(tmp_path):
     save_student(build_student("lenet5", spec(channels=1)), tmp_path, None, "def", "ssd")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "student.safetensors"]
     assert all(path.stat().st_mode & stat.S_IRUSR for path in tmp_path.iterdir())
 
 
-def test_hash_is_that_of_the_file(tmp_path):
+def test_the_returned_hash_is_that_of_the_file(tmp_path):
     sha256 = save_student(build_student("lenet5", spec(channels=1)), tmp_path, None, "def", "ssd")
     assert sha256 == hashlib.sha256((tmp_path / "student.safetensors").read_bytes()).hexdigest()
 
@@ -107,7 +107,7 @@ def test_new_student_is_in_training_mode():
     assert build_student("cifar_resnet8", spec()).training
 
 
-def test_weights_follow_the_seed():
+def test_weights_depend_on_the_seed():
     def weights(seed):
         torch.manual_seed(seed)
         return torch.cat([weight.flatten() for weight in build_student("lenet5", spec(channels=1)).parameters()])
@@ -134,11 +134,11 @@ def test_unusable_architecture_is_refused(name, wanted, message):
     assert "\n" not in str(caught.value)
 
 
-def test_timm_prefix_is_understood():
+def test_the_prefix_timm_is_accepted():
     assert build_student("timm:cifar_resnet8", spec()).origin.arch == "cifar_resnet8"
 
 
-def test_students_are_told_from_other_files(tmp_path):
+def test_students_are_distinguished_from_other_files(tmp_path):
     save_student(build_student("lenet5", spec(channels=1)), tmp_path, None, "def", "ssd")
     (tmp_path / "other.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     (tmp_path / "broken").write_bytes(b"<html>")

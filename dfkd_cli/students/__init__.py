@@ -1,1 +1,1 @@
-"""Students: built, initialised, saved, listed."""
+"""Students: listing their architectures, building, initialising and saving them."""

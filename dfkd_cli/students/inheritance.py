@@ -1,20 +1,20 @@
-"""The student's first weights: those layers of the teacher that it has too."""
+"""Initial weights of the student: copies of the teacher's layers of the same names and shapes."""
 
 from collections import defaultdict
 
 import torch
 from torch import Tensor, nn
 
-Pairs = dict[str, tuple[Tensor, Tensor]]  # the student's tensor and the teacher's, by the student's name
+Pairs = dict[str, tuple[Tensor, Tensor]]  # student's name -> (student's tensor, teacher's tensor)
 
 
 @torch.no_grad()
 def inherit_layers(student: nn.Module, teacher: nn.Module) -> int:
-    """Copies every layer of the teacher that has a namesake of the same shapes in the student, in place.
+    """Copy the teacher's layers to the student's layers of the same names; return the number of copied parameters.
 
-    Returns how many of the student's parameters came from the teacher. A layer is what holds tensors of its own; it is
-    copied whole, with its BatchNorm statistics, or not at all. The teacher's layers may lie deeper than the student's,
-    as in a wrapper that normalises: the place from which most parameters fit is taken.
+    A layer is a module that holds tensors itself. It is copied as a whole, BatchNorm statistics included, and only if
+    all its tensors have the same shapes. The teacher's names can have a common prefix, as in a wrapper that normalises
+    the images: the prefix is used with which most parameters fit.
     """
     offered = {name: value for name, value in teacher.state_dict().items() if isinstance(value, Tensor)}
     layers = _layers(student)
@@ -27,7 +27,7 @@ def inherit_layers(student: nn.Module, teacher: nn.Module) -> int:
 
 
 def _layers(student: nn.Module) -> list[dict[str, Tensor]]:
-    """The student's tensors by name, those of one layer together."""
+    """Return one dictionary per layer of the student, from names to tensors."""
     layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, value in student.state_dict().items():
         layers[name.rpartition(".")[0]][name] = value
@@ -35,7 +35,7 @@ def _layers(student: nn.Module) -> list[dict[str, Tensor]]:
 
 
 def _prefixes(student: nn.Module, offered: dict[str, Tensor]) -> set[str]:
-    """What stands before names of the student in names of the teacher."""
+    """Return the prefixes that turn a name of the student into a name of the teacher."""
     own = student.state_dict().keys()
     cuts = ((name[:start], name[start:]) for name in offered for start in _starts(name))
     return {prefix for prefix, rest in cuts if rest in own}
@@ -46,7 +46,7 @@ def _starts(name: str) -> list[int]:
 
 
 def _fitting(layers: list[dict[str, Tensor]], offered: dict[str, Tensor], prefix: str) -> Pairs:
-    """The tensors of all layers that fit as a whole."""
+    """Return the tensors of the layers that fit as a whole with this prefix."""
     pairs: Pairs = {}
     for layer in layers:
         here = {name: (own, offered[prefix + name]) for name, own in layer.items() if prefix + name in offered}

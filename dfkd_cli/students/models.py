@@ -1,4 +1,4 @@
-"""Which architectures `--student` takes."""
+"""The function of `dfkd models`: the architectures that `--student` accepts."""
 
 import fnmatch
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from dfkd_cli.models import REFERENCE_ARCHS
 
 @dataclass(frozen=True)
 class ReferenceNetwork:
-    """One of the networks that dfkd itself defines."""
+    """An architecture that dfkd defines and timm does not."""
 
     name: str
-    input_size: tuple[int, int, int]  # channels, height, width in its paper
-    parameters: int  # at that size and 10 classes
+    input_size: tuple[int, int, int]  # channels, height, width, as in its paper
+    parameters: int  # for that input size and 10 classes
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ class Students:
 
 
 def list_students(pattern: str | None) -> Students:
-    """Everything that matches: a shell pattern, or part of a name. Raises UsageError when nothing does."""
+    """Return the architectures that match `pattern`, which is a shell pattern or part of a name; None matches all.
+
+    Raises UsageError if none matches.
+    """
     matches = partial(fnmatch.fnmatch, pat=_as_pattern(pattern))
     own = [name for name in REFERENCE_ARCHS if matches(name)]
     others = [name for name in timm.list_models() if matches(name) and name not in REFERENCE_ARCHS]

@@ -1,4 +1,4 @@
-"""The student: made by its architecture's name, and saved so that dfkd and timm both load it."""
+"""Students: building one from the name of its architecture, and saving it for dfkd and timm."""
 
 import hashlib
 import json
@@ -24,16 +24,17 @@ from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
 
 STUDENT_FILE = "student.safetensors"
-# What timm's configuration of an architecture says about its layers; the rest describes somebody else's weights.
+# The keys of timm's configuration that describe layers. The other keys describe published weights.
 _LAYER_KEYS = ("first_conv", "classifier", "fixed_input_size")
-# What constructors and forwards of other people's networks raise for a size or a channel count they cannot take.
+# What constructors and forwards of timm's networks raise for a size or number of channels that they do not support.
 _REJECTIONS = (AssertionError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
 
 
 def build_student(name: str, spec: InputSpec) -> Classifier:
-    """A classifier of timm architecture `name` with random weights (torch's global random stream), taking `spec`.
+    """Return a classifier of the timm architecture `name` for the input `spec`, in training mode.
 
-    Raises UsageError: an unknown name (with the closest known ones), or a network that cannot take this input.
+    Its weights are drawn from torch's global random generator. Raises UsageError for an unknown name, with the most
+    similar known names, and for a network that does not support this input.
     """
     arch = name.removeprefix("timm:")
     _check_name(arch)
@@ -50,7 +51,7 @@ def build_student(name: str, spec: InputSpec) -> Classifier:
     except _REJECTIONS as error:
         raise UsageError(f"--student {arch} cannot take {shape} images: {first_line(error)}") from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, spec.num_classes):
-        raise UsageError(f"--student {arch} does not give one logit for each of {spec.num_classes} classes")
+        raise UsageError(f"--student {arch} does not return one logit for each of {spec.num_classes} classes")
     module.train()
     network = EagerNetwork(module, input_size=spec.size, num_classes=spec.num_classes)
     return Classifier(network, spec, Origin(source=name, kind="new student", arch=arch, sha256=None))
@@ -59,14 +60,14 @@ def build_student(name: str, spec: InputSpec) -> Classifier:
 def save_student(
     classifier: Classifier, folder: Path, teacher_sha256: str | None, recipe_sha256: str, recipe: str
 ) -> str:
-    """Write `student.safetensors` and `config.json` into `folder`; the sha256 of the former.
+    """Write `student.safetensors` and `config.json` into `folder`, and return the sha256 of the former.
 
-    `dfkd` takes either the file or the folder, and `timm.create_model("local-dir:FOLDER", pretrained=True)` the
-    folder. `recipe` is the recipe's name.
+    dfkd loads the file or the folder; `timm.create_model("local-dir:FOLDER", pretrained=True)` loads the folder.
+    `recipe` is the name of the recipe. Raises ValueError for a network without the name of a timm architecture.
     """
     arch, module, spec = classifier.origin.arch, _timm_module(classifier), classifier.spec
     if arch is None:
-        raise ValueError("only a network made by a timm name can be saved as a student")
+        raise ValueError("only a network with the name of a timm architecture can be saved as a student")
     facts = {
         "version": __version__,
         "arch": arch,
@@ -78,12 +79,12 @@ def save_student(
         "recipe_sha256": recipe_sha256,
         "recipe": recipe,
     }
-    # Cloned because safetensors refuses tensors that share memory (tied weights) or are not contiguous (channels_last).
+    # Cloned, because safetensors refuses tensors that share memory (tied weights) or are not contiguous.
     weights = {
         name: tensor.detach().cpu().contiguous().clone(memory_format=torch.contiguous_format)
         for name, tensor in module.state_dict().items()
     }
-    # One metadata key only: several are written in random order, and equal students would differ in their sha256.
+    # A single metadata key, because several are written in random order, which would change the sha256.
     content = safetensors.torch.save(weights, metadata={"dfkd": json.dumps(facts)})
     config = json.dumps(_timm_config(arch, module, spec), indent=2) + "\n"
     write_atomically(folder / STUDENT_FILE, content)
@@ -92,7 +93,7 @@ def save_student(
 
 
 def is_student(source: str) -> bool:
-    """Whether dfkd wrote this file or folder, as a student or as an export of one, by its metadata."""
+    """Return whether dfkd wrote this file or folder, as a student or as an export of one, by its metadata."""
     path = Path(source.removeprefix("local-dir:"))
     path = path / STUDENT_FILE if path.is_dir() else path
     if not path.is_file():
@@ -110,7 +111,9 @@ def _check_name(arch: str) -> None:
     if timm.is_model(arch):
         if "." in arch:
             bare = arch.partition(".")[0]
-            raise UsageError(f"--student {arch} names weights, but a student starts without any; use {bare}")
+            raise UsageError(
+                f"--student {arch} names pretrained weights, but a student starts without them; use {bare}"
+            )
         return
     close = similar_names(arch)
     hint = f"did you mean {' or '.join(close)}?" if close else f"use any timm model or {', '.join(REFERENCE_ARCHS)}"
@@ -118,17 +121,17 @@ def _check_name(arch: str) -> None:
 
 
 def _input_arguments(arch: str, size: tuple[int, int, int]) -> dict[str, Any]:
-    """What timm.create_model needs to build `arch` for this input: an image size where that fixes the weights."""
+    """Return the arguments of timm.create_model for this input; an image size only if weights depend on it."""
     known = timm.get_pretrained_cfg(arch)
     fixed = known is not None and known.fixed_input_size
     return {"in_chans": size[0]} | ({"img_size": list(size[1:])} if fixed else {})
 
 
 def _timm_config(arch: str, module: nn.Module, spec: InputSpec) -> dict[str, Any]:
-    """timm's hub layout: everything that building the same network and preparing its images takes."""
+    """Return timm's `config.json`: how to build the network and how to preprocess its images."""
     known = dict(getattr(module, "pretrained_cfg", None) or {})
     if spec.size[0] != 3:
-        # timm before 1.0.31 takes every first convolution for one of RGB, and replaces what it cannot adapt by chance.
+        # timm before 1.0.31 assumes a first convolution for RGB, and initialises it randomly if it cannot adapt it.
         known.pop("first_conv", None)
     return {
         "architecture": arch,
@@ -141,16 +144,16 @@ def _timm_config(arch: str, module: nn.Module, spec: InputSpec) -> dict[str, Any
             "num_classes": spec.num_classes,
             "mean": list(spec.mean),
             "std": list(spec.std),
-            # As dfkd evaluate prepares pictures.
+            # As `dfkd evaluate` preprocesses images.
             "interpolation": "bilinear",
             "crop_pct": 1.0,
             "crop_mode": "center",
-            "hf_hub_filename": STUDENT_FILE,  # else timm looks for model.safetensors once this is on the hub
+            "hf_hub_filename": STUDENT_FILE,  # otherwise timm expects model.safetensors on the hub
         },
     }
 
 
 def _timm_module(classifier: Classifier) -> nn.Module:
     if not isinstance(classifier.network, EagerNetwork):
-        raise TypeError(f"a student is eager code, not {type(classifier.network).__name__}")
+        raise TypeError(f"a student is an EagerNetwork, not {type(classifier.network).__name__}")
     return classifier.network.module
