@@ -1,4 +1,4 @@
-"""`dfkd recipes`, `dfkd models` and `dfkd check`: what can be chosen, and what is wrong with a choice."""
+"""`dfkd recipes`, `dfkd models` and `dfkd check`."""
 
 import json
 from dataclasses import fields
@@ -8,12 +8,13 @@ from command_line import TINY_RUN, dfkd
 
 from dfkd_cli.cli.completion import STUDENTS, complete_recipe, complete_student
 from dfkd_cli.cli.recipes import NEEDS
-from dfkd_cli.methods import METHODS, Needs
+from dfkd_cli.methods import METHODS
 from dfkd_cli.models import REFERENCE_ARCHS
-from dfkd_cli.recipe.shipped import shipped_recipes
 from dfkd_cli.recipe.listing import list_recipes
 from dfkd_cli.recipe.recipe import load_recipe
+from dfkd_cli.recipe.shipped import defaults_text, shipped_recipes
 from dfkd_cli.students.models import list_students
+from dfkd_cli.training.method import Needs
 
 SIX_MISTAKES = """\
 method: sdd
@@ -41,12 +42,26 @@ augmentation:
 """
 
 
-def test_every_recipe_is_listed_with_what_people_choose_by():
+def test_the_list_of_all_recipes_fits_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     result = dfkd("recipes")
     assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) < 24  # a line is left for the prompt
+    assert max(map(len, result.stdout.splitlines())) <= 80
     for entry in list_recipes().recipes:
-        assert entry.name in result.stdout
-        assert all((entry.summary, entry.use_when, entry.cost, entry.measured))
+        assert f"{entry.name:12}{entry.summary}" in result.stdout
+        assert f"use it when {entry.use_when}" in result.stdout
+
+
+def test_the_long_list_holds_the_whole_description(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = dfkd("recipes", "--long").stdout.splitlines()
+    for entry in list_recipes().recipes:
+        start = lines.index(next(line for line in lines if line.startswith(f"{entry.name} ")))
+        described = [line.strip() for line in lines[start + 1 : start + 5]]
+        needs = ", ".join(NEEDS[need] for need in entry.needs) or "any teacher"
+        facts = [f"use it when {entry.use_when}", f"needs: {needs}", f"cost: {entry.cost}"]
+        assert described == [*facts, f"measured: {entry.measured}"]
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -59,8 +74,19 @@ def test_what_a_recipe_says_it_needs_is_what_its_method_needs(name):
 
 def test_show_prints_the_file_and_with_resolved_every_value():
     assert dfkd("recipes", "show", "ssd").stdout == shipped_recipes()["ssd"]
+    assert dfkd("recipes", "show", "defaults").stdout == defaults_text()
     resolved = dfkd("recipes", "show", "ssd", "--set", "train.lr=1e-3", "--resolved").stdout
     assert resolved == load_recipe("ssd", ["train.lr=0.001"]).to_yaml()
+
+
+@pytest.mark.parametrize("words", [["check"], ["recipes", "show", "--resolved"], ["recipes", "copy", "my.yaml"]])
+def test_the_inherited_values_are_not_a_recipe(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command, rest = words[:2] if words[0] == "recipes" else words[:1], words[2:]
+    result = dfkd(*command, "defaults", *rest)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: 'defaults' is not a recipe")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_recipe_says_about_itself_does_not_change_its_hash(tmp_path):
@@ -89,7 +115,7 @@ def test_all_six_mistakes_are_told_with_line_and_suggestion(tmp_path):
     assert result.stdout == ""
     said = result.stderr.splitlines()
     expected = [
-        (1, "unknown method 'sdd'; did you mean 'ssd'?; known: " + ", ".join(METHODS)),
+        (1, "unknown method 'sdd'; did you mean 'ssd'?; choose one of: " + ", ".join(METHODS)),
         (3, "unknown key 'train.stepz'; did you mean 'steps'?"),
         (5, "'train.compile' is 'offf'; did you mean 'off'?; choose one of: auto, on, off"),
         (7, "train: batch_size is 1; it must be at least 2"),
@@ -114,7 +140,7 @@ def test_compress_makes_the_same_check(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("method: ssd\ntrain:\n  lr: 1\n  lr: 2\n", ":4: 'train.lr' is written twice, in lines 3 and 4"),
+        ("method: ssd\ntrain:\n  lr: 1\n  lr: 2\n", ":4: 'train.lr' appears twice, in lines 3 and 4"),
         ("method: [ssd]\n", ":1: unknown method '['ssd']'"),
         ("train: {}\n", ":1: missing key 'method'"),
         ("method: ssd\ntrain: 3\n", ":2: train must be a section with keys, not 3"),
@@ -123,8 +149,8 @@ def test_compress_makes_the_same_check(tmp_path):
         ("method: ssd\nextra: 1\n", ":2: unknown key 'extra'"),
         ("method: ssd\n", ":1: missing section 'options'"),
         ("train:\n  lr: 2020-99-99\n", ":2: 'train.lr' is '2020-99-99'; it must be a number"),
-        ("train:\n  lr: !!int abc\n", ":2: 'abc' is neither true nor false nor a number"),
-        (f"train:\n  lr: {'1' * 5000}\n", f":2: '{'1' * 40}...' is neither true nor false nor a number"),
+        ("train:\n  lr: !!int abc\n", ":2: 'abc' is not true, false or a number"),
+        (f"train:\n  lr: {'1' * 5000}\n", f":2: '{'1' * 40}...' is not true, false or a number"),
         ("about:\n  needs: all\n", ":2: 'about.needs' is 'all'; it must be a list"),
     ],
 )

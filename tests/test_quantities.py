@@ -2,7 +2,7 @@
 
 import pytest
 
-from dfkd_cli.report.quantities import duration, megabytes, share
+from dfkd_cli.report.quantities import counted, duration, megabytes, share
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,7 @@ def test_duration_in_two_units(seconds, text):
 def test_shares_and_sizes_and_what_is_missing():
     assert (share(0.7046767), share(0.0), share(None)) == ("70.47 %", "0.00 %", "-")
     assert (megabytes(1_492_103_168), megabytes(0), megabytes(None)) == ("1,492.10 MB", "0.00 MB", "-")
+
+
+def test_a_noun_is_singular_after_one_only():
+    assert [counted(n, "layer") for n in (0, 1, 2, 1024)] == ["0 layers", "1 layer", "2 layers", "1,024 layers"]

@@ -1,4 +1,4 @@
-"""The command line: parses, calls one plain function, prints. Nothing here imports torch before a command runs."""
+"""The command line: each command parses, calls one function and prints. Imports torch only inside commands."""
 
 from typing import Annotated
 
@@ -17,32 +17,32 @@ from dfkd_cli.cli.plan import plan
 from dfkd_cli.cli.recipes import recipes
 from dfkd_cli.cli.schema import schema
 
-# Markdown lists: one item per line in `dfkd --help`.
+# A Markdown list prints one item per line in `dfkd --help`.
 EPILOG = """Start here:
 
-- dfkd inspect TEACHER: what is in this file, and which recipes fit it
-- dfkd recipes, dfkd models: what there is to choose from
-- dfkd plan TEACHER --student NAME: how long it will take
-- dfkd compress TEACHER --student NAME --out out/
+- dfkd inspect TEACHER: the facts about a network, and the recipes that fit
+- dfkd recipes, dfkd models: the recipes, and architectures for the student
+- dfkd plan TEACHER --student NAME: the time and memory of a compression
+- dfkd compress TEACHER --student NAME --out out/: the compression
 
 Exit codes:
 
-- 0: done
+- 0: success
 - 1: the run failed
 - 2: wrong usage
-- 3: the teacher, or another network, cannot be read or is unsafe to open
+- 3: the file of a network cannot be read, or is unsafe to open
 - 4: the recipe does not fit the teacher
 - 5: a quality gate was missed
 - 6: out of memory
 - 130: interrupted
 
-Every option is also an environment variable, DFKD_COMMAND_OPTION: DFKD_COMPRESS_RECIPE=ssd is
-dfkd compress --recipe ssd.
+Each option is also an environment variable, DFKD_COMMAND_OPTION: DFKD_COMPRESS_RECIPE=ssd
+has the effect of dfkd compress --recipe ssd.
 """
 
 app = typer.Typer(
     cls=Application,
-    help="Compress a trained vision classifier into a smaller one without its training data.",
+    help="Compress a trained image classifier into a smaller one without its training data.",
     epilog=EPILOG,
     invoke_without_command=True,
     rich_markup_mode="markdown",
@@ -50,17 +50,17 @@ app = typer.Typer(
     suggest_commands=True,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-CHOOSE, RUN, JUDGE = "Choose and look before", "Compress", "Judge and use the result"
-app.command(cls=Command, rich_help_panel=CHOOSE)(inspect)
-app.add_typer(recipes, name="recipes", rich_help_panel=CHOOSE)
-app.command(cls=Command, rich_help_panel=CHOOSE)(models)
-app.command(cls=Command, rich_help_panel=CHOOSE)(check)
-app.command(cls=Command, rich_help_panel=CHOOSE)(plan)
-app.command(cls=Command, rich_help_panel=RUN)(compress)
-app.command(cls=Command, rich_help_panel=JUDGE)(evaluate)
-app.command(cls=Command, rich_help_panel=JUDGE)(export)
-app.command(cls=Command, rich_help_panel=JUDGE)(benchmark)
-app.command(cls=Command, rich_help_panel=JUDGE)(schema)
+PREPARE, COMPRESS, USE = "Prepare", "Compress", "Evaluate and use the result"
+app.command(cls=Command, rich_help_panel=PREPARE)(inspect)
+app.add_typer(recipes, name="recipes", rich_help_panel=PREPARE)
+app.command(cls=Command, rich_help_panel=PREPARE)(models)
+app.command(cls=Command, rich_help_panel=PREPARE)(check)
+app.command(cls=Command, rich_help_panel=PREPARE)(plan)
+app.command(cls=Command, rich_help_panel=COMPRESS)(compress)
+app.command(cls=Command, rich_help_panel=USE)(evaluate)
+app.command(cls=Command, rich_help_panel=USE)(export)
+app.command(cls=Command, rich_help_panel=USE)(benchmark)
+app.command(cls=Command, rich_help_panel=USE)(schema)
 
 
 def _print_version(asked: bool) -> None:
@@ -82,5 +82,5 @@ def _options(
 
 
 def main() -> None:
-    """The `dfkd` command."""
+    """Run the `dfkd` command."""
     app()

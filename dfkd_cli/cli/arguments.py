@@ -1,4 +1,4 @@
-"""Arguments that several commands share, as dataclasses: declared once, checked by typer, handed over as one object."""
+"""Arguments that several commands share: dataclasses whose fields typer reads as options."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ if TYPE_CHECKING:
     from dfkd_cli.compression.job import Job
     from dfkd_cli.loading import LoadOptions
 
-WATCH = "What is shown meanwhile"
+DEFAULT_RECIPE = "ssd"
+TEACHER_HELP = "A checkpoint, a TorchScript or .pt2 file, a folder with config.json, timm:NAME or hf-hub:NAME."
+LARGEST_SEED = 2**63 - 1  # of a torch generator
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value, e.g. --set train.lr=0.05; repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe, e.g. train.lr=0.05; repeatable."),
 ]
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def taking(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Makes `command(arguments: kind, **own)` a function that takes every field of `kind` by its own name.
+    """Return a decorator that gives `command(arguments: kind, **own)` one parameter per field of `kind`.
 
-    Typer reads a command's options off its signature; this is the signature with the fields in front.
+    Typer reads the options of a command from its signature; the decorator adds the fields to it.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,7 +47,7 @@ def taking(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             for parameter in list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         ]
 
-        # Required ones first, as people read them.
+        # Required ones first.
         parameters = sorted([*shared, *own], key=lambda parameter: parameter.default is not inspect.Parameter.empty)
 
         def run(**values: Any) -> Any:
@@ -60,6 +62,13 @@ def taking(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
+def check_seed(seed: int) -> int:
+    """Return the seed. Raises BadParameter when a torch generator cannot take it."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise typer.BadParameter(f"{seed} is not in the range from 0 to 2^63 - 1.")
+    return seed
+
+
 def _parameter(field: Field, annotation: Any) -> inspect.Parameter:
     default = inspect.Parameter.empty if field.default is MISSING else field.default
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -67,7 +76,7 @@ def _parameter(field: Field, annotation: Any) -> inspect.Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkArguments:
-    """Where to compute, and what the file of a network does not say of itself."""
+    """The device, and facts about a network that its file may not contain."""
 
     device: options.Device = "auto"
     arch: options.Arch = None
@@ -79,7 +88,7 @@ class NetworkArguments:
     trust_pickle: options.TrustPickle = False
 
     def load_options(self) -> LoadOptions:
-        """The flags as the loader takes them. Raises UsageError naming the flag that cannot be understood."""
+        """Return the options of the loader. Raises UsageError that names a wrong flag."""
         return options.load_options(
             self.arch, self.num_classes, self.input_size, self.mean, self.std, self.output, self.trust_pickle
         )
@@ -87,52 +96,62 @@ class NetworkArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class JobArguments(NetworkArguments):
-    """What `compress` is told about its run, and `plan` about the run it foresees."""
+    """The arguments of `compress`, and of `plan` for the forecast of the same run."""
 
     teacher: Annotated[
         str,
         typer.Argument(
             metavar="TEACHER",
-            help="A checkpoint, TorchScript or .pt2 file, a folder with config.json, or timm:NAME, hf-hub:NAME.",
+            help=TEACHER_HELP,
         ),
     ]
     student: Annotated[
         str,
-        typer.Option(help="Architecture to train: any name that `dfkd models` lists.", autocompletion=complete_student),
+        typer.Option(
+            metavar="NAME", help="Architecture of the student (see dfkd models).", autocompletion=complete_student
+        ),
     ]
     recipe: Annotated[
         str,
-        typer.Option(help="Name of a recipe (`dfkd recipes`), or a YAML file.", autocompletion=complete_recipe),
-    ] = "ssd"
+        typer.Option(
+            metavar="NAME|FILE", help="A recipe (see dfkd recipes) or a YAML file.", autocompletion=complete_recipe
+        ),
+    ] = DEFAULT_RECIPE
     budget: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Time for the whole run, e.g. 90s, 30m, 2h. Default: the recipe's steps."),
+        typer.Option(
+            metavar="TIME", help="Time for the whole run, e.g. 90s, 30m or 2h. Default: the steps of the recipe."
+        ),
     ] = None
     overrides: Overrides = None
     eval_data: Annotated[
         str | None,
-        typer.Option("--eval", metavar="DIR", help="Labelled images to measure the result on; used for nothing else."),
+        typer.Option("--eval", metavar="DIR", help="Labelled images for the evaluation; nothing is trained on them."),
     ] = None
     pool: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Unlabelled pictures to learn from, for recipe unlabeled."),
+        typer.Option(metavar="DIR", help="Unlabelled images to train on, for the recipe unlabeled."),
     ] = None
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of every random choice.")] = 0
+    seed: Annotated[
+        int, typer.Option(metavar="N", callback=check_seed, help="Seed of all random choices, at least 0.")
+    ] = 0
     precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this machine is faster with it.")
+        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 if it is faster on this machine.")
     ] = "auto"
     progress: Annotated[
         Literal["auto", "bar", "text", "none"],
-        typer.Option(help="auto: a bar on a terminal, a line now and then in a log.", rich_help_panel=WATCH),
+        typer.Option(help="auto: a bar on a terminal, lines of text otherwise.", rich_help_panel=options.MESSAGES),
     ] = "auto"
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=WATCH)] = False
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=options.MESSAGES)
+    ] = False
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print every term of the losses.", rich_help_panel=WATCH)
+        bool, typer.Option("--verbose", "-v", help="Print every term of the losses.", rich_help_panel=options.MESSAGES)
     ] = False
     as_json: options.Json = False
 
     def job(self, out: Path) -> Job:
-        """The job as the run takes it. Raises UsageError for a flag that cannot be understood."""
+        """Return the job. Raises UsageError that names a wrong flag."""
         changes = list(self.overrides or [])
         if self.budget is not None:
             changes.append(f"train.budget={parse_budget(self.budget)}")
@@ -157,9 +176,9 @@ class JobArguments(NetworkArguments):
         )
 
     def make_progress(self) -> PlainProgress:
-        """What shows the run, a context manager."""
+        """Return the context manager that shows the run. Raises UsageError for --quiet with --verbose."""
         if self.quiet and self.verbose:
-            raise UsageError("--quiet and --verbose exclude each other")
+            raise UsageError("--quiet and --verbose contradict each other; give one of them")
 
         from dfkd_cli.cli.progress import make_progress
 
@@ -167,14 +186,14 @@ class JobArguments(NetworkArguments):
 
 
 def command_line() -> str:
-    """What to type in a shell to get the same command again, with the environment variables that are its options."""
+    """Return the shell command that repeats this one, with the environment variables that set its options."""
     options_set = sorted(name for name, value in os.environ.items() if name.startswith("DFKD_COMPRESS_") and value)
     words = [f"{name}={shlex.quote(os.environ[name])}" for name in options_set]
     return " ".join([*words, shlex.join(["dfkd", *sys.argv[1:]])])
 
 
 def parse_budget(text: str) -> float:
-    """Seconds of a time such as 90s, 30m or 1.5h. Raises UsageError for anything else."""
+    """Return the seconds of a time such as 90s, 30m or 1.5h. Raises UsageError for anything else."""
     seconds = parse_seconds(text)
     if seconds is None:
         raise UsageError(f"--budget {text}: write a time such as 90s, 30m or 2h")
@@ -182,7 +201,7 @@ def parse_budget(text: str) -> float:
 
 
 def parse_seconds(text: str) -> float | None:
-    """Seconds of a time such as 90s, 30m or 1.5h; None for anything else."""
+    """Return the seconds of a time such as 90s, 30m or 1.5h, None for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip().lower())
     if match is None or float(match[1]) == 0.0:
         return None

@@ -1,4 +1,4 @@
-"""`dfkd benchmark`: how fast and how large networks are, side by side."""
+"""`dfkd benchmark`: compare the speed and size of networks."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ _FIRST, _NAME = 24, 16  # characters: of the column that names the figures, and 
 
 def benchmark(
     networks: Annotated[
-        list[str], typer.Argument(metavar="NETWORK...", help="Any network dfkd compresses, students, ONNX files.")
+        list[str], typer.Argument(metavar="NETWORK...", help="Students, ONNX files, or any TEACHER of compress.")
     ],
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward, for the throughput.")] = 64,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Time to measure each network for.")] = 5.0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: torch's choice.")] = None,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images per batch for the throughput.")] = 64,
+    seconds: Annotated[float, typer.Option(metavar="S", min=0.0, help="Seconds of measurement per network.")] = 5.0,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads. Default: that of torch.")
+    ] = None,
     device: options.Device = "auto",
     as_json: options.Json = False,
     arch: Annotated[
         list[str] | None,
         typer.Option(
-            help="Architecture of a state dict; repeat it, in order, when several networks need one.",
+            metavar="NAME",
+            help="Architecture of a state dict; repeat it in the order of the networks that need one.",
             rich_help_panel=options.PANEL,
         ),
     ] = None,
@@ -40,10 +43,10 @@ def benchmark(
     output: options.Output = None,
     trust_pickle: options.TrustPickle = False,
 ) -> object:
-    """Measure latency, throughput, size and memory of networks, in turns.
+    """Compare latency, throughput, size and memory of networks.
 
-    Random images, single precision. Networks that dfkd wrote describe themselves; the flags are for the others.
-    Normalisation costs the same whatever its numbers: --mean and --std can be left out.
+    Measures the networks in turns, on random images in single precision. The options for facts about a network do not
+    apply to files that dfkd wrote. --mean and --std have no effect on the speed.
     """
     flags = options.load_options(None, num_classes, input_size, mean, std, output, trust_pickle)
 
@@ -52,23 +55,24 @@ def benchmark(
     from dfkd_cli.evaluation.benchmark import Speeds, benchmark
     from dfkd_cli.loading.sniff import is_onnx
     from dfkd_cli.machine.device import resolve_device
+    from dfkd_cli.report.quantities import counted
 
     where = resolve_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
     used = torch.get_num_threads()
     if where.type == "cuda" and any(map(is_onnx, networks)):
-        print("note: ONNX files run on the CPU", file=sys.stderr)
+        print("note: ONNX files run on the CPU, whatever --device says", file=sys.stderr)
     speeds = benchmark(_described(networks, flags, arch or []), where, batch_size, seconds)
     if as_json:
         return Speeds(str(where), used, str(torch.__version__), tuple(speeds))
     _print_table(speeds)
-    print(f"on {where}, {used} thread{'s' if used > 1 else ''}, single precision")
+    print(f"on {where}, {counted(used, 'thread')}, single precision")
     return None
 
 
 def _described(networks: list[str], flags: LoadOptions, archs: list[str]) -> list[tuple[str, LoadOptions]]:
-    """Each network with the flags that are about it."""
+    """Return each network with the flags that apply to it."""
     from dataclasses import replace
 
     from dfkd_cli.loading.sniff import is_onnx
@@ -77,11 +81,11 @@ def _described(networks: list[str], flags: LoadOptions, archs: list[str]) -> lis
     foreign = [name for name in networks if not is_student(name) and not is_onnx(name)]
     if len(archs) > 1 and len(archs) != len(foreign):
         raise UsageError(
-            f"--arch is given {len(archs)} times; give it once, or for each of the {len(foreign)} networks that "
+            f"--arch appears {len(archs)} times; give it once, or once for each of the {len(foreign)} networks that "
             "dfkd did not write"
         )
     of = dict(zip(foreign, archs * len(foreign) if len(archs) == 1 else archs, strict=False))
-    own = type(flags)(mean=(0.0,), std=(1.0,))  # for exported files that say nothing
+    own = type(flags)(mean=(0.0,), std=(1.0,))  # for exported files without these facts
     return [(name, replace(flags, arch=of.get(name)) if name in foreign else own) for name in networks]
 
 
@@ -102,10 +106,10 @@ def _print_table(speeds: list[Speed]) -> None:
     widths = [max(width, min(len(name), room)) for width, name in zip(figures, names, strict=True)]
     table.add_column(width=_FIRST)
     for name, width in zip(names, widths, strict=True):
-        table.add_column(Text(name), justify="right", overflow="fold", width=width)  # Text, as a name is no markup
+        table.add_column(Text(name), justify="right", overflow="fold", width=width)  # Text: a name is not markup
     for name, texts in rows:
         table.add_row(name, *map(Text, texts))
-    # Wider than the terminal, if need be: a figure that is cut would be another figure.
+    # Wider than the terminal if necessary: a cut figure would be a wrong figure.
     console.width = max(console.width, _FIRST + 2 + sum(width + 2 for width in widths))
     console.print(table)
 

@@ -1,4 +1,4 @@
-"""`dfkd check`: everything that is wrong with a recipe, before it costs anything."""
+"""`dfkd check`: list the mistakes in a recipe."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def check(
     overrides: Overrides = None,
     as_json: options.Json = False,
 ) -> object:
-    """Check a recipe: every mistake with its line and the nearest right name. compress does the same before a run."""
+    """Check a recipe and print each mistake with its line and a suggestion. compress does the same."""
     from dfkd_cli.recipe.check import check_recipe
 
     checked = check_recipe(recipe, list(overrides or []))
     if as_json:
         return checked
-    print(f"{recipe}: no mistakes; a recipe of the method {checked.method}, sha256 {checked.sha256}")
+    print(f"{recipe}: no mistakes, method {checked.method}, sha256 {checked.sha256}")
     return None

@@ -1,8 +1,8 @@
-"""What the shell offers after a tab. It waits for the answer, so nothing here imports torch."""
+"""Names for the completion of the shell. Imports no torch, because the shell waits for them."""
 
 from __future__ import annotations
 
-# A subset of what `dfkd models` lists: all of the project's own networks and a few of timm's that suit as students.
+# Some names that `dfkd models` lists: all networks of dfkd, and small ones of timm.
 STUDENTS = (
     *(f"cifar_resnet{depth}" for depth in (8, 20, 32, 44, 56, 18, 34)),
     "cifar_resnet18_half",
@@ -19,12 +19,12 @@ STUDENTS = (
 
 
 def complete_recipe(incomplete: str) -> list[str]:
-    """Names of recipes that begin like this."""
+    """Return the names of recipes that begin with `incomplete`."""
     from dfkd_cli.recipe.shipped import shipped_recipes
 
     return [name for name in shipped_recipes() if name.startswith(incomplete)]
 
 
 def complete_student(incomplete: str) -> list[str]:
-    """Names of small networks that begin like this."""
+    """Return the names of small networks that begin with `incomplete`."""
     return [name for name in STUDENTS if name.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""`dfkd compress`: a smaller network from a teacher, without the images it was trained on."""
+"""`dfkd compress`: train a student of a teacher without the teacher's training data."""
 
 from __future__ import annotations
 
@@ -10,33 +10,53 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkd_cli.cli.arguments import WATCH, JobArguments, parse_seconds, taking
+from dfkd_cli.cli import options
+from dfkd_cli.cli.arguments import JobArguments, parse_seconds, taking
+from dfkd_cli.cli.wrapping import print_rows
 from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from dfkd_cli.report.report import Report
+
+COLUMN = 11  # where the figures begin
 
 
 @taking(JobArguments)
 def compress(
     arguments: JobArguments,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for the student, its report and pictures.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="New folder for the student, its report and images.", rich_help_panel=options.OUTPUT
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing result in --out.", rich_help_panel=options.OUTPUT)
+    ] = False,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Go on with the run that was to write DIR; otherwise the same arguments."),
+        typer.Option(
+            metavar="DIR",
+            help="In place of --out: continue the interrupted run with --out DIR and the same other arguments.",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = None,
     checkpoint_every: Annotated[
-        str, typer.Option(metavar="TIME|STEPS", help="How often to save what --resume needs, e.g. 10m or 500.")
+        str,
+        typer.Option(
+            metavar="TIME|STEPS",
+            help="Interval between two checkpoints for --resume, e.g. 10m or 500.",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = "5m",
     tensorboard: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Also write every number for TensorBoard into DIR.", rich_help_panel=WATCH),
+        typer.Option(
+            metavar="DIR", help="Also write all metrics to DIR for TensorBoard.", rich_help_panel=options.MESSAGES
+        ),
     ] = None,
 ) -> object:
-    """Train a small student of TEACHER on images made from TEACHER itself, or on unlabelled pictures (--pool)."""
+    """Train a small student of TEACHER on images generated from TEACHER, or on unlabelled images (--pool)."""
     folder, interval = output_folder(out, resume), parse_interval(checkpoint_every)
     if tensorboard is not None:
         check_tensorboard(tensorboard, folder)
@@ -54,12 +74,12 @@ def compress(
     if arguments.as_json:
         return report
     if not arguments.quiet:
-        print(printable(_summary(report, folder)))
+        print_rows([(label, printable(text)) for label, text in _rows(report, folder)], COLUMN)
     return None
 
 
 def parse_interval(text: str) -> tuple[float | None, int | None]:
-    """Seconds of a time such as 10m, or a number of steps; the other is None. Raises UsageError for anything else."""
+    """Return seconds (of 10m) and None, or None and steps (of 500). Raises UsageError for anything else."""
     seconds = parse_seconds(text)
     if seconds is None and not (text.isdecimal() and int(text) > 0):
         raise UsageError(f"--checkpoint-every {text}: write a time such as 10m, or a number of steps such as 500")
@@ -67,41 +87,41 @@ def parse_interval(text: str) -> tuple[float | None, int | None]:
 
 
 def output_folder(out: Path | None, resume: Path | None) -> Path:
-    """The folder of `--out` or `--resume`. Raises UsageError when both are missing or say different things."""
+    """Return the folder of `--out` or `--resume`. Raises UsageError when both are missing or different."""
     if resume is not None and out is not None and os.path.abspath(resume) != os.path.abspath(out):
-        raise UsageError(f"--resume {resume} and --out {out} are different folders; --resume alone is enough")
+        raise UsageError(f"--resume {resume} and --out {out} are different folders; give --resume only")
     folder = resume or out
     if folder is None:
-        raise UsageError("say with --out DIR where the student goes, or with --resume DIR which run to go on with")
+        raise UsageError("give --out DIR for the result, or --resume DIR to continue an interrupted run")
     return folder
 
 
 def check_tensorboard(tensorboard: Path, out: Path) -> None:
-    """Raises UsageError when the curves would fill the folder that only the finished result may fill."""
+    """Raise UsageError when the TensorBoard folder is inside the output folder."""
     if Path(os.path.realpath(tensorboard)).is_relative_to(os.path.realpath(out)):
         raise UsageError(
-            f"--tensorboard {tensorboard} is in the output folder {out}, which must stay empty until the run has "
-            f"finished; use another folder, such as {out}-tensorboard"
+            f"--tensorboard {tensorboard} is inside the output folder {out}, which must be empty until the run "
+            f"ends; choose another folder, such as {out}-tensorboard"
         )
 
 
-def _summary(report: Report, out: Path) -> str:
-    student, teacher = report.student, report.teacher
-    lines = [
-        f"teacher  {teacher.parameters:>12,} parameters{_accuracy(teacher.accuracy)}",
-        f"student  {student.parameters:>12,} parameters{_accuracy(student.accuracy)}",
+def _rows(report: Report, out: Path) -> list[tuple[str, str]]:
+    from dfkd_cli.report.quantities import duration, share
+
+    student, teacher, images = report.student, report.teacher, report.images
+    relative = "" if report.relative_accuracy is None else f", relative accuracy {share(report.relative_accuracy)}"
+    seconds = report.time
+    return [
+        ("teacher", f"{teacher.parameters:,} parameters{_accuracy(teacher.accuracy)}"),
+        ("student", f"{student.parameters:,} parameters{_accuracy(student.accuracy)}{relative}"),
+        ("agreement", f"{share(report.agreement)} on {report.agreement_on}"),
+        ("images", f"{images.generated:,} {'read' if images.pool else 'generated'}, {images.kept:,} kept"),
+        ("time", f"{duration(seconds.total_s)}, of which {duration(seconds.synthesis_s)} for images"),
+        ("written", f"{out / 'student.safetensors'}, {out / 'report.html'}, {out / 'samples.png'}"),
     ]
-    if report.relative_accuracy is not None:
-        lines.append(f"relative accuracy {report.relative_accuracy:.4f}")
-    lines += [
-        f"agreement {report.agreement:.4f} on {report.agreement_on}",
-        f"images   {report.images.generated:,} {'seen' if report.images.pool else 'generated'}, "
-        f"{report.images.kept:,} kept",
-        f"time     {report.time.total_s:.0f} s, {report.time.synthesis_s:.0f} s of it for images",
-        f"written  {out / 'student.safetensors'}, {out / 'report.html'}, {out / 'samples.png'}",
-    ]
-    return "\n".join(lines)
 
 
 def _accuracy(value: float | None) -> str:
-    return "" if value is None else f", accuracy {value:.4f}"
+    from dfkd_cli.report.quantities import share
+
+    return "" if value is None else f", accuracy {share(value)}"

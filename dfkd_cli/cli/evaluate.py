@@ -1,4 +1,4 @@
-"""`dfkd evaluate`: how good a network is on labelled images, for people, for tools, and as a gate in a pipeline."""
+"""`dfkd evaluate`: measure accuracy on labelled images, as a gate in a pipeline too."""
 
 from __future__ import annotations
 
@@ -16,50 +16,56 @@ if TYPE_CHECKING:
     from dfkd_cli.evaluation.evaluate import Evaluation
     from dfkd_cli.loading import LoadOptions
 
-_TOLERANCE = 1e-9  # 0.93 - 0.91 is a little more than 0.02 in floating point
-_GATES = "Gates: exit code 5 when missed"
+_TOLERANCE = 1e-9  # in floating point, 0.93 - 0.91 is slightly more than 0.02
+_GATES = "Quality gates (exit code 5 when missed)"
 
 
 @taking(NetworkArguments)
 def evaluate(
     arguments: NetworkArguments,
     student: Annotated[
-        str, typer.Argument(metavar="STUDENT", help="Folder or file of a student, or any network that dfkd compresses.")
+        str, typer.Argument(metavar="STUDENT", help="Folder or file of a student, or any TEACHER of compress.")
     ],
     data: Annotated[
         str,
         typer.Option(
             metavar="DIR",
-            help="One folder of pictures per class, numbered alphabetically; or cifar10:ROOT, cifar100:ROOT, "
-            "mnist:ROOT, fashion-mnist:ROOT as torchvision stores them.",
+            help="Labelled images: a folder with one subfolder per class (in alphabetical order), or cifar10:ROOT, "
+            "cifar100:ROOT, mnist:ROOT, fashion-mnist:ROOT in torchvision's format.",
         ),
     ],
-    teacher: Annotated[str | None, typer.Option(help="Compare with this network, in any form.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="TEACHER", help="Compare with this network (see compress --help).")
+    ] = None,
     as_json: options.Json = False,
     min_accuracy: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Least accuracy, a fraction.", rich_help_panel=_GATES)
+        float | None, typer.Option(metavar="SHARE", min=0, max=1, help="Smallest accuracy.", rich_help_panel=_GATES)
     ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Most that accuracy may be below the teacher's, a fraction.", rich_help_panel=_GATES
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Largest difference of the teacher's and the student's accuracy.",
+            rich_help_panel=_GATES,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward.")] = 256,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images per batch.")] = 256,
     teacher_arch: Annotated[
         str | None,
-        typer.Option(help="Architecture of TEACHER, where --arch is STUDENT's.", rich_help_panel=options.PANEL),
+        typer.Option(metavar="NAME", help="Architecture of TEACHER in place of --arch.", rich_help_panel=options.PANEL),
     ] = None,
 ) -> object:
-    """Measure accuracy on labelled images, and with --teacher relative accuracy and agreement.
+    """Measure accuracy on labelled images; with --teacher also relative accuracy and agreement.
 
-    A network that dfkd wrote says everything about itself. The options from --arch on are for the other one, or for
-    both when dfkd wrote neither; --teacher-arch then tells TEACHER's architecture from STUDENT's.
+    A file that dfkd wrote contains all facts about its network. The options for these facts are then for the other
+    network. When dfkd wrote neither, they are for both; --teacher-arch replaces --arch for TEACHER.
     """
     if max_drop is not None and teacher is None:
-        raise UsageError("--max-drop compares with a teacher; give --teacher too")
+        raise UsageError("--max-drop needs --teacher, whose accuracy it compares with")
     if teacher_arch is not None and teacher is None:
-        raise UsageError("--teacher-arch describes a teacher; give --teacher too")
+        raise UsageError("--teacher-arch needs --teacher, whose architecture it is")
     flags = arguments.load_options()
 
     from dfkd_cli.evaluation.evaluate import evaluate as evaluate_networks
@@ -82,7 +88,7 @@ def _note(text: str) -> None:
 def _who_gets(
     flags: LoadOptions, teacher_arch: str | None, student: str, teacher: str | None
 ) -> tuple[LoadOptions, LoadOptions]:
-    """The flags for student and teacher: none for the one that dfkd wrote, if the other one needs them."""
+    """Return the flags for student and for teacher: none for a network that dfkd wrote, unless dfkd wrote both."""
     from dataclasses import replace
 
     from dfkd_cli.students.student import is_student
@@ -116,7 +122,7 @@ def _percent(share: float | None) -> str | None:
 
 
 def _missed_gates(result: Evaluation, min_accuracy: float | None, max_drop: float | None) -> list[str]:
-    """What is below its bar."""
+    """Return one sentence per gate that the evaluation misses."""
     missed = []
     if min_accuracy is not None and result.accuracy < min_accuracy - _TOLERANCE:
         missed.append(f"accuracy {result.accuracy:.4f} is below --min-accuracy {min_accuracy:g}")

@@ -1,4 +1,4 @@
-"""`dfkd export`: a network as a file that other programs run."""
+"""`dfkd export`: write a network as ONNX, TorchScript or torch.export archive."""
 
 from __future__ import annotations
 
@@ -16,29 +16,31 @@ if TYPE_CHECKING:
 _OUTPUTS = {
     "logits": "logits of {} classes",
     "softmax": "probabilities of {} classes",
-    "sigmoid": "numbers from 0 to 1, one for each of {} classes",
-    "score": "one number, above 0 for the second of {} classes",
+    "sigmoid": "one number from 0 to 1 for each of {} classes",
+    "score": "one number, which is above 0 for the second of {} classes",
     "probability": "one number, the probability of the second of {} classes",
 }
 
 
 def export(
     network: Annotated[
-        str, typer.Argument(metavar="NETWORK", help="Folder or file of a student, or any network dfkd compresses.")
+        str, typer.Argument(metavar="NETWORK", help="Folder or file of a student, or any TEACHER of compress.")
     ],
     to: Annotated[
         Literal["onnx", "torchscript", "pt2"],
-        typer.Option(help="What to write. onnx needs the extra: pip install 'dfkd\\[export]'."),
+        typer.Option(
+            metavar="FORMAT", help="onnx (needs pip install 'dfkd\\[export]'), torchscript, or pt2 (torch.export)."
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to. Default: beside NETWORK, under its name.")
+        Path | None, typer.Option(metavar="FILE", help="File to write. Default: beside NETWORK, with its name.")
     ] = None,
     dynamic_batch: Annotated[
-        bool, typer.Option("--dynamic-batch", help="Take any number of images. Default: one at a time.")
+        bool, typer.Option("--dynamic-batch", help="Accept batches of any size. Default: one image.")
     ] = False,
     with_preprocessing: Annotated[
         bool,
-        typer.Option("--with-preprocessing", help=r"Normalise inside the file: it takes images in \[0, 1]."),
+        typer.Option("--with-preprocessing", help=r"Include the normalisation: the file takes images in \[0, 1]."),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     as_json: options.Json = False,
@@ -52,8 +54,8 @@ def export(
 ) -> object:
     """Write NETWORK as ONNX, TorchScript or a torch.export archive.
 
-    The file is compared with PyTorch on noise and on synthetic images before it is kept. TorchScript and pt2 files say
-    everything about themselves, so dfkd reads them without further flags.
+    Compares the outputs of the file with those of PyTorch, on noise and on synthetic images, and deletes the file when
+    they differ. dfkd reads TorchScript and pt2 files of its own without further options.
     """
     load = options.load_options(arch, num_classes, input_size, mean, std, output, trust_pickle)
 
@@ -69,6 +71,8 @@ def export(
 
 
 def _summary(report: ExportReport) -> str:
+    from dfkd_cli.report.quantities import counted
+
     takes = "images in [0, 1]" if report.preprocessing else f"(images - {_row(report.mean)}) / {_row(report.std)}"
     lines = [
         f"written  {report.path}, {report.file_bytes / 1e6:,.2f} MB",
@@ -76,8 +80,8 @@ def _summary(report: ExportReport) -> str:
         f"output   {_OUTPUTS[report.returned].format(report.num_classes)}",
     ]
     lines += [
-        f"compared with PyTorch on {seen.count} images ({seen.images}): same class on {seen.same_top1}, "
-        f"outputs up to {seen.largest_output:.3g} differ by at most {seen.largest_difference:.1e}"
+        f"checked  {counted(seen.count, 'image')} ({seen.images}): same class for {seen.same_top1}, largest difference "
+        f"{seen.largest_difference:.1e} at outputs up to {seen.largest_output:.3g}"
         for seen in report.comparisons
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`dfkd inspect`: what is in a teacher's file, before anything is trained."""
+"""`dfkd inspect`: show the facts about a teacher."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfkd_cli.cli import options
-from dfkd_cli.cli.arguments import NetworkArguments, taking
+from dfkd_cli.cli.arguments import TEACHER_HELP, NetworkArguments, taking
+from dfkd_cli.cli.wrapping import print_rows
 
 if TYPE_CHECKING:
     from dfkd_cli.compression.inspect import Inspection
+
+COLUMN = 17  # where the facts begin
 
 
 @taking(NetworkArguments)
 def inspect(
     arguments: NetworkArguments,
-    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="As for compress.")],
+    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help=TEACHER_HELP)],
     as_json: options.Json = False,
 ) -> object:
-    """Show what TEACHER is, where each fact comes from, and which recipes fit it. Trains and writes nothing."""
+    """Show the facts about TEACHER, the source of each fact, and the recipes that fit. Writes nothing."""
     flags = arguments.load_options()
 
     from dfkd_cli.compression.inspect import inspect_teacher
     from dfkd_cli.machine.device import resolve_device
 
-    resolve_device(arguments.device)  # only checked: one look is no work for a GPU
+    resolve_device(arguments.device)  # checked only: the inspection computes on the CPU
     inspection = inspect_teacher(teacher, flags)
     if as_json:
         return inspection
-    for name, text in _rows(inspection):
-        print(f"{name:16} {text}".rstrip())
+    print_rows(_rows(inspection), COLUMN)
     return None
 
 
@@ -39,7 +41,7 @@ def _rows(seen: Inspection) -> list[tuple[str, str]]:
     layers = ", ".join(f"{count} {kind}" for kind, count in seen.norm_layers.items()) or "none"
     rows = [
         ("kind", seen.kind),
-        ("architecture", seen.arch or "its own, inside the file"),
+        ("architecture", seen.arch or "defined in the file"),
         ("classes", f"{seen.classes}{_from(seen, 'num_classes')}"),
         ("input", f"{_shape(seen.input_size)}{_from(seen, 'input_size')}"),
         ("mean", f"{_numbers(seen.mean)}{_from(seen, 'mean')}"),
@@ -47,11 +49,11 @@ def _rows(seen: Inspection) -> list[tuple[str, str]]:
         ("parameters", f"{seen.parameters:,}"),
         ("MACs", f"{seen.macs:,} per image"),
         ("norm layers", layers),
-        ("BN statistics", _statistics(seen)),
+        ("BatchNorm", _statistics(seen)),
         ("embedding", "-" if seen.embedding is None else str(seen.embedding)),
         ("feature maps", ", ".join(map(_shape, seen.stages)) or "-"),
         ("file", size),
-        ("sha256", seen.sha256 or "- (not one file)"),
+        ("sha256", seen.sha256 or "- (not a single file)"),
     ]
     rows += [("recipe fits", fit.name + (", with --pool DIR" if fit.pool else "")) for fit in seen.recipes if fit.fits]
     rows += [("does not fit", f"{fit.name}: {fit.reason}") for fit in seen.recipes if not fit.fits]
@@ -63,11 +65,13 @@ def _from(seen: Inspection, name: str) -> str:
 
 
 def _statistics(seen: Inspection) -> str:
+    from dfkd_cli.report.quantities import counted
+
     found = seen.batchnorm
     if not found.layers:
-        return "none: nothing tells what the training images looked like"
-    untrained = f"; {found.untrained_layers} still hold mean 0 and variance 1" if found.untrained_layers else ""
-    return f"{found.layers} layers, {found.channels:,} channels{untrained}"
+        return "no layers, so no statistics of the training images"
+    untrained = f"; mean 0 and variance 1 (untrained) in {found.untrained_layers}" if found.untrained_layers else ""
+    return f"{counted(found.layers, 'layer')}, {counted(found.channels, 'channel')}{untrained}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""`dfkd models`: the networks a student can be."""
+"""`dfkd models`: list the architectures of students."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dfkd_cli.cli import options
 
 def models(
     pattern: Annotated[
-        str | None, typer.Argument(metavar="[PATTERN]", help="Part of a name, or a pattern such as 'resnet*'.")
+        str | None, typer.Argument(metavar="PATTERN", help="Part of a name, or a pattern such as 'resnet*'.")
     ] = None,
     as_json: options.Json = False,
 ) -> object:
-    """List the students that can be built: the reference networks of the field, then timm's with PATTERN."""
+    """List architectures for a student: the reference networks, and with PATTERN also those of timm."""
     from dfkd_cli.students.models import list_students
 
     students = list_students(pattern)
@@ -27,5 +27,5 @@ def models(
     for name in students.timm if pattern else ():
         print(name)
     if not pattern:
-        print(f"and {len(students.timm):,} architectures of timm: dfkd models 'mobilenet*'")
+        print(f"and {len(students.timm):,} architectures of timm, e.g. dfkd models 'mobilenet*'")
     return None

@@ -1,4 +1,4 @@
-"""The options that several commands share: how to read a network that does not say everything about itself."""
+"""Options that several commands share, and how their texts are parsed."""
 
 from __future__ import annotations
 
@@ -11,46 +11,57 @@ from dfkd_cli.errors import UsageError
 if TYPE_CHECKING:
     from dfkd_cli.loading import LoadOptions
 
-PANEL = "What a network's file may not say"
+PANEL = "Facts that the file of a network may not contain"
+OUTPUT = "Output"
+MESSAGES = "Messages"
 
 Arch = Annotated[
     str | None,
-    typer.Option("--arch", help="Architecture of a state dict, any name timm knows.", rich_help_panel=PANEL),
+    typer.Option(
+        "--arch", metavar="NAME", help="Architecture of a state dict, a name of timm or dfkd.", rich_help_panel=PANEL
+    ),
 ]
 NumClasses = Annotated[
-    int | None, typer.Option("--num-classes", min=2, help="Number of classes.", rich_help_panel=PANEL)
+    int | None, typer.Option("--num-classes", metavar="N", min=2, help="Number of classes.", rich_help_panel=PANEL)
 ]
 InputSize = Annotated[
     str | None,
-    typer.Option("--input-size", metavar="CxHxW", help="Size of its images, e.g. 3x32x32.", rich_help_panel=PANEL),
+    typer.Option(
+        "--input-size", metavar="CxHxW", help="Size of the input images, e.g. 3x32x32.", rich_help_panel=PANEL
+    ),
 ]
 Mean = Annotated[
     str | None,
     typer.Option(
         "--mean",
         metavar="M,...",
-        help="Mean per channel of its images in [0, 1], e.g. 0.485,0.456,0.406.",
+        help=r"Mean of each channel for images in \[0, 1], e.g. 0.485,0.456,0.406.",
         rich_help_panel=PANEL,
     ),
 ]
 Std = Annotated[
     str | None,
-    typer.Option("--std", metavar="S,...", help="Standard deviation per channel, likewise.", rich_help_panel=PANEL),
+    typer.Option("--std", metavar="S,...", help="Standard deviation of each channel.", rich_help_panel=PANEL),
 ]
 Output = Annotated[
     str | None,
-    typer.Option("--output", help="Which of several outputs the logits are, by key or index.", rich_help_panel=PANEL),
+    typer.Option(
+        "--output",
+        metavar="KEY|INDEX",
+        help="Output with the logits, if there are several.",
+        rich_help_panel=PANEL,
+    ),
 ]
 TrustPickle = Annotated[
     bool,
     typer.Option(
         "--trust-pickle",
-        help="Open a pickled module, which can run any code: only for files you made yourself.",
+        help="Open a pickled module. It can run any code: use this only for files of your own.",
         rich_help_panel=PANEL,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout (see `dfkd schema`).")]
-Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout (see dfkd schema).")]
+Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Device for all computations.")]
 
 
 def load_options(
@@ -62,7 +73,7 @@ def load_options(
     output: str | None,
     trust_pickle: bool,
 ) -> LoadOptions:
-    """The flags as the loader takes them. Raises UsageError naming the flag that cannot be understood."""
+    """Return the options of the loader. Raises UsageError that names a wrong flag."""
     from dfkd_cli.loading import LoadOptions
 
     return LoadOptions(
@@ -77,7 +88,7 @@ def load_options(
 
 
 def parse_size(text: str | None) -> tuple[int, int, int] | None:
-    """Channels, height and width of `3x32x32`. Raises UsageError for anything else."""
+    """Return channels, height and width of `3x32x32`. Raises UsageError for anything else."""
     if text is None:
         return None
     parts = text.lower().split("x")
@@ -88,10 +99,10 @@ def parse_size(text: str | None) -> tuple[int, int, int] | None:
 
 
 def parse_channels(flag: str, text: str | None) -> tuple[float, ...] | None:
-    """The numbers of `0.485,0.456,0.406`. Raises UsageError naming `flag` for anything else."""
+    """Return the numbers of `0.485,0.456,0.406`. Raises UsageError that names `flag` for anything else."""
     if text is None:
         return None
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise UsageError(f"{flag} {text}: write one number, or one per channel with commas between") from error
+        raise UsageError(f"{flag} {text}: write one number, or one per channel separated by commas") from error

@@ -1,29 +1,49 @@
-"""`dfkd plan`: what a compression would take, before it is started."""
+"""`dfkd plan`: forecast what a compression takes."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dfkd_cli.cli import options
 from dfkd_cli.cli.arguments import JobArguments, taking
+from dfkd_cli.cli.wrapping import print_rows
 
 if TYPE_CHECKING:
     from dfkd_cli.compression.plan import Forecast, NetworkSize
+
+COLUMN = 9  # where the figures begin
+PHASES = {
+    "loading": "loading",
+    "filling": "warm-up",
+    "synthesis": "images",
+    "distillation": "student",
+    "evaluation": "evaluation",
+    "saving": "saving",
+}
 
 
 @taking(JobArguments)
 def plan(
     arguments: JobArguments,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Checked as compress would, and not written.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="As for compress.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Check this folder as compress does; write nothing.", rich_help_panel=options.OUTPUT
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Accept an existing result in --out.", rich_help_panel=options.OUTPUT)
+    ] = False,
 ) -> object:
-    """Say what compress would do with the same arguments: the whole recipe, both networks' size, time and memory.
+    """Forecast time, memory and sizes of `dfkd compress` with the same arguments.
 
-    A few steps are measured, which takes about half a minute and longer where the run would be compiled. Nothing is
-    written.
+    Loads both networks and measures some steps, which takes about half a minute, or longer when torch.compile is on.
+    Writes nothing. Fails with the same exit code when compress would fail before the training.
     """
     with arguments.make_progress() as progress:
         job = arguments.job(out or Path("out"))
@@ -36,42 +56,38 @@ def plan(
         foreseen = forecast(job, progress.note)
     if arguments.as_json:
         return foreseen
-    _print(foreseen)
+    print_rows(_rows(foreseen, list(job.overrides)), COLUMN)
     return None
 
 
-def _print(foreseen: Forecast) -> None:
-    import yaml
-    from rich.console import Console
-    from rich.table import Table
+def _rows(foreseen: Forecast, overrides: list[str]) -> list[tuple[str, str]]:
+    from dfkd_cli.report.quantities import duration, megabytes
 
-    print(yaml.safe_dump(foreseen.values, sort_keys=False))
-    sizes = Table(box=None)
-    for title in ("", "parameters", "MACs per image", "file"):
-        sizes.add_column(title, justify="right" if title else "left")
-    for name, network in (("teacher", foreseen.teacher), ("student", foreseen.student)):
-        sizes.add_row(f"{name} {network.arch or ''}", *_row(network))
-    Console(highlight=False, markup=False).print(sizes)
-    print(
-        f"\nsteps    {foreseen.steps:,} of {1000 * foreseen.step_s:.0f} ms, with new images every "
-        f"{foreseen.values['train']['round_every']} steps in {1000 * foreseen.refresh_s:.0f} ms"
-    )
-    total, *parts = asdict(foreseen.seconds).items()
-    print(f"time     {duration(total[1])}: {', '.join(f'{name} {duration(value)}' for name, value in parts)}")
-    print(f"memory   {foreseen.peak_bytes / 1e6:,.0f} MB on {foreseen.device}, computing in {foreseen.precision}")
-    for note in foreseen.notes:
-        print(f"note     {note}")
-
-
-def _row(network: NetworkSize) -> tuple[str, str, str]:
-    size = "-" if network.file_bytes is None else f"{network.file_bytes / 1e6:,.2f} MB"
-    return f"{network.parameters:,}", f"{network.macs:,}", size
+    total, *phases = asdict(foreseen.seconds).items()
+    changes = [word for override in overrides for word in ("--set", override)]
+    show = shlex.join(["dfkd", "recipes", "show", foreseen.recipe, "--resolved", *changes])
+    every = foreseen.values["train"]["round_every"]
+    return [
+        ("time", f"{duration(total[1])}: {', '.join(f'{PHASES[name]} {duration(value)}' for name, value in phases)}"),
+        (
+            "steps",
+            f"{foreseen.steps:,} of {_milliseconds(foreseen.step_s)} each; "
+            f"one round of {_milliseconds(foreseen.refresh_s)} every {every:,} steps",
+        ),
+        ("memory", f"{megabytes(foreseen.peak_bytes)} on {foreseen.device}, {foreseen.precision}"),
+        ("teacher", _size(foreseen.teacher)),
+        ("student", _size(foreseen.student)),
+        ("recipe", f"{foreseen.recipe}; all values: {show}"),
+        *(("note", note) for note in foreseen.notes),
+    ]
 
 
-def duration(seconds: float) -> str:
-    """A time for people: 4.2 s, 45 s, 12 min, 3.5 h."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _size(network: NetworkSize) -> str:
+    from dfkd_cli.report.quantities import megabytes
+
+    sizes = f"{network.parameters:,} parameters, {network.macs / 1e6:,.1f} million MACs per image"
+    return ", ".join([*filter(None, [network.arch]), sizes, f"file {megabytes(network.file_bytes)}"])
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:,.0f} ms"

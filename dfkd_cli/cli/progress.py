@@ -1,4 +1,4 @@
-"""What a running compression shows: a live bar on a terminal, plain lines everywhere else. Always on stderr."""
+"""The progress of a compression on stderr: a live bar on a terminal, lines of text otherwise."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ if TYPE_CHECKING:
     from dfkd_cli.training.engine import Event
 
 Kind = Literal["auto", "bar", "text", "none"]
-SHOWN = ("loss", "agreement", "synthesis/bn", "synthesis/hit_rate")  # of an event's metrics
-LINE_EVERY_S = 10.0  # plain lines are for logs, where fewer are better
+SHOWN = {  # metrics of an event, and their labels
+    "loss": "loss",
+    "agreement": "agreement",
+    "synthesis/bn": "BatchNorm distance",
+    "synthesis/hit_rate": "requested class",
+}
+LINE_EVERY_S = 10.0  # between two lines of text
 
 
 def make_progress(kind: Kind = "auto", notes: bool = True, verbose: bool = False) -> PlainProgress:
-    """What shows a run: `auto` is the live bar when stderr is a terminal, else plain lines."""
+    """Return what shows a run; `auto` is the live bar when stderr is a terminal, else lines of text."""
     if kind == "auto":
         kind = "bar" if sys.stderr.isatty() else "text"
     return {"bar": LiveProgress, "text": PlainProgress, "none": NoProgress}[kind](notes, verbose)
 
 
 class PlainProgress:
-    """One line every few seconds and at the end of a phase; with `verbose` one for every event, with all terms."""
+    """Lines of text: one every few seconds and per change of the phase; with `verbose` one per event with all terms."""
 
     def __init__(self, notes: bool = True, verbose: bool = False) -> None:
         self.notes, self.verbose = notes, verbose
-        self.pace = _Pace()
+        self.remaining = _Remaining()
         self.printed = float("-inf")
         self.phase = ""
         self.speed = _Speed()
@@ -38,12 +43,12 @@ class PlainProgress:
         pass
 
     def note(self, text: str) -> None:
-        """Prints the sentence."""
+        """Print a note."""
         if self.notes:
             print(f"note: {text}", file=sys.stderr)
 
     def event(self, event: Event) -> None:
-        """Prints a line when the last one is long enough ago."""
+        """Print a line for the event when one is due."""
         line = self.line(event)
         now = time.monotonic()
         due = now - self.printed >= LINE_EVERY_S or event.progress >= 1.0 or event.phase != self.phase
@@ -52,27 +57,28 @@ class PlainProgress:
             print(f"{event.progress:4.0%}  {line}", file=sys.stderr, flush=True)
 
     def line(self, event: Event) -> str:
-        """How long the rest will take, and what the event says."""
-        left = self.pace.time_left(event.progress)
-        return f"{left} left, {describe(event, self.speed.images_per_s(event), self.verbose)}"
+        """Return the time left, when it is known, and the figures of the event."""
+        left = self.remaining.time_left(event.progress)
+        text = describe(event, self.speed.images_per_s(event), self.verbose)
+        return text if left is None else f"{left} left, {text}"
 
 
 class NoProgress(PlainProgress):
-    """Notes only."""
+    """Notes without progress."""
 
     def event(self, event: Event) -> None:
-        """Nothing."""
+        """Print nothing."""
 
 
 class LiveProgress(PlainProgress):
-    """A bar with losses, agreement, speed and time left."""
+    """A bar with time left, losses, agreement and speed."""
 
     def __enter__(self) -> Self:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
         from rich.table import Column
 
-        # On a narrow terminal the end of the text gives way, not the bar or the percentage.
+        # A narrow terminal cuts the end of the text, not the bar or the percentage.
         self.bar = Progress(
             BarColumn(bar_width=16, table_column=Column(min_width=16)),
             TaskProgressColumn(table_column=Column(min_width=4, no_wrap=True)),
@@ -88,33 +94,33 @@ class LiveProgress(PlainProgress):
         self.bar.stop()
 
     def note(self, text: str) -> None:
-        """Prints the sentence above the bar."""
+        """Print a note above the bar."""
         if self.notes:
             self.bar.console.print(f"note: {text}", markup=False, soft_wrap=True)
 
     def event(self, event: Event) -> None:
-        """Moves the bar."""
+        """Update the bar."""
         self.bar.update(self.task, completed=event.progress, description=self.line(event))
 
 
-class _Pace:
-    """How long the rest takes at the pace since the first event.
+class _Remaining:
+    """The time that the rest of a run takes at the speed since its first event.
 
-    What came before, loading and the earlier part of a resumed run, was of another pace.
+    Loading, the warm-up and the earlier part of a resumed run have another speed and do not count.
     """
 
     def __init__(self) -> None:
         self.began: tuple[float, float] | None = None  # time and progress of the first event
 
-    def time_left(self, progress: float) -> str:
+    def time_left(self, progress: float) -> str | None:
         now = time.monotonic()
-        if self.began is None or progress == self.began[1]:  # nothing counted yet: filling a buffer by steps
+        if self.began is None or progress == self.began[1]:  # no progress yet: a warm-up of a run that counts steps
             self.began = now, progress
         return time_left(now - self.began[0], progress - self.began[1], 1.0 - progress)
 
 
 class _Speed:
-    """Images per second between two events."""
+    """The images per second between two events."""
 
     def __init__(self) -> None:
         self.images, self.time = 0, time.monotonic()
@@ -127,21 +133,22 @@ class _Speed:
 
 
 def describe(event: Event, images_per_s: float, all_terms: bool = False) -> str:
-    """One line of what matters: phase, loss terms, agreement and speed."""
+    """Return one line with phase, losses, agreement, images and speed; with `all_terms` all metrics."""
     shown = [f"{event.phase}, step {event.step:,}"]
     for name in event.metrics if all_terms else SHOWN:
         value = event.metrics.get(name)
         if isinstance(value, float) and not name.startswith("images/"):
-            shown.append(f"{name.removeprefix('synthesis/').replace('_', ' ')} {value:.3f}")
+            label = SHOWN.get(name) or name.removeprefix("synthesis/").replace("_", " ")
+            shown.append(f"{label} {value:.3f}")
     shown.append(f"{event.metrics['images/kept']:,.0f} of {event.metrics['images/generated']:,.0f} images kept")
     if event.phase == "training":
         shown.append(f"{images_per_s:,.0f} images/s")
     return ", ".join(shown)
 
 
-def time_left(elapsed: float, progress: float, rest: float) -> str:
-    """How long the rest takes when `progress` took so long, e.g. 12m05s; a question mark before anything is known."""
+def time_left(elapsed: float, progress: float, rest: float) -> str | None:
+    """Return the time for `rest`, e.g. 12m05s, when `progress` took `elapsed` seconds; None while that is unknown."""
     if progress <= 0.0:
-        return "?" if rest > 0.0 else "0s"
+        return None if rest > 0.0 else "0s"
     minutes, seconds = divmod(round(elapsed * rest / progress), 60)
     return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"

@@ -1,4 +1,4 @@
-"""`dfkd recipes`: what there is to choose from, how it is written, and a copy to change."""
+"""`dfkd recipes`: list recipes, print one, and copy one."""
 
 from __future__ import annotations
 
@@ -10,28 +10,38 @@ import typer
 
 from dfkd_cli.cli import options
 from dfkd_cli.cli.application import Command, CommandGroup
-from dfkd_cli.cli.arguments import Overrides
+from dfkd_cli.cli.arguments import DEFAULT_RECIPE, Overrides
 from dfkd_cli.cli.completion import complete_recipe
+from dfkd_cli.cli.wrapping import print_rows
 from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from dfkd_cli.recipe.listing import RecipeEntry, RecipeList, ShownRecipe
+    from dfkd_cli.recipe.listing import RecipeEntry, ShownRecipe
 
 recipes = typer.Typer(cls=CommandGroup, invoke_without_command=True)
 NEEDS = {
-    "batchnorm": "a teacher with BatchNorm",
-    "embedding": "a teacher with a last linear layer",
+    "batchnorm": "a teacher with BatchNorm layers",
+    "embedding": "a teacher whose last layer is linear",
     "stages": "a teacher with feature maps",
-    "pool": "unlabelled pictures (--pool)",
+    "pool": "unlabelled images (--pool)",
 }
+COLUMN = 12  # where the descriptions begin
+FOOTER = """\
+dfkd recipes --long          what each recipe needs, costs and has reached
+dfkd recipes show NAME       the values of a recipe, with comments
+dfkd inspect TEACHER         which recipes fit a teacher"""
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of a recipe, or a YAML file.", autocompletion=complete_recipe)
 ]
 
 
 @recipes.callback()
-def list_all(ctx: typer.Context, as_json: options.Json = False) -> object:
-    """List the recipes: what each needs and costs, when to use it, and what was measured with it."""
+def list_all(
+    ctx: typer.Context,
+    long: Annotated[bool, typer.Option("--long", help="Also list needs, cost and a measured result.")] = False,
+    as_json: options.Json = False,
+) -> object:
+    """List the recipes: what each does and when to use it."""
     if ctx.invoked_subcommand is not None:
         ctx.default_map = {ctx.invoked_subcommand: {"as_json": as_json}}
         return None
@@ -41,7 +51,10 @@ def list_all(ctx: typer.Context, as_json: options.Json = False) -> object:
     listed = list_recipes()
     if as_json:
         return listed
-    _print_table(listed)
+    for entry in listed.recipes:
+        print_rows(_details(entry) if long else _summary(entry), COLUMN)
+        print()
+    print(FOOTER)
     return None
 
 
@@ -49,12 +62,15 @@ def list_all(ctx: typer.Context, as_json: options.Json = False) -> object:
 def show(
     name: Name,
     resolved: Annotated[
-        bool, typer.Option("--resolved", help="Every value that a run would use, defaults too.")
+        bool, typer.Option("--resolved", help="Print all values of a run, also the inherited ones.")
     ] = False,
     overrides: Overrides = None,
     as_json: options.Json = False,
 ) -> object:
-    """Print a recipe as it is written, or with --resolved or --set as a run would use it."""
+    """Print the file of a recipe, or with --resolved or --set all values that a run uses.
+
+    A file holds only what differs from the values that all recipes inherit: `dfkd recipes show defaults`.
+    """
     from dfkd_cli.recipe.listing import show_recipe
 
     if resolved or overrides:
@@ -74,42 +90,44 @@ def show(
 @recipes.command(cls=Command)
 def copy(
     name: Name,
-    to: Annotated[Path, typer.Argument(metavar="FILE", help="The copy, e.g. my.yaml; must not exist yet.")],
+    to: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, e.g. my.yaml; it must not exist.")],
     as_json: options.Json = False,
 ) -> object:
-    """Copy a recipe into a file of your own, comments included, for `--recipe FILE`."""
+    """Copy the file of a recipe, with its comments, to change it and use it as --recipe FILE.
+
+    The copy inherits the values of `dfkd recipes show defaults`, as the recipe does; write a value into it to replace
+    an inherited one.
+    """
     from dfkd_cli.recipe.listing import copy_recipe
 
     copied = copy_recipe(name, to)
     if as_json:
         return copied
-    print(f"written {to}; change it, then: dfkd check {to}")
+    print(f"written {to}; it inherits the values that `dfkd recipes show defaults` prints")
+    print(f"next: change it, then run dfkd check {to}")
     return None
 
 
 def _check_json(shown: ShownRecipe) -> None:
-    """Raises UsageError for values that YAML can write and JSON cannot: not finite, or inside themselves."""
+    """Raise UsageError for values that YAML has and JSON does not: not finite, or a section that contains itself."""
     try:
         json.dumps(shown.values, allow_nan=False)
     except ValueError as error:
         raise UsageError(
-            f"{shown.name} has a value that JSON cannot hold, such as .nan; "
-            f"find it with dfkd check {shown.name}, or leave --json out"
+            f"{shown.name} has a value that JSON cannot represent, such as .nan; "
+            f"run dfkd check {shown.name} to find it, or omit --json"
         ) from error
 
 
-def _print_table(listed: RecipeList) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 1, 0))
-    for title in ("recipe", "needs", "cost", "when to use", "measured"):
-        table.add_column(title, overflow="fold", no_wrap=title == "recipe")
-    for entry in listed.recipes:
-        table.add_row(entry.name, _needs(entry), entry.cost, entry.use_when, entry.measured)
-    Console(highlight=False, markup=False).print(table)
-    print("dfkd recipes show NAME prints one, dfkd recipes copy NAME my.yaml makes it yours.")
+def _summary(entry: RecipeEntry) -> list[tuple[str, str]]:
+    default = " (default)" if entry.name == DEFAULT_RECIPE else ""
+    return [(entry.name, entry.summary + default), ("", f"use it when {entry.use_when}")]
 
 
-def _needs(entry: RecipeEntry) -> str:
-    return ", ".join(NEEDS[need] for need in entry.needs) or "any teacher"
+def _details(entry: RecipeEntry) -> list[tuple[str, str]]:
+    return [
+        *_summary(entry),
+        ("", f"needs: {', '.join(NEEDS[need] for need in entry.needs) or 'any teacher'}"),
+        ("", f"cost: {entry.cost}"),
+        ("", f"measured: {entry.measured}"),
+    ]

@@ -1,4 +1,4 @@
-"""`dfkd schema`: what a program may expect of a command's --json."""
+"""`dfkd schema`: print the JSON Schema of a command's --json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from dfkd_cli.config.values import did_you_mean
 from dfkd_cli.errors import UsageError
 
-# Command -> module and dataclass of its document. By name, since most of the modules import torch.
+# Command -> module and dataclass of its document; by name, because most of the modules import torch.
 DOCUMENTS = {
     "benchmark": ("dfkd_cli.evaluation.benchmark", "Speeds"),
     "check": ("dfkd_cli.recipe.check", "Checked"),
@@ -32,20 +32,20 @@ def schema(
         list[str],
         typer.Argument(
             metavar="COMMAND",
-            help="Any command with --json, e.g. evaluate or recipes show.",
+            help="A command with --json, e.g. evaluate, or recipes show.",
             autocompletion=lambda incomplete: [name for name in DOCUMENTS if name.startswith(incomplete)],
         ),
     ],
 ) -> None:
-    """Print the JSON Schema of what COMMAND prints with --json."""
+    """Print the JSON Schema of the document that COMMAND prints with --json."""
     print(json.dumps(find_schema(" ".join(command)), indent=2))
 
 
 def find_schema(command: str) -> dict[str, Any]:
-    """The schema of a command's document. Raises UsageError for an unknown command."""
+    """Return the schema of a command's document. Raises UsageError for an unknown command."""
     if command not in DOCUMENTS:
         known = ", ".join(DOCUMENTS)
-        raise UsageError(f"no schema for '{command}'{did_you_mean(command, DOCUMENTS)}; known: {known}")
+        raise UsageError(f"no schema for '{command}'{did_you_mean(command, DOCUMENTS)}; choose one of: {known}")
 
     from dfkd_cli.cli.json_schema import document_schema
 

@@ -21,7 +21,7 @@ class Recipe:
     method: str
     train: TrainConfig
     augmentation: Augmentation
-    options: Any  # the method's own options_type
+    options: Any  # of the type that the method declares
 
     def to_yaml(self) -> str:
         """Return YAML with all values; the recipe that is read from it is equal to this one."""
