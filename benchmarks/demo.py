@@ -25,7 +25,7 @@ from dfkd_cli.models import REFERENCE_ARCHS  # importing it tells timm of the ne
 
 TEACHER, STUDENT = "cifar_resnet20", "cifar_resnet8"
 EPOCHS, BATCH_SIZE = 12, 64
-SMALL_RUN = ("--set", "train.steps=400", "--set", "options.buffer_size=2000", "--set", "options.warmup_rounds=60")
+SMALL_RUN = ("--set", "train.steps=400", "--set", "options.buffer.size=2000", "--set", "options.warmup.rounds=60")
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ def main() -> None:
 def make_run(teacher_name: str, student_name: str, runtime: Runtime) -> Distillation:
     """A run of `ssd` with its buffer filled, about to train."""
     torch.manual_seed(0)
-    recipe = load_recipe("ssd", ["options.warmup_rounds=0"])
+    recipe = load_recipe("ssd", ["options.warmup.rounds=0"])
     teacher = runtime.place(build_student(teacher_name, SPEC)).eval().requires_grad_(False)
     setting = Setting(
         teacher,

@@ -4,13 +4,15 @@ import copy
 
 import pytest
 import torch
-from test_methods import equal, make, weights
+from tiny_methods import GENERATIVE, equal, make, warm, weights
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from dfkd_cli.errors import OutOfMemoryError
-from dfkd_cli.methods import METHODS, Batch
-from dfkd_cli.synthesis.inversion import Inverted
+from dfkd_cli.methods import METHODS
+from dfkd_cli.synthesis.generator_loss import Generated
 from dfkd_cli.training.accumulation import Accumulation, split
+from dfkd_cli.training.method import Batch, StudentTerms
 
 FULL = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 
@@ -41,11 +43,11 @@ def batch_of(count: int) -> Batch:
 
 
 def loss_of(network: nn.Module):
-    def loss(batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def loss(batch: Batch) -> StudentTerms:
         assert batch.labels is not None
         logits = network(batch.images)
         value = nn.functional.cross_entropy(logits, batch.labels)
-        return {"ce": value, "twice": 2 * value}, {"mean": logits.mean(dim=0)}
+        return StudentTerms({"ce": value, "twice": 2 * value}, {"mean": logits.mean(dim=0)}, {"each": logits.detach()})
 
     return loss
 
@@ -58,10 +60,11 @@ def gradients(network: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("count", [12, 13])
 def test_parts_give_the_gradient_and_the_means_of_the_whole(network, error, count):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    whole = Accumulation(optimizer).backward(batch_of(count), loss_of(network))
+    whole, whole_each = Accumulation(optimizer).backward(batch_of(count), loss_of(network))
     expected = gradients(network)
     accumulation, memory = Accumulation(optimizer), Memory(loss_of(network), 4, error)
-    terms = accumulation.backward(batch_of(count), memory)
+    terms, each = accumulation.backward(batch_of(count), memory)
+    torch.testing.assert_close(each["each"], whole_each["each"])
     assert accumulation.parts.count == 4
     assert len(expected) == 2
     for one, other in zip(expected, gradients(network), strict=True):
@@ -97,28 +100,46 @@ def test_other_errors_are_not_taken_for_a_full_memory(network):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_goes_on_in_parts_says_so_and_resumes_in_parts(monkeypatch, name):
-    method, run = make(name)
-    monkeypatch.setattr(method, "student_loss", Memory(method.student_loss, 4, MemoryError()))
-    events = run.run()
+    loop = make(name)
+    monkeypatch.setattr(loop.method.loss, "compute", Memory(loop.method.loss.compute, 4, MemoryError()))
+    events = loop.events()
     next(event for event in events if event.step >= 2)
-    state = copy.deepcopy(run.state_dict())
+    state = copy.deepcopy(loop.state_dict())
     last = list(events)[-1]
     assert last.step == 6
     assert torch.tensor(last.metrics["loss"]).isfinite()
-    assert sum("in 2 parts" in note for note in run.notes()) == 1
-    other, resumed = make(name, seed=5)
+    assert sum("in 2 parts" in note for note in loop.notes()) == 1
+    resumed = make(name, seed=5)
     resumed.load_state_dict(state)
-    list(resumed.run())
-    assert equal(weights(method.setting.student), weights(other.setting.student))
+    list(resumed.events())
+    assert equal(weights(loop.setting.student), weights(resumed.setting.student))
 
 
-GENERATIVE = [name for name, method in METHODS.items() if not method.needs.pool]
+@pytest.mark.parametrize("name", METHODS)
+def test_what_learns_beside_the_student_is_the_same_in_any_number_of_parts(monkeypatch, name):
+    """One update per student step, from the whole batch. BatchNorm and a moving student would tell the parts apart."""
+    still = [f"train.{rate}=1e-8" for rate in ("lr", "muon_lr", "adamw_lr")]
+    states = []
+    for room in (8, 4, 2):
+        loop = warm(make(name, *still, student_norm=False))
+        monkeypatch.setattr(loop.method.loss, "compute", Memory(loop.method.loss.compute, room, MemoryError()))
+        for _ in range(2):
+            loop.student_step(0.5)
+        assert loop.accumulation.parts.count == 8 // room
+        states.append(tree_leaves(loop.method.state_dict()))
+    for state in states[1:]:
+        assert len(state) == len(states[0])
+        for value, expected in zip(state, states[0], strict=True):
+            if isinstance(expected, Tensor):
+                torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
+            else:
+                assert value == expected
 
 
 @pytest.mark.parametrize("name", GENERATIVE)
 def test_images_are_made_in_parts_when_memory_runs_out_and_resumed_so(monkeypatch, name):
-    method, run = make(name)
-    look = method.inversion.look
+    loop = make(name)
+    look = loop.method.source.loss.forward
     sizes: list[int] = []
 
     def full(images: Tensor):
@@ -127,26 +148,26 @@ def test_images_are_made_in_parts_when_memory_runs_out_and_resumed_so(monkeypatc
             raise RuntimeError(FULL)
         return look(images)
 
-    monkeypatch.setattr(method.inversion, "look", full)
-    events = list(run.run())
+    monkeypatch.setattr(loop.method.source.loss, "forward", full)
+    events = list(loop.events())
     assert events[-1].step == 6
     assert {size for size in sizes if size <= 4} == {3}
     assert sum(size > 4 for size in sizes) == 2  # twelve images, then six
-    assert sum("images are made in 4 parts" in note for note in run.notes()) == 1
-    other, resumed = make(name, seed=5)
-    resumed.load_state_dict(copy.deepcopy(run.state_dict()))
-    assert other.synthesizer.parts.count == 4
+    assert sum("images are made in 4 parts" in note for note in loop.notes()) == 1
+    resumed = make(name, seed=5)
+    resumed.load_state_dict(copy.deepcopy(loop.state_dict()))
+    assert resumed.method.source.trainer.parts.count == 4
 
 
 def test_a_generator_step_in_parts_has_the_gradient_of_the_whole():
-    method, _ = make("ssd")
-    synthesizer = method.synthesizer
+    loop = make("ssd")
+    synthesizer = loop.method.source.trainer
     # Without BatchNorm, whose statistics of a part are not those of the whole.
     generator = nn.Sequential(nn.Linear(3, 12), nn.Unflatten(1, (3, 2, 2))).double()
 
-    def objective(images: Tensor, labels: Tensor | None) -> Inverted:
+    def objective(images: Tensor, labels: Tensor | None) -> Generated:
         logits = images.mean(dim=(2, 3))
-        return Inverted(images, logits.argmax(dim=1), logits, None, {"some": images.square().mean()})
+        return Generated(images, logits.argmax(dim=1), logits, None, {"some": images.square().mean()})
 
     noise = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
     found = []
@@ -167,11 +188,11 @@ def test_a_generator_step_in_parts_has_the_gradient_of_the_whole():
 
 
 def test_memory_for_less_than_two_generated_images_is_an_error_that_says_so(monkeypatch):
-    method, run = make("ssd")
+    loop = make("ssd")
 
     def full(images: Tensor):
         raise MemoryError
 
-    monkeypatch.setattr(method.inversion, "look", full)
+    monkeypatch.setattr(loop.method.source.loss, "forward", full)
     with pytest.raises(OutOfMemoryError, match="3 images at a time"):
-        run._refresh(0.0)
+        loop.round(0.0)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_methods import make
+from tiny_methods import make
 
 from dfkd_cli.distillation.alignment import FeatureAlignment, relative_error
 from dfkd_cli.errors import RecipeMismatchError
@@ -25,9 +25,9 @@ def test_a_target_of_zeros_gives_a_finite_error():
 
 @pytest.mark.parametrize("student_size", [(6, 6), (3, 3), (12, 9)])
 def test_maps_of_every_size_are_compared_in_the_teachers(student_size):
-    method, _ = make("csd")
-    alignment = FeatureAlignment(method.setting, 5)
-    teacher, student = (seen.stages[-1].shape[1] for seen in method.setting.probe())
+    loop = make("csd")
+    alignment = FeatureAlignment(loop.setting, 5)
+    teacher, student = (seen.stages[-1].shape[1] for seen in loop.setting.probe())
     error = alignment(torch.rand(4, student, *student_size), torch.rand(4, teacher, 6, 6))
     assert error.shape == (4,)
     error.sum().backward()
@@ -36,11 +36,11 @@ def test_maps_of_every_size_are_compared_in_the_teachers(student_size):
 
 @pytest.mark.parametrize("blind", ["teacher", "student"])
 def test_networks_without_feature_maps_are_refused(monkeypatch, blind):
-    method, _ = make("csd")
-    seen = dict(zip(("teacher", "student"), method.setting.probe(), strict=True))
+    loop = make("csd")
+    seen = dict(zip(("teacher", "student"), loop.setting.probe(), strict=True))
     seen[blind] = seen[blind]._replace(stages=())
-    monkeypatch.setattr(method.setting, "probe", lambda: tuple(seen.values()))
-    network = getattr(method.setting, blind)
+    monkeypatch.setattr(loop.setting, "probe", lambda: tuple(seen.values()))
+    network = getattr(loop.setting, blind)
     monkeypatch.setattr(network, "origin", replace(network.origin, source=f"the {blind}"))
     with pytest.raises(RecipeMismatchError, match=f"^the {blind} has no feature maps"):
-        FeatureAlignment(method.setting, 5)
+        FeatureAlignment(loop.setting, 5)

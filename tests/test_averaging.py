@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from test_methods import make
+from tiny_methods import make
 from torch import nn
 
 from dfkd_cli.training.averaging import WeightAverage
@@ -71,20 +71,20 @@ def test_the_average_can_be_looked_at_and_left_again():
 
 
 def test_a_run_ends_with_the_average_of_its_latest_weights():
-    last, averaged = (make("ssd", f"train.average={share}")[1] for share in (0.0, 1.0))
+    last, averaged = (make("ssd", f"train.average={share}") for share in (0.0, 1.0))
     after = []
-    for run in (last, averaged):
+    for loop in (last, averaged):
         states = []
-        update = run.average.update
+        update = loop.average.update
 
-        def record(steps: int, run=run, states=states, update=update) -> None:
-            states.append(next(run.setting.student.parameters()).detach().clone())
+        def record(steps: int, loop=loop, states=states, update=update) -> None:
+            states.append(next(loop.setting.student.parameters()).detach().clone())
             update(steps)
 
-        run.average.update = record
-        for _ in run.run():
+        loop.average.update = record
+        for _ in loop.events():
             pass
-        after.append((states, next(run.setting.student.parameters()).detach()))
+        after.append((states, next(loop.setting.student.parameters()).detach()))
     torch.testing.assert_close(after[0][1], after[0][0][-1])
     torch.testing.assert_close(after[1][1], torch.stack(after[1][0]).mean(0))
     assert not torch.allclose(after[1][1], after[1][0][-1])

@@ -16,11 +16,11 @@ from benchmarks import last_tenth, results, run, table, train_teacher
 from benchmarks.experiment import SUITES, TEACHERS, Experiment, arch_of, load_suite
 from benchmarks.places import Places
 from dfkd_cli.loading import load_classifier
-from dfkd_cli.recipe.shipped import shipped_recipes
 from dfkd_cli.recipe.recipe import load_recipe
+from dfkd_cli.recipe.shipped import shipped_recipes
 
-TINY = ("train.steps=2", "train.batch_size=8", "train.report_every=2", "options.buffer_size=8")
-TINY += ("options.warmup_rounds=1", "options.generator.batch_size=8", "options.generator.width=16")
+TINY = ("train.steps=2", "train.batch_size=8", "train.report_every=2", "options.buffer.size=8")
+TINY += ("options.warmup.rounds=1", "options.generator.batch_size=8", "options.generator.width=16")
 
 
 def pictures(folder: Path, classes: int, shape: tuple[int, ...], each: int = 2) -> Path:
@@ -197,8 +197,8 @@ def test_every_suite_is_made_of_different_runs_that_its_recipe_accepts(name):
 def test_the_ablation_has_every_row_that_was_asked_for():
     rows = load_suite("ssd-ablation").experiments
     assert {"none", "diversity", "difficulty", "default", "default with priority"} <= {row.name for row in rows}
-    sizes = [override for row in rows for override in row.overrides if "buffer_size" in override]
-    assert sizes == [f"options.buffer_size={size}" for size in (500, 1000, 2500, 10000)]
+    sizes = [override for row in rows for override in row.overrides if "buffer.size" in override]
+    assert sizes == [f"options.buffer.size={size}" for size in (500, 1000, 2500, 10000)]
     assert sum(row.seed == 1 for row in rows) == 3
 
 

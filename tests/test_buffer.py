@@ -3,19 +3,24 @@
 import pytest
 import torch
 
-from dfkd_cli.synthesis.buffer import ReplayBuffer
+from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.synthesis.buffer import BufferConfig, Eviction, ReplayBuffer
 
 CPU = torch.device("cpu")
 
 
-def empty(capacity: int = 8, classes: int = 4) -> ReplayBuffer:
-    return ReplayBuffer(capacity, (1, 2, 2), classes, CPU)
+def empty(
+    capacity: int = 8, eviction: Eviction = "oldest", alpha: float = 0.6, beta: float = 0.4, size=(1, 2, 2)
+) -> ReplayBuffer:
+    spec = InputSpec(size, (0.5,), (0.25,), num_classes=4)
+    config = BufferConfig(capacity, eviction)
+    return ReplayBuffer(config, spec, CPU, alpha=alpha, beta=beta, measure=lambda generated: torch.zeros(1))
 
 
-def filled(classes, confidence, discrepancy) -> ReplayBuffer:
-    buffer = empty(len(classes))
+def filled(classes, confidence, discrepancy, **options) -> ReplayBuffer:
+    buffer = empty(len(classes), **options)
     images = torch.arange(len(classes)).view(-1, 1, 1, 1).expand(-1, 1, 2, 2) / 255.0
-    buffer.add(images, torch.tensor(classes), torch.tensor(confidence), torch.tensor(discrepancy), "oldest")
+    buffer.put(images, torch.tensor(classes), torch.tensor(confidence), torch.tensor(discrepancy))
     return buffer
 
 
@@ -41,8 +46,8 @@ def test_modulation_is_one_without_its_factors_and_its_diversity_is_one_while_em
 def test_probabilities_and_weights_have_the_values_computed_by_hand():
     buffer = filled(CLASSES, CONFIDENCE, DISCREPANCY)
     expected = torch.tensor([0.0331, 0.0760, 0.1746, 0.1996, 0.0501, 0.1469, 0.2227, 0.0969])
-    torch.testing.assert_close(buffer.probabilities(0.6), expected, atol=1e-4, rtol=0)
-    buffer.update(torch.arange(8), torch.tensor(DISCREPANCY), alpha=0.6, beta=0.4)
+    torch.testing.assert_close(buffer.probabilities(), expected, atol=1e-4, rtol=0)
+    buffer.update(torch.arange(8), torch.tensor(DISCREPANCY))
     expected = torch.tensor([1.7019, 1.2202, 0.8749, 0.8292, 1.4411, 0.9374, 0.7937, 1.1071])
     torch.testing.assert_close(buffer.weights, expected, atol=1e-4, rtol=0)
 
@@ -51,32 +56,35 @@ def test_discrepancy_is_the_kl_times_the_weight_of_the_step_before():
     buffer = filled(CLASSES, CONFIDENCE, DISCREPANCY)
     index, kl = torch.tensor([2, 5]), torch.tensor([0.5, 0.25])
     buffer.weights[index] = torch.tensor([2.0, 4.0])
-    buffer.update(index, kl, alpha=0.6, beta=0.4)
+    buffer.update(index, kl)
     assert buffer.discrepancy[index].tolist() == [1.0, 1.0]
 
 
 def test_alpha_zero_draws_uniformly():
-    torch.testing.assert_close(filled(CLASSES, CONFIDENCE, DISCREPANCY).probabilities(0.0), torch.full((8,), 1 / 8))
+    torch.testing.assert_close(
+        filled(CLASSES, CONFIDENCE, DISCREPANCY, alpha=0.0).probabilities(), torch.full((8,), 1 / 8)
+    )
 
 
 def test_beta_one_undoes_the_bias_of_the_drawing():
     """E_P[w f] is the plain mean of f over the buffer."""
-    buffer, values = filled(CLASSES, CONFIDENCE, DISCREPANCY), torch.randn(8)
-    chances = buffer.probabilities(0.6)
-    buffer.update(torch.arange(8), torch.tensor(DISCREPANCY), alpha=0.6, beta=1.0)
+    buffer, values = filled(CLASSES, CONFIDENCE, DISCREPANCY, beta=1.0), torch.randn(8)
+    chances = buffer.probabilities()
+    buffer.update(torch.arange(8), torch.tensor(DISCREPANCY))
     torch.testing.assert_close((chances * buffer.weights * values).sum(), values.mean())
 
 
 def test_draws_follow_the_probabilities():
     buffer = filled(CLASSES, CONFIDENCE, DISCREPANCY)
-    index = buffer.draw(50_000, 0.6, torch.Generator().manual_seed(0))
+    index = buffer.sample(50_000, torch.Generator().manual_seed(0)).index
+    assert index is not None
     shares = torch.bincount(index, minlength=8) / len(index)
-    torch.testing.assert_close(shares, buffer.probabilities(0.6), atol=0.01, rtol=0)
+    torch.testing.assert_close(shares, buffer.probabilities(), atol=0.01, rtol=0)
 
 
 def test_images_come_back_within_half_a_grey_level():
     buffer, images = empty(), torch.rand(8, 1, 2, 2)
-    buffer.add(images, torch.zeros(8, dtype=torch.long), torch.ones(8), torch.ones(8), "oldest")
+    buffer.put(images, torch.zeros(8, dtype=torch.long), torch.ones(8), torch.ones(8))
     assert (buffer.read(torch.arange(8)) - images).abs().max() <= 0.5 / 255 + 1e-6
 
 
@@ -85,8 +93,8 @@ def test_images_come_back_within_half_a_grey_level():
     [("oldest", {0, 1}), ("easiest", {0, 4}), ("mastered", {0, 4})],
 )
 def test_eviction_replaces_the_entries_it_names(eviction, replaced):
-    buffer = filled(CLASSES, CONFIDENCE, DISCREPANCY)
-    buffer.add(torch.ones(2, 1, 2, 2), torch.tensor([3, 3]), torch.ones(2), torch.ones(2), eviction)
+    buffer = filled(CLASSES, CONFIDENCE, DISCREPANCY, eviction=eviction)
+    buffer.put(torch.ones(2, 1, 2, 2), torch.tensor([3, 3]), torch.ones(2), torch.ones(2))
     assert {place for place in range(8) if buffer.images[place].max() == 255} == replaced
 
 
@@ -94,7 +102,7 @@ def test_the_ring_goes_on_where_it_ended():
     buffer = empty(capacity=5)
     for level in range(1, 5):
         images = torch.full((2, 1, 2, 2), level / 255.0)
-        buffer.add(images, torch.zeros(2, dtype=torch.long), torch.ones(2), torch.ones(2), "oldest")
+        buffer.put(images, torch.zeros(2, dtype=torch.long), torch.ones(2), torch.ones(2))
     assert buffer.images[:, 0, 0, 0].tolist() == [3, 4, 4, 2, 3]
     assert (len(buffer), buffer.added) == (5, 8)
 
@@ -102,18 +110,18 @@ def test_the_ring_goes_on_where_it_ended():
 def test_a_batch_larger_than_the_buffer_leaves_its_last_images():
     buffer = empty(capacity=3)
     images = (torch.arange(5) / 255.0).view(5, 1, 1, 1).expand(-1, 1, 2, 2)
-    buffer.add(images, torch.arange(5) % 4, torch.ones(5), torch.ones(5), "oldest")
+    buffer.put(images, torch.arange(5) % 4, torch.ones(5), torch.ones(5))
     assert sorted(buffer.images[:, 0, 0, 0].tolist()) == [2, 3, 4]
 
 
 def test_a_restored_buffer_draws_the_same():
     buffer, copy = filled(CLASSES, CONFIDENCE, DISCREPANCY), empty()
     copy.load_state_dict(buffer.state_dict())
-    draws = [each.draw(64, 0.6, torch.Generator().manual_seed(1)).tolist() for each in (buffer, copy)]
-    assert draws[0] == draws[1]
+    draws = [each.sample(64, torch.Generator().manual_seed(1)) for each in (buffer, copy)]
+    assert torch.equal(draws[0].images, draws[1].images)
     assert torch.equal(copy.images, buffer.images)
 
 
-def test_five_thousand_small_pictures_take_fifteen_megabytes():
-    buffer = ReplayBuffer(5000, (3, 32, 32), 10, CPU)
-    assert buffer.images.element_size() * buffer.images.numel() == 15_360_000
+def test_five_thousand_small_images_take_fifteen_megabytes():
+    buffer = empty(5000, size=(3, 32, 32))
+    assert buffer.images.nbytes == buffer.reserved_bytes() == 15_360_000

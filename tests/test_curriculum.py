@@ -2,49 +2,46 @@
 
 import pytest
 import torch
-from test_methods import make
+from tiny_methods import generator_loss, make, warm, weights
 
 from dfkd_cli.distillation import losses
 from dfkd_cli.distillation.self_paced import self_paced_weight
 
 
-def refreshed(method, run, progress: float) -> dict[str, torch.Tensor]:
-    run._refresh(0.0)  # the first one never has an adversary
-    return run._refresh(progress)
+def renewed(loop, progress: float) -> dict[str, torch.Tensor]:
+    loop.round(0.0)  # the first one never has an adversary
+    return loop.round(progress)
 
 
 def test_the_adversary_grows_with_the_progress():
-    method, run = make(
-        "curriculum", "options.ramp_begin=0.2", "options.ramp_end=0.8", "options.weights.adversarial=3.0"
+    loop = make(
+        "curriculum", "options.ramp_begin=0.2", "options.ramp_end=0.8", "options.inversion.weights.adversarial=3.0"
     )
-    shares = [refreshed(method, run, progress)["curriculum/adversarial"].item() for progress in (0.1, 0.5, 0.9)]
+    shares = [renewed(loop, progress)["synthesis/adversarial_share"].item() for progress in (0.1, 0.5, 0.9)]
     assert shares == pytest.approx([0.0, 0.5, 1.0])
-    assert "synthesis/adversarial" not in refreshed(method, run, 0.1)
-    assert "synthesis/adversarial" in refreshed(method, run, 0.9)
+    assert "synthesis/adversarial" not in renewed(loop, 0.1)
+    assert "synthesis/adversarial" in renewed(loop, 0.9)
 
 
 def test_a_student_that_has_not_begun_has_no_say():
-    _, run = make("curriculum", "options.warmup_rounds=3", "options.warmup_share=1", "options.adversarial_start=0.5")
-    shares = [run._refresh(0.3)["curriculum/adversarial"].item() for _ in range(4)]
+    loop = make("curriculum", "options.warmup.rounds=3", "options.warmup.share=1", "options.adversarial_start=0.5")
+    shares = [loop.round(0.3)["synthesis/adversarial_share"].item() for _ in range(4)]
     assert shares[:3] == [0.0, 0.0, 0.0]
     assert shares[3] > 0.5
 
 
 def test_the_adversarial_term_has_the_size_the_ramp_says():
-    method, run = make("curriculum")
-    run._refresh(0.0)
-    method.setting.student.eval()
-    images, ones = torch.rand(12, 1, 8, 8), lambda logits, _: torch.ones(len(logits))
-    half, whole = (
-        method.inversion(images, None, ones, {"adversarial": share}).terms["adversarial"] for share in (0.5, 1.0)
-    )
+    loop = warm(make("curriculum", "options.ramp_begin=0", "options.ramp_end=0.8"))
+    loop.setting.student.eval()
+    images = torch.rand(12, 1, 8, 8)
+    half, whole = (generator_loss(loop)(images, None, at, warm=True).terms["adversarial"] for at in (0.4, 0.8))
     torch.testing.assert_close(2 * half, whole)
 
 
 @pytest.mark.parametrize("level", ["sample", "batch"])
 @pytest.mark.parametrize("divergence", ["l1", "kl"])
 def test_the_loss_is_the_divergence_times_its_weight(level, divergence):
-    method, run = make(
+    loop = make(
         "curriculum",
         f"options.pacing_level={level}",
         f"options.divergence={divergence}",
@@ -53,11 +50,11 @@ def test_the_loss_is_the_divergence_times_its_weight(level, divergence):
         "options.lambda_end=0.05",
         "options.relative_difficulty=false",
     )
-    run._refresh(0.0)
-    method.setting.student.eval()  # the same answer twice
-    batch = method.sample()
-    terms, logged = method.student_loss(batch, 0.5)
-    teacher, student = method.setting.predict(batch.images)
+    loop.round(0.0)
+    loop.setting.student.eval()  # the same answer twice
+    batch = loop.method.source.sample()
+    terms, logged, _ = loop.method.loss.compute(batch, 0.5)
+    teacher, student = loop.setting.predict(batch.images)
     each = (student - teacher).abs().mean(dim=1) if divergence == "l1" else losses.kl_div(student, teacher, 4.0)
     each = each if level == "sample" else each.mean()
     torch.testing.assert_close(terms["kd"], (self_paced_weight(each, 0.03, "log") * each).mean())
@@ -66,32 +63,35 @@ def test_the_loss_is_the_divergence_times_its_weight(level, divergence):
 
 
 def test_every_step_sees_new_images_and_they_are_counted():
-    method, run = make("curriculum")
-    run._refresh(0.0)
-    before = method.counts().generated
-    first, second = method.sample().images, method.sample().images
+    loop = make("curriculum")
+    loop.round(0.0)
+    before = loop.method.source.counts().generated
+    first, second = loop.method.source.sample().images, loop.method.source.sample().images
     assert not torch.equal(first, second)
-    assert method.counts().generated == before + len(first) + len(second)
+    assert loop.method.source.counts().generated == before + len(first) + len(second)
 
 
 def test_sampling_leaves_the_generator_alone():
-    method, run = make("curriculum")
-    run._refresh(0.0)
-    before = {name: value.clone() for name, value in method.synthesizer.generator.state_dict().items()}
-    method.sample()
-    assert all(torch.equal(value, before[name]) for name, value in method.synthesizer.generator.state_dict().items())
+    loop = make("curriculum")
+    loop.round(0.0)
+    generator = loop.method.source.trainer.generator
+    before = weights(generator)
+    loop.method.source.sample()
+    assert all(
+        torch.equal(value, before[name]) for name, value in loop.method.source.trainer.generator.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("divergence", ["l1", "kl"])
 def test_relative_difficulty_does_not_depend_on_the_size_of_the_logits(divergence):
-    method, run = make("curriculum", f"options.divergence={divergence}", "options.temperature=100")
-    run._refresh(0.0)
-    batch = method.sample()
+    loop = make("curriculum", f"options.divergence={divergence}", "options.temperature=100")
+    loop.round(0.0)
+    batch = loop.method.source.sample()
     teacher, student = torch.randn(2, 8, 3)
     logged = []
     for scale in (1.0, 5.0):
-        method.setting.predict = lambda images, scale=scale: (scale * teacher, (scale * student).requires_grad_())
-        logged.append(method.student_loss(batch, 0.3)[1])
+        loop.setting.predict = lambda images, scale=scale: (scale * teacher, (scale * student).requires_grad_())
+        logged.append(loop.method.loss.compute(batch, 0.3)[1])
     torch.testing.assert_close(
         logged[0]["curriculum/difficulty"], logged[1]["curriculum/difficulty"], rtol=0.05, atol=0
     )
@@ -99,7 +99,9 @@ def test_relative_difficulty_does_not_depend_on_the_size_of_the_logits(divergenc
 
 
 def test_a_student_that_knows_nothing_has_difficulty_one():
-    method, run = make("curriculum")
-    run._refresh(0.0)
-    method.setting.predict = lambda images: (torch.ones(8, 3).cumsum(1), torch.zeros(8, 3, requires_grad=True))
-    assert method.student_loss(method.sample(), 0.3)[1]["curriculum/difficulty"].item() == pytest.approx(1.0)
+    loop = make("curriculum")
+    loop.round(0.0)
+    loop.setting.predict = lambda images: (torch.ones(8, 3).cumsum(1), torch.zeros(8, 3, requires_grad=True))
+    assert loop.method.loss.compute(loop.method.source.sample(), 0.3)[1][
+        "curriculum/difficulty"
+    ].item() == pytest.approx(1.0)

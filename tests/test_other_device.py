@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from test_methods import CLASSES, SIZE, tiny_classifier, tiny_recipe
+from tiny_methods import CLASSES, SIZE, tiny_classifier, tiny_recipe
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -22,9 +22,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dfkd_cli.machine.runtime import Runtime
 from dfkd_cli.methods import METHODS
-from dfkd_cli.methods.unlabeled import Unlabeled
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.pool.selected import Selected
+from dfkd_cli.pool.source import PoolImages
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.clock import StepClock
 from dfkd_cli.training.engine import Distillation, Event
@@ -77,9 +77,9 @@ def make(name: str, teacher: Classifier, student: Classifier, *more: str) -> Dis
         rng=RandomElsewhere(),
         pool=Path(__file__).parent if METHODS[name].needs.pool else None,
     )
-    method = METHODS[name](setting, recipe.options)
-    if isinstance(method, Unlabeled):
-        method.selected = selected()
+    method = METHODS[name].build(setting, recipe.options)
+    if isinstance(method.source, PoolImages):
+        method.source.selected = selected()
     return Distillation(method, setting, recipe.train, StepClock(STEPS))
 
 
@@ -102,38 +102,39 @@ def run_of(monkeypatch):
 @pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "no batchnorm"])
 @pytest.mark.parametrize("name", METHODS)
 def test_no_step_waits_for_the_host_or_mixes_devices(run_of, name, norm):
-    run = run_of(name, norm)
-    assert [*run.run()][-1].step == STEPS
-    assert run.method.fresh_images(4).device == run.method.shown_images(4).device == ELSEWHERE
+    loop = run_of(name, norm)
+    assert [*loop.events()][-1].step == STEPS
+    assert loop.method.source.fresh(4).device == loop.method.source.shown(4).device == ELSEWHERE
 
 
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("ssd", "priority=true eviction=mastered contested_only=true bn_form=kl"),
+        ("ssd", "priority=true buffer.eviction=mastered inversion.contested_only=true inversion.bn_form=kl"),
         (
             "ssd",
-            "eviction=easiest bn_form=relative generator.conditional=true generator.conditioning=product_batchnorm",
+            "buffer.eviction=easiest inversion.bn_form=relative generator.conditional=true "
+            "generator.conditioning=product_batchnorm",
         ),
         ("curriculum", "pacing=hard pacing_level=batch divergence=l1 relative_difficulty=false"),
         ("curriculum", "pacing=soft"),
         ("csd", "generator.conditional=true rounds_per_generator=1 trainable_noise=true augment_synthesis=true"),
-        ("csd", "head.every_rotation=true head.normalize_logits=true mask_labels=false"),
-        ("cgdd", "generator.conditioning=batchnorm on_class_only=false attention_form=mean sure_enough=0.9"),
-        ("cgdd", "generator.conditioning=product_batchnorm mask_labels=false"),
+        ("csd", "head.every_rotation=true head.normalize_logits=true labels.mask=false"),
+        ("cgdd", "generator.conditioning=batchnorm on_class_only=false attention.form=mean sure_enough=0.9"),
+        ("cgdd", "generator.conditioning=product_batchnorm labels.mask=false"),
     ],
 )
 def test_nor_with_other_options(run_of, name, values):
-    run = run_of(name, True, *(f"options.{value}" for value in values.split()))
-    assert [*run.run()][-1].step == STEPS
+    loop = run_of(name, True, *(f"options.{value}" for value in values.split()))
+    assert [*loop.events()][-1].step == STEPS
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_run_goes_on_there_from_a_checkpoint_of_the_host(run_of, name):
-    run, resumed = run_of(name), run_of(name)
-    next(event for event in run.run() if event.phase == "training")
-    resumed.load_state_dict(tree_map_only(Tensor, Tensor.cpu, run.state_dict()))
-    assert [*resumed.run()][-1].step == STEPS
+    loop, resumed = run_of(name), run_of(name)
+    next(event for event in loop.events() if event.phase == "training")
+    resumed.load_state_dict(tree_map_only(Tensor, Tensor.cpu, loop.state_dict()))
+    assert [*resumed.events()][-1].step == STEPS
     assert {tensor.device for tensor in tree_leaves(resumed.trained.state_dict())} == {ELSEWHERE}
 
 
@@ -147,8 +148,8 @@ def test_a_run_goes_on_there_from_a_checkpoint_of_the_host(run_of, name):
     ids=["item", "mask", "device"],
 )
 def test_a_method_that_does_either_is_caught(run_of, fault, error):
-    run = run_of("ssd")
-    sample = run.method.sample
-    run.method.sample = lambda: sample()._replace(images=fault(sample().images))
+    loop = run_of("ssd")
+    sample = loop.method.source.sample
+    loop.method.source.sample = lambda: sample()._replace(images=fault(sample().images))
     with pytest.raises(error, match=r"device|_local_scalar_dense|aten\.nonzero"):
-        list(run.run())
+        list(loop.events())

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.synthesis.generator_loss import Generated
 from dfkd_cli.synthesis.store import ImageStore
 
 
@@ -10,11 +12,15 @@ def images(*values: int) -> torch.Tensor:
     return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 1, 2, 3) / 255.0
 
 
+def generated(*values: int) -> Generated:
+    return Generated(images(*values), torch.tensor(values) % 10, torch.zeros(len(values), 10), None, {})
+
+
 def filled(capacity: int, *batches: tuple[int, ...]) -> ImageStore:
     """Each image is as bright as its number, and its class is the number's last digit."""
-    store = ImageStore(capacity, (1, 2, 3), 10, torch.device("cpu"))
+    store = ImageStore(capacity, InputSpec((1, 2, 3), (0.5,), (0.25,), 10), torch.device("cpu"))
     for batch in batches:
-        store.append(images(*batch), torch.tensor(batch) % 10)
+        store.add(generated(*batch))
     return store
 
 
@@ -42,7 +48,9 @@ def test_images_come_back_as_they_went_in():
 
 def test_only_filled_places_are_drawn_and_each_equally_often():
     store = filled(100, (1, 2, 3, 4))
-    drawn = store.draw_uniformly(4000, torch.Generator().manual_seed(0)).bincount()
+    index = store.sample(4000, torch.Generator().manual_seed(0)).index
+    assert index is not None
+    drawn = index.bincount()
     assert len(drawn) == 4
     assert (drawn - 1000).abs().max() < 120
 
@@ -59,7 +67,7 @@ def test_a_restored_store_is_the_same(batches, before):
     assert numbers(other) == numbers(store)
     assert torch.equal(other.classes[: len(other)], store.classes[: len(store)])
     for each in (store, other):
-        each.append(images(10, 11, 12), torch.tensor([0, 1, 2]))
+        each.add(generated(10, 11, 12))
     assert (numbers(other), other.added, len(other)) == (numbers(store), store.added, len(store))
 
 

@@ -25,11 +25,11 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def test_every_number_stands_at_its_step(tmp_path):
     pytest.importorskip("tensorboard", reason="needs the extra 'tensorboard'")
     with TensorBoardLog(tmp_path / "tb", NoProgress()) as log:
-        log.event(Event("filling", 0, 0.0, 0, {"synthesis/bn": 8.0}))
-        log.event(Event("filling", 0, 0.0, 0, {"synthesis/bn": 4.0}))
+        log.event(Event("warm-up", 0, 0.0, 0, {"synthesis/bn": 8.0}))
+        log.event(Event("warm-up", 0, 0.0, 0, {"synthesis/bn": 4.0}))
         log.event(Event("training", 50, 0.5, 400, {"loss": 2.0, "buffer/class_shares": [0.25, 0.75]}))
     assert scalars(tmp_path / "tb") == {
-        "filling/synthesis/bn": [(1, 8.0), (2, 4.0)],
+        "warm-up/synthesis/bn": [(1, 8.0), (2, 4.0)],
         "loss": [(50, 2.0)],
         "buffer/class_shares/0": [(50, 0.25)],
         "buffer/class_shares/1": [(50, 0.75)],

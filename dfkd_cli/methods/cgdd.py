@@ -123,7 +123,7 @@ class AttentionLoss(StudentLoss):
         super().__init__([f"Attention is compared at {', '.join(sizes)} pixels."])
         self.setting, self.labels, self.attention = setting, labels, attention
 
-    def __call__(self, batch: Batch, progress: float) -> StudentTerms:
+    def compute(self, batch: Batch, progress: float) -> StudentTerms:
         """Return the terms `kd`, `label` and `attention`."""
         if batch.labels is None:
             raise ValueError("cgdd learns from labelled images")

@@ -113,7 +113,7 @@ class HeadAndFeatureLoss(StudentLoss):
         """Return the projection of the student's features."""
         return (self.alignment,)
 
-    def __call__(self, batch: Batch, progress: float) -> StudentTerms:
+    def compute(self, batch: Batch, progress: float) -> StudentTerms:
         """Return the terms `kd`, `label` and `feature`; per image whether the head learns from it."""
         if batch.labels is None:
             raise ValueError("csd learns from labelled images")

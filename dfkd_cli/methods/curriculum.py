@@ -81,7 +81,7 @@ class SelfPacedLoss(StudentLoss):
             else partial(losses.kl_div, temperature=options.temperature)
         )
 
-    def __call__(self, batch: Batch, progress: float) -> StudentTerms:
+    def compute(self, batch: Batch, progress: float) -> StudentTerms:
         """Return the term `kd`, and the agreement, difficulty, weight and threshold."""
         o = self.options
         threshold = linear(progress, o.lambda_start, o.lambda_end)

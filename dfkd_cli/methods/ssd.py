@@ -111,7 +111,7 @@ class ImportanceWeightedLoss(StudentLoss):
         super().__init__()
         self.setting, self.buffer, self.temperature = setting, buffer, temperature
 
-    def __call__(self, batch: Batch, progress: float) -> StudentTerms:
+    def compute(self, batch: Batch, progress: float) -> StudentTerms:
         """Return the term `kd`; per image the KL at temperature 1."""
         if batch.index is None:
             raise ValueError("ssd learns from batches of its own buffer")

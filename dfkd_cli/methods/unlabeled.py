@@ -47,7 +47,7 @@ class KnowledgeLoss(StudentLoss):
         """Return the projection of the student's embedding, where there is one."""
         return [module for module in [self.embedding_loss.projection] if module is not None]
 
-    def __call__(self, batch: Batch, progress: float) -> StudentTerms:
+    def compute(self, batch: Batch, progress: float) -> StudentTerms:
         """Return the term `kd` and, for visible embeddings, `explicit`, `distance` and `angle`."""
         o = self.options
         teacher, student = self.setting.observe(batch.images)

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-FORMAT = 1  # of what a run saves in them: one more whenever a `state_dict` gains, loses or reinterprets an entry
+FORMAT = 2  # of what a run saves in them: one more whenever a `state_dict` gains, loses or reinterprets an entry
 KEPT = 2
 _HASH_LETTERS = 16  # of the sha256 in a file's name: it appears together with the content, in one rename
 

@@ -121,7 +121,7 @@ class Distillation:
         with self.stopwatch.measure("distillation"):
             batch = self.method.source.sample()
             self.trained.train()
-            terms, per_image = self.accumulation.backward(batch, lambda part: loss(part, learned))
+            terms, per_image = self.accumulation.backward(batch, lambda part: loss.compute(part, learned))
             self.optimizer.step()
             self.step += 1
             self.average.update(self.step)

@@ -101,13 +101,13 @@ class ImageSource(ABC):
 
 
 class StudentLoss(ABC):
-    """What a student learns from a batch. A call changes nothing but BatchNorm statistics of the student."""
+    """What a student learns from a batch. Computing it changes nothing but BatchNorm statistics of the student."""
 
     def __init__(self, notes: Iterable[str] = ()):
         self.notes = list(notes)  # sentences for the user about these two networks
 
     @abstractmethod
-    def __call__(self, batch: Batch, progress: float) -> StudentTerms:
+    def compute(self, batch: Batch, progress: float) -> StudentTerms:
         """Return the loss of a batch, or of a part of one when memory is short.
 
         `progress` is the share of the student's own training done, in [0, 1]: 0 at its first step.

@@ -1,0 +1,133 @@
+"""Every method at a size that trains in milliseconds, for tests of the loop and of the contract."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from noise_pool import noise_pool
+from torch import nn
+
+from dfkd_cli.machine.runtime import Runtime
+from dfkd_cli.methods import METHODS
+from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
+from dfkd_cli.networks.eager import EagerNetwork
+from dfkd_cli.recipe.recipe import Recipe, load_recipe
+from dfkd_cli.synthesis.generator_loss import GeneratorLoss
+from dfkd_cli.training.augmentation import Augmentation
+from dfkd_cli.training.clock import StepClock
+from dfkd_cli.training.engine import Distillation
+from dfkd_cli.training.setting import Setting
+
+SIZE, CLASSES = (1, 8, 8), 3
+GENERATIVE = [name for name, method in METHODS.items() if not method.needs.pool]
+# End of an option's dotted name -> a tiny value. The parts of methods share their sections, so a new method needs none.
+TINY_VALUES: dict[str, int] = {
+    "generator.batch_size": 12,
+    "generator.steps": 2,
+    "generator.width": 16,
+    "generator.noise_size": 8,
+    "warmup.rounds": 2,
+    "store.size": 24,
+    "buffer.size": 24,
+    "feature.width": 4,
+    "selection.keep": 16,
+    "embedding.relation_images": 4,
+    "options.kept_classes": 2,
+}
+TINY_TRAINING = ("train.steps=6", "train.batch_size=8", "train.round_every=2", "train.report_every=2")
+
+
+def option_names(name: str) -> list[str]:
+    """Return the dotted names of all options of a recipe."""
+    return list(_leaves(asdict(load_recipe(name, []))["options"], "options"))
+
+
+def _leaves(values: dict[str, Any], prefix: str) -> Iterator[str]:
+    for key, value in values.items():
+        dotted = f"{prefix}.{key}"
+        if isinstance(value, dict):
+            yield from _leaves(value, dotted)
+        else:
+            yield dotted
+
+
+def tiny_options(name: str) -> list[str]:
+    """Return the overrides that make the options of a recipe tiny."""
+    return [
+        f"{option}={value}"
+        for option in option_names(name)
+        for ending, value in TINY_VALUES.items()
+        if option.endswith(ending)
+    ]
+
+
+def weight_options(name: str, value: float) -> list[str]:
+    """Return overrides that give every term of the generator's loss this weight."""
+    return [
+        f"{option}={value}"
+        for option in option_names(name)
+        if ".weights." in option or ".weights_without_batchnorm." in option
+    ]
+
+
+def tiny_recipe(name: str, *more: str) -> Recipe:
+    """Return the recipe with tiny values and further overrides."""
+    return load_recipe(name, [*TINY_TRAINING, *tiny_options(name), *more])
+
+
+def tiny_classifier(seed: int, width: int, norm: bool = True, size: tuple[int, int, int] = SIZE) -> Classifier:
+    """Return a convolution with a linear head, with random weights."""
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(1, width, 3), nn.BatchNorm2d(width) if norm else nn.Identity(), nn.ReLU()]
+    module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, CLASSES))
+    spec = InputSpec(size, mean=(0.4,), std=(0.3,), num_classes=CLASSES)
+    return Classifier(EagerNetwork(module, input_size=size), spec, Origin("test", "test", None, None))
+
+
+def make(
+    name: str,
+    *more: str,
+    norm: bool = True,
+    student_norm: bool = True,
+    seed: int = 0,
+    size: tuple[int, int, int] = SIZE,
+) -> Any:
+    """Return the loop of a method, before its first round: a Distillation, whose parts differ between methods."""
+    recipe = tiny_recipe(name, *more)
+    teacher = tiny_classifier(1, 8, norm, size).eval().requires_grad_(False)
+    setting = Setting(
+        teacher,
+        tiny_classifier(2, 4, student_norm, size),
+        batch_size=recipe.train.batch_size,
+        augmentation=Augmentation(flip=True, shift=0.125, mix=0.0, cut=0.0),
+        runtime=Runtime(torch.device("cpu")),
+        rng=torch.Generator().manual_seed(seed),
+        pool=noise_pool() if METHODS[name].needs.pool else None,
+    )
+    torch.manual_seed(seed)
+    method = METHODS[name].build(setting, recipe.options)
+    return Distillation(method, setting, recipe.train, StepClock(recipe.train.steps))
+
+
+def warm(loop: Any) -> Any:
+    """Return the loop after its warm-up."""
+    while not loop.method.source.ready(0.0):
+        loop.round(0.0)
+    return loop
+
+
+def generator_loss(loop: Any) -> GeneratorLoss:
+    """The loss of a method's generator, which only generative methods have."""
+    return loop.method.source.loss
+
+
+def weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of all tensors of a network."""
+    return copy.deepcopy(network.state_dict())
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Return whether two state dicts are equal bit for bit."""
+    return all(torch.equal(one[name], other[name]) for name in one)
