@@ -30,7 +30,7 @@ SPEC_FLAGS = ["--input-size", "1x16x16", "--mean", "0.3", "--std", "0.2"]
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory) -> Path:
-    """The folder of a student whose BatchNorm statistics are not those it was born with."""
+    """Return the folder of a student with BatchNorm statistics other than the initial ones."""
     folder = tmp_path_factory.mktemp("export") / "out"
     folder.mkdir()
     torch.manual_seed(0)
@@ -43,7 +43,7 @@ def student(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def onnx_file(student, tmp_path_factory) -> Callable[..., Path]:
-    """A function of flags: the ONNX file of the student that `dfkd export` writes with them, made once."""
+    """Return a function that writes the student as an ONNX file with the given flags, once per set of flags."""
     needs_onnx()
     made: dict[tuple[str, ...], Path] = {}
 
@@ -60,7 +60,7 @@ def onnx_file(student, tmp_path_factory) -> Callable[..., Path]:
 
 @pytest.fixture
 def own(student, tmp_path) -> Path:
-    """A copy of the student's folder to write into."""
+    """Return a copy of the student's folder to write into."""
     return shutil.copytree(student, tmp_path / "own")
 
 
@@ -91,7 +91,7 @@ def test_an_onnx_file_is_evaluated_like_the_student_it_was_written_from(
         (tmp_path / "data" / f"{label}").mkdir(parents=True)
         pixels = np.random.default_rng(label).integers(0, 256, (16, 16)).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / "data" / f"{label}" / "picture.png")
-    # Flags that are about the teacher do not reach a file that describes itself.
+    # Flags for the teacher do not apply to a file that describes its own input.
     more = ["--teacher", student, "--mean", "0.9", "--std", "0.9", "--json", "--device", "cpu"]
     result = dfkd("evaluate", path, "--data", tmp_path / "data", *more)
     assert result.exit_code == 0, result.stderr
@@ -101,7 +101,7 @@ def test_an_onnx_file_is_evaluated_like_the_student_it_was_written_from(
     assert found["parameters"] == load_classifier(str(student)).parameter_count()
 
 
-def test_onnx_of_others_asks_for_what_it_does_not_say_and_cannot_be_compressed(onnx_file, tmp_path):
+def test_a_foreign_onnx_file_needs_flags_and_cannot_be_compressed(onnx_file, tmp_path):
     original, path = onnx_file(), tmp_path / "student.onnx"
     import onnx
 
@@ -198,7 +198,7 @@ def test_an_exported_student_is_a_teacher(student, tmp_path, to):
     assert report["teacher"]["batchnorm_layers"] == len(load_classifier(str(student)).norm_statistics)
 
 
-def test_flags_of_a_foreign_teacher_leave_an_exported_student_alone(student, tmp_path):
+def test_flags_for_a_foreign_teacher_do_not_apply_to_an_exported_student(student, tmp_path):
     for number in range(6):
         (tmp_path / "data" / str(number)).mkdir(parents=True)
         Image.effect_noise((16, 16), 60).save(tmp_path / "data" / str(number) / "0.png")
@@ -211,7 +211,7 @@ def test_flags_of_a_foreign_teacher_leave_an_exported_student_alone(student, tmp
     assert json.loads(result.stdout)["agreement"] == 1.0
 
 
-def test_the_file_lies_beside_the_student_and_is_compared_on_its_pictures(own):
+def test_the_default_file_is_beside_the_student_and_compared_on_its_samples(own):
     images = torch.rand(10, *SPEC.size)
     save_grid(images, torch.arange(10), own / "samples.png")
     result = dfkd("export", own, "--to", "torchscript", "--json")
@@ -227,16 +227,16 @@ def test_the_file_lies_beside_the_student_and_is_compared_on_its_pictures(own):
     assert 0 <= noise["largest_difference"] < 1e-4 * noise["largest_output"]
 
 
-def test_people_are_told_what_was_written_and_compared(own):
+def test_the_summary_describes_the_file_and_the_comparison(own):
     result = dfkd("export", own / "student.safetensors", "--to", "pt2", "--dynamic-batch", "--with-preprocessing")
     assert result.exit_code == 0, result.stderr
-    for phrase in ("student.pt2", "batch x 1 x 16 x 16, images in [0, 1]", "logits of 6 classes", "blobs"):
+    for phrase in ("student.pt2", "batch x 1 x 16 x 16, images in [0, 1]", "logits of 6 classes", "smooth noise"):
         assert phrase in result.stdout
-    assert "same class on 64" in result.stdout
+    assert "same class for 64" in result.stdout
 
 
 class Wrong(nn.Module):
-    """Another network than the one that was asked for, if only a little."""
+    """Adds a small multiple of the pixels to the outputs of the network."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -247,7 +247,7 @@ class Wrong(nn.Module):
 
 
 @pytest.mark.parametrize("before", [None, b"an earlier export"])
-def test_a_file_that_computes_something_else_is_an_error_and_not_kept(own, monkeypatch, before):
+def test_a_file_that_computes_something_else_is_an_error_and_not_written(own, monkeypatch, before):
     right = forms.EXPORT_FORMS["torchscript"]
     wrong = right._replace(write=lambda module, *others: right.write(Wrong(module), *others))
     monkeypatch.setitem(forms.EXPORT_FORMS, "torchscript", wrong)
@@ -262,7 +262,7 @@ def test_a_file_that_computes_something_else_is_an_error_and_not_kept(own, monke
     assert before is None or (own / "student.pt").read_bytes() == before
 
 
-def test_a_network_fixed_to_its_batch_is_told_to_leave_the_flag_out(tmp_path):
+def test_the_error_for_a_fixed_batch_size_suggests_to_remove_the_flag(tmp_path):
     program = torch.export.export(FixedBatch(), (torch.rand(8, *SPEC.size),))
     torch.export.save(program, tmp_path / "fixed.pt2")
     out = tmp_path / "out.pt2"
@@ -273,14 +273,14 @@ def test_a_network_fixed_to_its_batch_is_told_to_leave_the_flag_out(tmp_path):
 
 
 class Noisy(nn.Linear):
-    """Adds noise at inference, too."""
+    """Adds noise in evaluation mode too."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return super().forward(input.flatten(1)) + torch.rand(len(input), 1)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
-def test_a_network_that_answers_at_random_is_told_apart_from_a_wrong_file(tmp_path):
+def test_a_random_network_is_distinguished_from_a_wrong_file(tmp_path):
     flags = ["--input-size", "1x32x32", "--mean", "0.3", "--std", "0.2"]
     path = script(Noisy(1024, 6).eval(), tmp_path / "noisy.pt")
     result = dfkd("export", path, "--to", "torchscript", "--out", tmp_path / "out.pt", *flags)
@@ -289,7 +289,7 @@ def test_a_network_that_answers_at_random_is_told_apart_from_a_wrong_file(tmp_pa
     assert not (tmp_path / "out.pt").exists()
 
 
-def test_torchscript_becomes_torchscript_again_and_nothing_else(tmp_path):
+def test_torchscript_can_only_be_exported_as_torchscript(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(256, 6)).eval()
     with warnings.catch_warnings(action="ignore", category=FutureWarning):
         torch.jit.save(torch.jit.script(network), tmp_path / "scripted.pt")
@@ -310,11 +310,11 @@ def test_torchscript_becomes_torchscript_again_and_nothing_else(tmp_path):
     ("kind", "outputs", "squash", "said"),
     [
         ("softmax", 6, nn.Softmax(dim=1), "probabilities of 6 classes"),
-        ("score", 1, nn.Identity(), "one number, above 0 for the second of 2 classes"),
+        ("score", 1, nn.Identity(), "one number, which is above 0 for the second of 2 classes"),
         ("probability", 1, nn.Sigmoid(), "one number, the probability of the second of 2 classes"),
     ],
 )
-def test_the_file_returns_what_the_network_does_and_says_so(tmp_path, kind, outputs, squash, said, flags):
+def test_the_file_has_the_form_of_outputs_that_the_summary_names(tmp_path, kind, outputs, squash, said, flags):
     network = nn.Sequential(create(ARCH, num_classes=outputs), squash).eval()
     path = script(network, tmp_path / "t.pt")
     flags = [*flags, "--input-size", "1x32x32", "--mean", "0.3", "--std", "0.2", "--out", tmp_path / "out.pt"]
@@ -333,7 +333,7 @@ def test_the_file_returns_what_the_network_does_and_says_so(tmp_path, kind, outp
     ("squash", "name"),
     [(nn.Softmax(dim=1), "probabilities"), (nn.Sigmoid(), "probabilities"), (nn.Identity(), "logits")],
 )
-def test_the_output_of_an_onnx_file_is_named_by_what_it_is(tmp_path, squash, name):
+def test_the_output_of_an_onnx_file_is_named_by_its_form(tmp_path, squash, name):
     needs_onnx()
     network = nn.Sequential(create(ARCH, num_classes=6), squash).eval()
     torch.export.save(torch.export.export(network, (torch.rand(2, *SIZE),)), tmp_path / "t.pt2")

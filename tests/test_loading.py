@@ -236,5 +236,5 @@ class TestPickledModules:
 
 def test_every_failure_is_a_dfkd_error(tmp_path):
     torch.save([1, 2], tmp_path / "t.pt")
-    with pytest.raises(DfkdError, match=r"holds a list, not a state dict"):
+    with pytest.raises(DfkdError, match=r"contains a list, not a state dict"):
         load(tmp_path / "t.pt", arch=ARCH)

@@ -78,7 +78,7 @@ class TestArchives:
 
     def test_arch_is_said_to_be_superfluous(self, tmp_path, module):
         notes = load(script(module, tmp_path / "t.pt"), arch="resnet18", input_size=SIZE, **MNIST).origin.notes
-        assert any("--arch resnet18 was not needed" in note for note in notes)
+        assert any("--arch resnet18 is ignored" in note for note in notes)
 
     def test_only_batches_of_images(self, tmp_path):
         path = export(nn.Linear(8, 3), tmp_path / "t.pt2", size=(8,))

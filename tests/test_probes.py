@@ -47,6 +47,6 @@ def test_shaped_noise_looks_like_training_images_to_the_first_two_moments():
 def test_a_name_without_a_file_is_tried_on_noise_and_the_same_at_every_call():
     spec = InputSpec((1, 8, 8), (0.5,), (0.2,), 3)
     first, second = synthetic_probe("timm:resnet18", spec, 4), synthetic_probe("timm:resnet18", spec, 4)
-    assert "blobs" in first.name
+    assert "smooth noise" in first.name
     assert torch.equal(first.images, second.images)
     assert torch.equal(random_probe(spec, 4).images, random_probe(spec, 4).images)

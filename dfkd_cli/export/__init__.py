@@ -1,1 +1,1 @@
-"""A network as a file that other programs run."""
+"""Exports networks as files for other programs, and compares these files with the network."""

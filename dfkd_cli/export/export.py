@@ -1,4 +1,4 @@
-"""A network as a file that other programs run, compared with the network itself before it is kept."""
+"""Exports a network as a file, and compares the file with the network before it is written."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ from dfkd_cli.networks.classifier import Classifier, InputSpec
 from dfkd_cli.networks.fixed_batch import largest_difference
 from dfkd_cli.networks.returned import Returned, to_logits
 
-TOLERANCE = 1e-4  # of the largest output: other kernels round differently, other weights differ by far more
+TOLERANCE = 1e-4  # relative to the largest output; rounding of other kernels is smaller, wrong weights differ by more
 COMPARED_IMAGES = 64
-MIXED_BATCHES = (1, 3)  # sizes that a file with a dynamic batch is tried on, besides the rest at once
+MIXED_BATCHES = (1, 3)  # batch sizes for a file with a dynamic batch; the remaining images are one batch more
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """What the user asked for."""
+    """Options of `dfkd export`."""
 
     source: str
     load: LoadOptions
     to: FormName
-    out: Path | None  # None: beside the source, under its name
+    out: Path | None  # None: the name of the source with the suffix of the form
     overwrite: bool
     dynamic_batch: bool
     with_preprocessing: bool
@@ -40,26 +40,26 @@ class ExportJob:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The exported file against PyTorch on some images."""
+    """Differences between the exported file and PyTorch on some images."""
 
-    images: str  # what they are
+    images: str  # their name
     count: int
-    largest_difference: float  # between two outputs
+    largest_difference: float  # absolute, over all outputs
     largest_output: float
-    same_top1: int  # images for which both name the same class
+    same_top1: int  # images with the same predicted class
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written; the fields are those of `dfkd export --json`."""
+    """Description of the written file; the JSON document of `dfkd export --json`."""
 
     path: str
     form: FormName
     file_bytes: int
     input_shape: tuple[str | int, ...]
     num_classes: int
-    returned: Returned  # what the file gives: what the network does
-    preprocessing: bool  # whether the file takes images in [0, 1]; else they must be normalised with mean and std
+    returned: Returned  # form of the outputs of the file and the network
+    preprocessing: bool  # True: the file takes images in [0, 1]; False: images normalised with mean and std
     mean: tuple[float, ...]
     std: tuple[float, ...]
     comparisons: tuple[Comparison, ...]
@@ -67,10 +67,10 @@ class ExportReport:
 
 
 def export(job: ExportJob) -> ExportReport:
-    """Writes `job.source` as a file of the form asked for.
+    """Write `job.source` as a file of the form `job.to`.
 
-    Raises UsageError when that cannot be asked, and DfkdError when the file would not compute what the network does:
-    nothing is written then.
+    Raises UsageError for invalid options, and DfkdError when the export fails or its result differs from the network;
+    then no file is written.
     """
     form = EXPORT_FORMS[job.to]
     path = job.out or _default_path(job.source, form.suffix)
@@ -82,7 +82,7 @@ def export(job: ExportJob) -> ExportReport:
     try:
         content = form.write(module, example, job.dynamic_batch, facts(classifier, job.with_preprocessing))
         run = form.open(content)
-    except Exception as error:  # exporters fail in any way on somebody's network
+    except Exception as error:  # exporters raise errors of any type
         raise DfkdError(f"{job.source} cannot be exported as {job.to}: {first_line(error)}{_hint(job)}") from error
     probes = (
         random_probe(classifier.spec, COMPARED_IMAGES),
@@ -107,7 +107,7 @@ def export(job: ExportJob) -> ExportReport:
 
 
 def facts(classifier: Classifier, with_preprocessing: bool) -> dict[str, Any]:
-    """What the file says of itself. Mean and std are those its caller still has to apply: 0 and 1 if it does so."""
+    """Return the metadata of the file. Its mean and std are those that the caller must apply: 0 and 1 for none."""
     spec: InputSpec = classifier.spec
     channels = spec.size[0]
     return {
@@ -124,7 +124,7 @@ def facts(classifier: Classifier, with_preprocessing: bool) -> dict[str, Any]:
 
 
 def compare(classifier: Classifier, run: Callable[[Tensor], Tensor], probe: Probe, job: ExportJob) -> Comparison:
-    """Both on the same images. Raises DfkdError when the outputs differ by more than rounding."""
+    """Run both on the same images. Raises DfkdError when the outputs differ by more than rounding."""
     normalised = (probe.images - classifier.mean) / classifier.std
     inputs = probe.images if job.with_preprocessing else normalised
     sizes = (*MIXED_BATCHES, len(inputs) - sum(MIXED_BATCHES)) if job.dynamic_batch else (1,) * len(inputs)
@@ -132,18 +132,18 @@ def compare(classifier: Classifier, run: Callable[[Tensor], Tensor], probe: Prob
         expected = classifier.network(normalised)
         try:
             outputs = torch.cat([run(piece.contiguous()) for piece in inputs.split([s for s in sizes if s > 0])])
-        except Exception as error:  # whatever its runtime raises
+        except Exception as error:  # runtimes raise errors of any type
             raise DfkdError(f"the exported {job.to} file fails: {first_line(error)}{_hint(job)}") from error
     largest = float(expected.abs().max())
     difference = float((outputs - expected).abs().max()) if outputs.shape == expected.shape else float("nan")
-    if not difference <= TOLERANCE * largest:  # also when it is not a number
+    if not difference <= TOLERANCE * largest:  # true for NaN too
         if largest_difference(classifier.network(normalised), expected) > TOLERANCE:
             raise DfkdError(
-                f"{job.source} answers the same images differently each time, as part of it is random: no file can be "
-                "compared with it; nothing was written"
+                f"{job.source} gives different outputs for the same images because part of it is random: no file can "
+                "be compared with it; nothing was written"
             )
         raise DfkdError(
-            f"the exported {job.to} file computes something else than the network: on {probe.name} outputs up to "
+            f"the exported {job.to} file does not compute the same as the network: on {probe.name}, outputs up to "
             f"{largest:.3g} differ by {difference:.3g}; nothing was written"
         )
     classes, expected_classes = (to_logits(each, classifier.returned).argmax(dim=1) for each in (outputs, expected))
@@ -152,7 +152,7 @@ def compare(classifier: Classifier, run: Callable[[Tensor], Tensor], probe: Prob
 
 
 def check_place(path: Path, job: ExportJob) -> None:
-    """Raises UsageError when no file can be written there, when it is the network itself, or holds something else."""
+    """Raise UsageError when `path` cannot be written, is the network itself, or exists without `overwrite`."""
     weights = weights_file(job.source)
     if weights is not None and path.resolve() == weights.resolve():
         raise UsageError(f"{path} is the network itself; name another file with --out")
@@ -170,19 +170,19 @@ def _default_path(source: str, suffix: str) -> Path:
 
 
 def _exported_module(classifier: Classifier, job: ExportJob) -> nn.Module:
-    """What is written: images or normalised images -> what the network returns."""
+    """Return the module to write: images in [0, 1], or normalised images -> the network's own outputs."""
     network = classifier.network
     if isinstance(network, ScriptNetwork):
         if job.to != "torchscript":
             raise UsageError(
-                f"{job.source} is TorchScript, which can only be written as torchscript again; "
+                f"{job.source} is TorchScript, which can only be exported as torchscript; "
                 "export the checkpoint it was made from"
             )
         # ScriptNetwork runs a rewritten graph, which cannot be saved; the archive's own module can.
         network = EagerNetwork(network.module, job.load.output, num_classes=classifier.spec.num_classes)
     if not job.with_preprocessing:
         return network
-    # Not `classifier` itself: it would turn probabilities into logits.
+    # Not `classifier` itself, which would convert probabilities to logits.
     return Classifier(network, classifier.spec, classifier.origin).eval()
 
 

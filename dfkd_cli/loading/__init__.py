@@ -1,4 +1,4 @@
-"""Loads any teacher: the form of the file is told by its content, and nothing in it is executed."""
+"""Loads networks from files: the form is identified by the content, and nothing in a file is executed."""
 
 from dfkd_cli.loading.load import load_classifier
 from dfkd_cli.loading.options import LoadOptions

@@ -1,4 +1,4 @@
-"""Puts weights into the architecture that `--arch` or the file names."""
+"""Builds the architecture named by `--arch` or the file, with the weights of the file."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -15,20 +15,20 @@ from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.suggest import closest_architectures, similar_names
 
 _SHOWN = 3
-_PROBE = 9_973  # classes, as many as no other layer has outputs
+_PROBE = 9_973  # number of classes that no other layer has as its number of outputs
 
 
 def check_known(arch: str) -> None:
-    """Raises UsageError with similar names when timm does not know `arch`."""
+    """Raise UsageError with similar names when timm has no architecture `arch`."""
     if not timm.is_model(arch):
         similar = similar_names(arch)
-        hint = f"did you mean {', '.join(similar)}?" if similar else "`dfkd` takes every name of timm.list_models()"
+        hint = f"did you mean {', '.join(similar)}?" if similar else "use a name from timm.list_models()"
         raise UsageError(f"unknown architecture {arch!r}; {hint}")
     check_tag(arch)
 
 
 def check_tag(name: str) -> None:
-    """Raises UsageError when `name` is that of a timm network with a tag behind a dot that timm does not know."""
+    """Raise UsageError when `name` is a timm architecture with a tag after a dot, and timm has no such weights."""
     bare, _, tag = name.partition(".")
     if tag and name not in (known := timm.list_pretrained(f"{bare}.*")):
         hint = f"did you mean {', '.join(closest)}?" if (closest := get_close_matches(name, known)) else f"use {bare}"
@@ -36,16 +36,16 @@ def check_tag(name: str) -> None:
 
 
 def no_architecture(path: Path, weights: Mapping[str, Tensor]) -> UsageError:
-    """The error for a state dict whose architecture nobody named."""
+    """Return the error for a state dict without an architecture name."""
     close = closest_architectures(weights, None)
     hint = f"closest known: {', '.join(close)}" if close else "no known architecture is close"
     return UsageError(
-        f"{path} holds weights only; add --arch NAME ({hint}), or for a network timm does not know, {EXPORT_LINES}"
+        f"{path} contains only weights; add --arch NAME ({hint}), or for a network that timm lacks, {EXPORT_LINES}"
     )
 
 
 def build(arch: str, weights: Mapping[str, Tensor], findings: Findings, path: Path) -> nn.Module:
-    """The network `arch` with `weights`, loaded strictly; offers classes and channels to `findings`.
+    """Return the network `arch` with `weights`, loaded strictly; offers classes and channels to `findings`.
 
     Raises TeacherError when they do not fit, with the first mismatches and the closest architectures.
     """
@@ -59,16 +59,16 @@ def build(arch: str, weights: Mapping[str, Tensor], findings: Findings, path: Pa
     if mismatches:
         raise _misfit(arch, weights, mismatches, path)
     with damaged_file(path, f"a checkpoint of {arch}"):
-        module.load_state_dict(dict(weights), strict=False)  # only num_batches_tracked can be missing now
+        module.load_state_dict(dict(weights), strict=False)  # only num_batches_tracked can still be missing
     return module
 
 
 def offer_defaults(arch: str, trained_by_timm: bool, findings: Findings) -> None:
     """Offer the input size and normalisation that `arch` has by default.
 
-    They describe the weights at hand when timm's script trained them without other arguments, or when classes and
-    channels are the default ones. A network that somebody changed may as well have been trained on other numbers,
-    and then only flags can tell.
+    They are offered when timm's script trained the weights without other arguments, or when the weights have the
+    default classes and channels. A modified network may have been trained with another normalisation, so it needs
+    flags.
     """
     cfg = timm.get_pretrained_cfg(arch)
     if cfg is None:
@@ -84,10 +84,10 @@ def offer_defaults(arch: str, trained_by_timm: bool, findings: Findings) -> None
 def fitting_arguments(
     arch: str, plain: Mapping[str, Tensor], weights: Mapping[str, Tensor], findings: Findings
 ) -> dict[str, Any]:
-    """What to build `arch` with: classes and channels as `weights` have them, the image size where it is fixed.
+    """Return the arguments for `arch`: classes and channels of `weights`, and the image size where it is fixed.
 
-    `plain` are its `plain_weights`. Offers classes and channels to `findings`; raises UsageError or TeacherError when
-    another source contradicts the weights.
+    `plain` is the result of `plain_weights(arch)`. Offers classes and channels to `findings`;
+    raises UsageError or TeacherError when another source contradicts the weights.
     """
     cfg, size = timm.get_pretrained_cfg(arch), findings.values.get("input_size")
     head, stem = _head(plain), _stem(plain)
@@ -96,10 +96,11 @@ def fitting_arguments(
         classes = weights[head].shape[0]
         findings.outputs_must_agree(classes, f"the head {head}")
         arguments["num_classes"] = classes
-    usual = 3 if cfg is None else cfg.input_size[0]
-    per_channel, grouped = divmod(plain[stem].shape[1], usual) if stem else (0, 0)
+    default = 3 if cfg is None else cfg.input_size[0]
+    # Networks that move pixels to channels before the stem have several stem channels per image channel.
+    per_channel, grouped = divmod(plain[stem].shape[1], default) if stem else (0, 0)
     if stem in weights and weights[stem].ndim >= 2 and per_channel and not grouped:
-        channels = weights[stem].shape[1] // per_channel  # more than one where pixels were put into channels before
+        channels = weights[stem].shape[1] // per_channel
         findings.channels_must_agree(channels, f"the stem {stem}")
         arguments["in_chans"] = channels
     elif size is not None:
@@ -110,28 +111,28 @@ def fitting_arguments(
 
 
 def plain_weights(arch: str) -> dict[str, Tensor]:
-    """The weights of `arch` as timm builds it, for their names and shapes; its head has `_PROBE` outputs."""
+    """Return the weights of `arch` with `_PROBE` classes, for their names and shapes only."""
     with quiet("timm"), torch.device("meta"):
         try:
             return timm.create_model(arch, pretrained=False, num_classes=_PROBE).state_dict()
-        # Some constructors compute with their weights, which the meta device cannot; each fails in its own way.
+        # Some constructors compute with their weights, which fails on the meta device with errors of many types.
         except Exception:
             with torch.device("cpu"):
                 return timm.create_model(arch, pretrained=False, num_classes=_PROBE).state_dict()
 
 
 def _head(plain: Mapping[str, Tensor]) -> str:
-    """The key of the weight that makes the logits; "" when there is none."""
+    """Return the key of the last layer's weight; "" when there is none."""
     return next((key for key, tensor in plain.items() if key.endswith("weight") and tensor.shape[:1] == (_PROBE,)), "")
 
 
 def _stem(plain: Mapping[str, Tensor]) -> str:
-    """The key of the first convolution's weight; "" when there is none."""
+    """Return the key of the first convolution's weight; "" when there is none."""
     return next((key for key, tensor in plain.items() if key.endswith("weight") and tensor.ndim == 4), "")
 
 
 def _unwrapped(plain: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The weights named as in `plain`, out of a training class's: `model.conv1.weight` beside those of a loss."""
+    """Return the weights under the names in `plain`, without a common prefix (`model.`) and other modules' weights."""
     names = [name for name in plain if not name.endswith("num_batches_tracked")]
     for key in weights:
         prefix = key.removesuffix(names[0])
@@ -141,7 +142,7 @@ def _unwrapped(plain: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Ma
 
 
 def _mismatches(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """Everything that keeps `weights` from being `expected`, one phrase each."""
+    """Return one phrase per difference in name, shape or type between `weights` and `expected`."""
     # Files older than PyTorch 0.4.1 have no num_batches_tracked, and nothing here needs it.
     missing = [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in weights if key not in expected]
@@ -164,5 +165,5 @@ def _misfit(arch: str, weights: Mapping[str, Tensor], mismatches: list[str], pat
     close = [name for name in closest_architectures(weights, arch, _SHOWN + 1) if name != arch][:_SHOWN]
     hint = f"closest known architectures: {', '.join(close)}" if close else "no known architecture is close"
     return TeacherError(
-        f"{path} does not fit --arch {arch}: {shown}{rest}; {hint}; for a network timm does not know, {EXPORT_LINES}"
+        f"{path} does not fit --arch {arch}: {shown}{rest}; {hint}; for a network that timm lacks, {EXPORT_LINES}"
     )

@@ -1,4 +1,4 @@
-"""Reads zip archives that may be damaged or hostile, and writes clean copies of them."""
+"""Reads zip archives that can be damaged or hostile, and writes clean copies of them."""
 
 import contextlib
 import io
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from dfkd_cli.errors import TeacherError
 
-# Weights are stored uncompressed; only code and debug records are deflated. Anything that swells more is a zip bomb.
-_MOST_SWELLING = 50
-_ALWAYS_ALLOWED = 64 * 2**20
+# Weights are stored uncompressed; only code and debug records are deflated. A larger ratio means a zip bomb.
+_MAX_RATIO = 50
+_ALWAYS_ALLOWED = 64 * 2**20  # bytes
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive; raises TeacherError for all that reading it inside the block trips over."""
+    """Open the archive; raise TeacherError for every error of reading it inside the block."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
@@ -25,9 +25,9 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def read_archive(path: Path) -> dict[str, bytes]:
-    """Every record of a zip file by name, with checksums verified.
+    """Return every record of a zip file by name, with verified checksums.
 
-    Raises TeacherError for truncated or altered records, duplicate names, encryption and absurd sizes.
+    Raises TeacherError for truncated or altered records, duplicate names, encryption and zip bombs.
     """
     with _opened(path) as archive:
         _check_directory(path, archive)
@@ -35,7 +35,7 @@ def read_archive(path: Path) -> dict[str, bytes]:
 
 
 def check_archive(path: Path) -> None:
-    """Like `read_archive`, for files another reader opens afterwards: checks every record, keeps none."""
+    """Check every record like `read_archive`, but keep none; for files that another reader opens afterwards."""
     with _opened(path) as archive:
         _check_directory(path, archive)
         broken = archive.testzip()
@@ -44,13 +44,13 @@ def check_archive(path: Path) -> None:
 
 
 def list_archive(path: Path) -> list[str]:
-    """Names of the records; raises TeacherError when the directory of the archive cannot be read."""
+    """Return the names of the records; raise TeacherError when the archive's directory cannot be read."""
     with _opened(path) as archive:
         return archive.namelist()
 
 
 def write_archive(records: dict[str, bytes]) -> io.BytesIO:
-    """A fresh archive in memory, so that the reader after us sees exactly the records that were checked."""
+    """Return a new archive in memory, so that the next reader gets exactly the records that were checked."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in records.items():
@@ -60,13 +60,15 @@ def write_archive(records: dict[str, bytes]) -> io.BytesIO:
 
 
 def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
-    """Raises TeacherError when the archive's directory promises what no honest archive would."""
+    """Raise TeacherError for duplicate names, unusual compression and zip bombs."""
     entries = archive.infolist()
-    # Python tells capitals apart; torch, which finds records by the same rule as Windows, does not.
+    # Python distinguishes capitals in names, torch does not.
     if len({entry.filename.lower() for entry in entries}) != len(entries):
-        raise TeacherError(f"{path} holds two records of one name; such an archive shows readers different contents")
+        raise TeacherError(
+            f"{path} has two records with one name, so readers can get different contents; save it again"
+        )
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
-        raise TeacherError(f"{path} uses a compression that torch does not write")
+        raise TeacherError(f"{path} uses a compression that torch does not write; save it again with torch")
     unpacked, packed = sum(entry.file_size for entry in entries), path.stat().st_size
-    if unpacked > max(_ALWAYS_ALLOWED, _MOST_SWELLING * packed):
+    if unpacked > max(_ALWAYS_ALLOWED, _MAX_RATIO * packed):
         raise TeacherError(f"{path} has {packed:,} bytes but unpacks to {unpacked:,}; refused as a zip bomb")

@@ -15,9 +15,9 @@ from dfkd_cli.loading.state_dict import check_finite
 
 
 def load_exported(path: Path, findings: Findings, trust_pickle: bool) -> torch.export.ExportedProgram:
-    """The program, on the CPU; offers `findings` what extra files and the shape of its input say.
+    """Return the program on the CPU; offers `findings` its extra files and input shape.
 
-    Raises TeacherError for damaged archives, NaN weights, and unless `trust_pickle` for whatever would be executed.
+    Raises TeacherError for damaged archives, for NaN weights, and unless `trust_pickle` for content that would run.
     """
     records = read_archive(path)
     if not trust_pickle:
@@ -31,7 +31,7 @@ def load_exported(path: Path, findings: Findings, trust_pickle: bool) -> torch.e
 
 
 def _offer_shape(program: torch.export.ExportedProgram, findings: Findings, path: Path) -> None:
-    """Offer the image size of the exported graph; raises TeacherError unless it takes one batch of images."""
+    """Offer the image size of the exported graph; raise TeacherError unless it takes one batch of images."""
     inputs: Any = program.graph_signature.user_inputs
     placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     only = inputs[0] if len(inputs) == 1 else None
@@ -44,7 +44,7 @@ def _offer_shape(program: torch.export.ExportedProgram, findings: Findings, path
     if all(isinstance(length, int) for length in (channels, height, width)):
         findings.must_agree("input_size", (channels, height, width), "the exported graph's input")
         return
-    examples = cast(Any, program.example_inputs)  # (positional, by name), which torch's annotation does not say
+    examples = cast(Any, program.example_inputs)  # (positional, by name), contrary to torch's annotation
     arguments = examples[0] if examples else ()
     example = next(iter(arguments), None)
     if isinstance(example, torch.Tensor):

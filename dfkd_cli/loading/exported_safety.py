@@ -1,6 +1,6 @@
-"""Checks a torch.export archive and rebuilds it from the parts that are data.
+"""Checks a torch.export archive and rebuilds it from the records that are data.
 
-torch.export.load is not made for strangers' files: it falls back to full unpickling, loads compiled libraries, hands
+torch.export.load is not safe for untrusted files: it falls back to full unpickling, loads compiled libraries, hands
 symbolic expressions to sympy's eval, imports modules named in tree specifications, resolves operators by attribute
 access from `torch`, and pastes node names, guards and stack traces into Python code that it executes.
 """
@@ -43,9 +43,9 @@ _TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict
 
 
 def clean_records(records: dict[str, bytes], path: Path) -> dict[str, bytes]:
-    """The archive's records without anything that would be executed; the graph and its weights are unchanged.
+    """Return the archive's records without executable content; the graph and its weights are unchanged.
 
-    Raises TeacherError when the network itself needs what cannot be allowed, or when the archive is malformed.
+    Raises TeacherError when the network itself needs unsafe content, or when the archive is malformed.
     """
     root = next(iter(records)).partition("/")[0]
     inner = {name.removeprefix(f"{root}/"): content for name, content in records.items()}
@@ -53,11 +53,11 @@ def clean_records(records: dict[str, bytes], path: Path) -> dict[str, bytes]:
         raise _unsafe(path, "a compiled library")
     kept = {name: content for name, content in inner.items() if _KEPT.fullmatch(name)}
     if "models/model.json" not in kept:
-        raise TeacherError(f"{path} holds no program called 'model'; write it with torch.export.save")
+        raise TeacherError(f"{path} contains no program called 'model'; write it with torch.export.save")
     with damaged_file(path, "a torch.export archive"):
         kept["models/model.json"] = json.dumps(_clean_program(json.loads(kept["models/model.json"]), path)).encode()
     for name, content in kept.items():
-        found_by_torch = name.lower()  # which does not tell capitals apart
+        found_by_torch = name.lower()  # torch does not distinguish capitals
         if found_by_torch.endswith("_config.json") and found_by_torch.startswith("data/"):
             with damaged_file(path, "a torch.export archive"):
                 _check_payloads(json.loads(content), path)
@@ -67,10 +67,9 @@ def clean_records(records: dict[str, bytes], path: Path) -> dict[str, bytes]:
 
 
 def _clean_program(program: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The program without stack traces, guards and submodule signatures, every string in it checked.
+    """Return the program without stack traces, guards and submodule signatures, with every string checked.
 
-    Guards are compiled as Python. Those that matter here, the fixed sizes of inputs, torch derives again from the
-    shapes in the graph.
+    torch compiles guards as Python. It derives the guards needed here, fixed input sizes, from the shapes in the graph.
     """
     program["guards_code"] = []
     module = program["graph_module"]
@@ -81,7 +80,7 @@ def _clean_program(program: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _check(value: Any, key: str, path: Path) -> None:
-    """Walk the JSON tree; empties `metadata`, moves devices to the CPU, and raises TeacherError for unsafe strings."""
+    """Empty `metadata` and replace devices by the CPU in a JSON tree; raise TeacherError for unsafe strings."""
     if isinstance(value, list):
         for item in value:
             _check(item, key, path)
@@ -125,7 +124,7 @@ def _check_operator(target: str, path: Path) -> None:
 def _check_tree(spec: dict[str, Any], path: Path) -> None:
     if spec["type"] not in _TREE_TYPES:
         raise TeacherError(
-            f"{path} returns or takes a {spec['type']}, which is a class of the author's; return tensors"
+            f"{path} returns or takes a {spec['type']}, which is a custom class; export a module that returns tensors"
         )
     if spec["context"] is not None:
         context = json.loads(spec["context"])
@@ -139,7 +138,7 @@ def _check_tree(spec: dict[str, Any], path: Path) -> None:
 
 
 def _check_payloads(config: dict[str, Any], path: Path) -> None:
-    """Raises TeacherError unless every weight and constant is a raw tensor."""
+    """Raise TeacherError unless every weight and constant is a raw tensor."""
     for name, payload in config["config"].items():
         if payload["use_pickle"] or not payload["path_name"].startswith(("weight_", "tensor_")):
             raise _unsafe(path, f"the pickled object {name!r}")
@@ -148,16 +147,16 @@ def _check_payloads(config: dict[str, Any], path: Path) -> None:
 
 
 def _check_pickle(content: bytes, name: str, path: Path) -> None:
-    """Raises TeacherError unless a record opens safely, in which case torch.export opens it in the same safe way."""
+    """Raise TeacherError unless a record opens safely; torch.export then opens it in the same safe way."""
     try:
         torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    # What does not open safely is either damaged or hostile, and torch.export would unpickle it without limits.
+    # Such a record is damaged or hostile, and torch.export would unpickle it without limits.
     except Exception as error:
-        raise _unsafe(path, f"a pickle in {name} that may run code") from error
+        raise _unsafe(path, f"a pickle in {name} that can run code") from error
 
 
 def _unsafe(path: Path, what: str) -> TeacherError:
     return TeacherError(
-        f"{path} is unsafe: it holds {what}; export the network again, "
+        f"{path} is unsafe: it contains {what}; export the network again, "
         "or add --trust-pickle if you trust whoever made the file"
     )

@@ -1,4 +1,4 @@
-"""Turns whatever a library raises on a damaged file into one readable line."""
+"""Converts errors of libraries on damaged files to one readable line, and silences their log output."""
 
 import contextlib
 import logging
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dfkd_cli.errors import DfkdError, TeacherError, first_line
 
-# The two lines a user needs when a state dict fits no known architecture.
+# Instruction for a user whose state dict fits no known architecture.
 EXPORT_LINES = (
     "export it where its class is defined: `traced = torch.jit.trace(model.eval(), torch.rand(64, C, H, W))`, "
     "`torch.jit.save(traced, 'teacher.pt')`, and give that file to dfkd with --input-size, --mean and --std"
@@ -17,9 +17,9 @@ EXPORT_LINES = (
 
 @contextlib.contextmanager
 def damaged_file(path: Path | str, what: str) -> Iterator[None]:
-    """Raises TeacherError instead of anything a parser raises inside the block, which holds one library call.
+    """Raise TeacherError in place of any error inside the block, which contains one library call.
 
-    Broad on purpose: on damaged input torch raises RuntimeError, KeyError, AssertionError, UnicodeDecodeError,
+    Every type is caught: on damaged input torch raises RuntimeError, KeyError, AssertionError, UnicodeDecodeError,
     struct.error and others, in combinations that differ between versions.
     """
     try:
@@ -32,7 +32,7 @@ def damaged_file(path: Path | str, what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Keep libraries' own warnings and log lines off the user's terminal for the length of one call."""
+    """Suppress warnings, and log lines of the named loggers, inside the block."""
     before = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Collects what is known about a network's input, each value with its source, until nothing is missing."""
+"""Collects input size, normalisation and number of classes of a network, each value with its source."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,21 +9,21 @@ from dfkd_cli.loading.options import FLAGS, LoadOptions
 from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.networks.returned import class_count
 
-_MOST_CLASSES = 1_000_000  # a file that says more would make a head of gigabytes
+_MAX_CLASSES = 1_000_000  # the head of a larger number would take gigabytes
 
 
 class Findings:
-    """Values of an InputSpec; the first source that offers a value wins, so offer the surest first."""
+    """Values of an InputSpec. The first source of a value wins, so the most reliable source must come first."""
 
     def __init__(self, options: LoadOptions):
         self.values: dict[str, Any] = {}
         self.found: dict[str, str] = {}
-        self.channels: int | None = None  # as the weights have them
+        self.channels: int | None = None  # of the weights
         for name in FLAGS:
             self.offer(name, getattr(options, name), FLAGS[name].split()[0])
 
     def offer(self, name: str, value: Any, source: str) -> None:
-        """Keep `value` unless it is None or a surer source was here before."""
+        """Keep `value` unless it is None or an earlier source gave one."""
         if value is not None and name not in self.values:
             self.values[name] = tuple(value) if isinstance(value, list) else value
             self.found[name] = source
@@ -31,7 +31,7 @@ class Findings:
     def offer_metadata(self, metadata: Mapping[str, Any], source: str) -> None:
         """Offer num_classes, input_size, mean and std of a JSON object found inside a file; unknown keys are ignored.
 
-        Raises TeacherError when one that nothing surer told is not what its name says: the file is damaged or hostile.
+        Raises TeacherError for an invalid value that no earlier source gave: the file is damaged or hostile.
         """
         for name in FLAGS:
             value = metadata.get(name)
@@ -39,33 +39,33 @@ class Findings:
                 self.offer(name, _checked(name, value, source), source)
 
     def must_agree(self, name: str, value: Any, source: str) -> None:
-        """Offer a value read from the weights themselves; raises UsageError when another source contradicts it."""
+        """Offer a value of the weights; raise UsageError if a flag contradicts it, TeacherError if the file does."""
         known = self.values.get(name, value)
         if known != value:
             raise _disagreement(self.found[name], name, known, value, source)
         self.offer(name, value, source)
 
     def outputs_must_agree(self, outputs: int, source: str) -> None:
-        """Offer the classes that so many outputs tell apart; raises UsageError when another source contradicts it."""
+        """Offer the number of classes for `outputs` outputs per image; raises errors like `must_agree`."""
         self.must_agree("num_classes", class_count(outputs), source)
 
     def channels_must_agree(self, channels: int, source: str) -> None:
-        """Note how many channels the weights take; raises UsageError when the input size says otherwise."""
+        """Set the channels of the weights; raises errors like `must_agree` when the input size differs."""
         self.channels = channels
         size = self.values.get("input_size")
         if size is not None and size[0] != channels:
             raise _disagreement(self.found["input_size"], "channels", size[0], channels, source)
 
     def require(self, *names: str) -> None:
-        """Raises one UsageError that names the flag of every value among `names` that nothing has told."""
+        """Raise one UsageError that names the flag of every missing value among `names`."""
         missing = [FLAGS[name] for name in names if name not in self.values]
         if missing:
             known = ", ".join(f"{name} {_short(self.values[name])} from {where}" for name, where in self.found.items())
-            told = f" (only {known})" if known else ""
-            raise UsageError(f"the file does not say everything about its input{told}; add {' '.join(missing)}")
+            stated = f" (only {known})" if known else ""
+            raise UsageError(f"the file does not describe its input completely{stated}; add {' '.join(missing)}")
 
     def spec(self) -> InputSpec:
-        """The complete specification; raises UsageError for missing values and for lengths that do not fit."""
+        """Return the complete specification; raise UsageError for missing values and for lengths that do not fit."""
         self.require(*FLAGS)
         channels, height, width = self.values["input_size"]
         statistics = {name: self._per_channel(name, channels) for name in ("mean", "std")}
@@ -89,9 +89,9 @@ def _disagreement(known_source: str, name: str, known: Any, value: Any, source: 
 
 
 def _checked(name: str, value: Any, source: str) -> Any:
-    """`value` as a tuple of numbers or a whole number; raises TeacherError when it is neither."""
+    """Return `value` as a tuple of numbers or a whole number; raise TeacherError when it is neither."""
     if name == "num_classes":
-        if not _is_whole(value) or not 1 <= value <= _MOST_CLASSES:
+        if not _is_whole(value) or not 1 <= value <= _MAX_CLASSES:
             raise TeacherError(f"{source} says num_classes is {_short(value)}; expected a whole number from 1 up")
         return class_count(value)
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:

@@ -1,4 +1,4 @@
-"""Folders in timm's hub layout: `config.json` beside the weights."""
+"""Reads folders in timm's hub layout: `config.json` beside the weights."""
 
 import json
 from pathlib import Path
@@ -13,9 +13,9 @@ from dfkd_cli.loading.failures import damaged_file, quiet
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.state_dict import check_finite
 
-# timm's order of preference; a dfkd output folder has its own name for the weights.
+# In timm's order of preference, plus the name in a dfkd output folder.
 WEIGHTS = ("model.safetensors", "student.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
-# What a configuration may tell timm; keys that point at other places to load from are not taken from a stranger.
+# Keys that are passed to timm; keys that make timm load other files are ignored.
 _DESCRIPTIVE = ("input_size", "fixed_input_size", "mean", "std", "num_classes", "pool_size", "first_conv", "classifier")
 _LOADING_ARGUMENTS = frozenset({"checkpoint_path", "cache_dir", "features_only", "pruned"})
 _LARGEST_CONFIG = 2**24
@@ -23,7 +23,7 @@ _ARGUMENT_TYPES = (int, float, str, bool, type(None))
 
 
 def find_weights(folder: Path) -> Path:
-    """The weights file of a folder; raises TeacherError when there is none."""
+    """Return the weights file of a folder; raise TeacherError when there is none."""
     for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
@@ -31,32 +31,34 @@ def find_weights(folder: Path) -> Path:
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} weights files ({found[0].name}, ...)" if found else "no weights file"
-    raise TeacherError(f"{folder} holds {what}; expected one of {', '.join(WEIGHTS)} beside config.json")
+    raise TeacherError(f"{folder} contains {what}; expected one of {', '.join(WEIGHTS)} beside config.json")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json with its architecture checked; raises TeacherError when it is missing or not a timm configuration."""
+    """Return config.json, with a known architecture; raise TeacherError when it is missing or not timm's."""
     path = folder / "config.json"
     if not path.is_file():
         raise TeacherError(f"{folder} has no config.json; give the weights file itself, with --arch")
     if path.stat().st_size > _LARGEST_CONFIG:
-        raise TeacherError(f"{path} has {path.stat().st_size:,} bytes, which no configuration has")
+        raise TeacherError(
+            f"{path} has {path.stat().st_size:,} bytes, which is too large for a configuration; download it again"
+        )
     with damaged_file(path, "a configuration"):
         config = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
-        raise TeacherError(f"{path} names no timm architecture; dfkd reads folders in timm's hub layout")
+        raise TeacherError(f"{path} names no timm architecture; give a folder in timm's hub layout")
     check_known(config["architecture"])
     return config
 
 
 def build_from_config(config: dict[str, Any], weights: dict[str, Tensor], findings: Findings, path: Path) -> nn.Module:
-    """The network that timm's loader makes of a configuration and weights already read safely.
+    """Return the network that timm builds from a configuration and weights that were read safely.
 
     Offers classes, size, mean and std to `findings`. Raises TeacherError when the two do not fit.
     """
     arch = config["architecture"]
     nested = config.get("pretrained_cfg")
-    flat = nested if isinstance(nested, dict) else config  # before timm 0.9 all keys were at the top
+    flat = nested if isinstance(nested, dict) else config  # before timm 0.9 all keys were at the top level
     cfg = {key: flat[key] for key in _DESCRIPTIVE if key in flat}
     if "num_classes" in config:
         cfg["num_classes"] = config["num_classes"]
@@ -65,25 +67,25 @@ def build_from_config(config: dict[str, Any], weights: dict[str, Tensor], findin
     arguments = _model_arguments(config.get("model_args"), path) | fitting_arguments(
         arch, plain_weights(arch), weights, findings
     )
-    # timm replaces a head or stem that differs from its configuration by a random one; here they never differ.
+    # timm replaces a head or stem that differs from its configuration by a random one, so the values must agree.
     cfg["num_classes"] = arguments.setdefault("num_classes", findings.values.get("num_classes", 1000))
     channels = arguments.setdefault("in_chans", findings.values.get("input_size", (3,))[0])
     cfg["input_size"] = (channels, *findings.values.get("input_size", (3, 224, 224))[1:])
     with damaged_file(path, f"weights of {arch}"), quiet("timm"):
-        # The state dict goes through timm's own loading, which renames keys of older versions.
+        # timm's own loading renames keys of older versions.
         return timm.create_model(arch, pretrained=True, pretrained_cfg=cfg | {"state_dict": dict(weights)}, **arguments)
 
 
 def _model_arguments(arguments: Any, path: Path) -> dict[str, Any]:
-    """The constructor arguments of a configuration; raises TeacherError unless they are plain values."""
+    """Return the constructor arguments of a configuration; raise TeacherError unless they are plain values."""
     if arguments is None:
         return {}
     if not isinstance(arguments, dict) or not all(_is_plain(value) for value in arguments.values()):
-        raise TeacherError(f"the config.json beside {path.name} has model_args that are not plain values")
+        raise TeacherError(f"the config.json beside {path.name} has model_args that are not plain values; remove them")
     loading = [name for name in arguments if name.startswith("pretrained") or name in _LOADING_ARGUMENTS]
     if loading:
         raise TeacherError(
-            f"the config.json beside {path.name} has {loading[0]!r} in model_args, which loads other files"
+            f"the config.json beside {path.name} has {loading[0]!r} in model_args, which loads other files; remove it"
         )
     return dict(arguments)
 

@@ -1,4 +1,4 @@
-"""From what the user typed to a frozen, tried classifier."""
+"""Loads a classifier from the file, folder or name that the user gave."""
 
 import dataclasses
 import hashlib
@@ -28,21 +28,20 @@ from dfkd_cli.networks.classifier import Classifier, Origin
 
 
 def load_classifier(source: str, options: LoadOptions | None = None) -> Classifier:
-    """The classifier in `source`: in eval mode, frozen, on the CPU, tried on noise.
+    """Return the classifier in `source`: in evaluation mode, frozen, on the CPU, after a trial forward on noise.
 
     `source` is a file, a folder, `timm:NAME`, `hf-hub:OWNER/NAME` or a bare timm name. Classes, input size, mean and
-    std come, in this order, from the flags in `options`; from what the file says of itself; from the weights of its
-    head and stem, which no flag may contradict; and for an architecture's original form (its own number of classes
-    and channels) from timm's configuration of it. `Classifier.origin.found` says which. What then is unknown raises
-    UsageError with the missing flags, as do paths that do not exist. Raises TeacherError for everything wrong with
-    the file itself.
+    std come from the first of these that has them: the flags in `options`; the file's own description; the weights
+    of its head and stem, which no flag can contradict; timm's configuration of the architecture, if the weights have
+    its default classes and channels. `Classifier.origin.found` gives the source of each value. Raises UsageError for
+    paths that do not exist and for missing values, with their flags, and TeacherError for errors in the file.
     """
     options = options or LoadOptions()
     findings = Findings(options)
     kind, name = _split_source(source)
     if kind == "timm":
         module = load_timm_name(name, options, findings)
-        notes = () if options.pretrained else ("The weights are random: pretrained weights were not asked for.",)
+        notes = () if options.pretrained else ("The weights are random: pretrained weights were not requested.",)
         return _finish(EagerNetwork, module, findings, options, Origin(source, "timm", name, None, notes=notes))
     path = fetch_from_hub(name) if kind == "hub" else Path(name)
     form = identify(path)
@@ -52,7 +51,7 @@ def load_classifier(source: str, options: LoadOptions | None = None) -> Classifi
 
 
 def _split_source(source: str) -> tuple[str, str]:
-    """What kind of source it is ("timm", "hub" or "path") and its name without a prefix."""
+    """Return the kind of source ("timm", "hub" or "path") and its name without a prefix."""
     prefix, colon, rest = source.partition(":")
     if colon and prefix == "timm":
         return "timm", rest
@@ -81,7 +80,7 @@ def _load_folder(source: str, folder: Path, options: LoadOptions, findings: Find
     elif form in (Form.TORCH_ZIP, Form.TORCH_LEGACY):
         weights = unwrap(read_torch_file(path, form, options.trust_pickle), path).weights
     else:
-        raise TeacherError(f"{path} is {form.value}; give it to dfkd itself, without its folder")
+        raise TeacherError(f"{path} is {form.value}; give the file to dfkd instead of its folder")
     module: Any = build_from_config(config, weights, findings, path)
     origin = Origin(source, "hub folder", config["architecture"], _sha256(path))
     findings.outputs_must_agree(module.num_classes, "config.json")
@@ -96,8 +95,8 @@ def _load_file(source: str, path: Path, form: Form, options: LoadOptions, findin
         )
     if form is Form.ONNX:
         raise TeacherError(
-            f"{path} is an ONNX file, which can be run (`dfkd evaluate`, `dfkd benchmark`) but not learned from: "
-            "give the network it was exported from"
+            f"{path} is an ONNX file, which can be run (`dfkd evaluate`, `dfkd benchmark`) but cannot be a teacher; "
+            "give the network that it was exported from"
         )
     if form is Form.EXPORTED:
         program = load_exported(path, findings, options.trust_pickle)
@@ -144,30 +143,30 @@ def _load_student(
 
 
 def _origin_of_archive(source: str, kind: str, path: Path, options: LoadOptions) -> Origin:
-    notes = (f"--arch {options.arch} was not needed: the file holds its own network.",) if options.arch else ()
+    notes = (f"--arch {options.arch} is ignored: the file contains its own network.",) if options.arch else ()
     return Origin(source, kind, None, _sha256(path), notes=notes)
 
 
 def _finish(
-    body: Callable[..., EagerNetwork | ScriptNetwork | ExportedNetwork],
+    network_class: Callable[..., EagerNetwork | ScriptNetwork | ExportedNetwork],
     module: Any,
     findings: Findings,
     options: LoadOptions,
     origin: Origin,
 ) -> Classifier:
-    """Wrap, freeze and try the network; everything about its input must be known by now."""
+    """Wrap, freeze and check the network; `findings` must be complete but for the number of classes."""
     findings.require("input_size", "mean", "std")
     size, classes = findings.values["input_size"], findings.values.get("num_classes")
     if isinstance(module, nn.Module):
         module.eval()
     shape = "x".join(map(str, size))
     with damaged_file(origin.source, f"a network for {shape} images ({findings.found['input_size']})"):
-        network = body(module, options.output, input_size=size, num_classes=classes)
-    tried = check_forward(network, size)
-    findings.outputs_must_agree(tried.outputs, "the forward on noise")
-    notes = (*origin.notes, *network.notes, *tried.notes)
+        network = network_class(module, options.output, input_size=size, num_classes=classes)
+    checked = check_forward(network, size)
+    findings.outputs_must_agree(checked.outputs, "the forward on noise")
+    notes = (*origin.notes, *network.notes, *checked.notes)
     origin = dataclasses.replace(origin, found=findings.found, notes=notes)
-    classifier = Classifier(network, findings.spec(), origin, tried.returned)
+    classifier = Classifier(network, findings.spec(), origin, checked.returned)
     return classifier.eval().requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""What a user may say about a teacher file, and the flags that say it."""
+"""Flags that describe a teacher file."""
 
 import math
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ FLAGS = {
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Flags of the command line; None means not given. A flag wins over what the file says of itself.
+    """Flags of the command line; None means not given. A flag has priority over the file's own description.
 
     Raises UsageError for values outside their range.
     """
@@ -27,8 +27,8 @@ class LoadOptions:
     mean: tuple[float, ...] | None = None  # per channel, or one for all, of images in [0, 1]
     std: tuple[float, ...] | None = None
     output: str | None = None  # name or index of the logits among several outputs
-    trust_pickle: bool = False  # allow files that run code when opened
-    pretrained: bool = True  # weights for timm names; without them the network is random
+    trust_pickle: bool = False  # open files that run code
+    pretrained: bool = True  # for timm names: load weights; otherwise they are random
 
     def __post_init__(self) -> None:
         if self.num_classes is not None and self.num_classes < 2:
@@ -42,12 +42,12 @@ class LoadOptions:
         if self.mean is not None and max(self.mean) > 1.0:
             divided = _listed(round(value / 255, 4) for value in self.mean)
             raise UsageError(
-                f"--mean is {_listed(self.mean)}: images are in [0, 1] here. If these are of images from 0 to 255, "
-                f"divide mean and std by 255: --mean {divided}"
+                f"--mean is {_listed(self.mean)}: images are in [0, 1] here; if these values are for images "
+                f"from 0 to 255, divide mean and std by 255: --mean {divided}"
             )
 
     def as_words(self) -> tuple[str, ...]:
-        """The flags of the command line that say this."""
+        """Return the command-line words that give these options."""
         words: list[str] = []
         for name, value in (
             ("arch", self.arch),

@@ -1,4 +1,4 @@
-"""Reads safetensors files: weights, and what a dfkd student says about itself."""
+"""Reads safetensors files: weights, and the metadata of dfkd students."""
 
 import json
 from pathlib import Path
@@ -12,15 +12,15 @@ from dfkd_cli.loading.failures import damaged_file
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Weights by name, and the JSON object under the metadata key `dfkd`, None when the file is no dfkd student.
+    """Return weights by name, and the JSON object under the metadata key `dfkd`; None if the file is no dfkd student.
 
-    Raises TeacherError for headers that lie about the file, truncated files and metadata that is no JSON object.
+    Raises TeacherError for inconsistent headers, truncated files and metadata that is no JSON object.
     """
     with damaged_file(path, "a safetensors file"), safetensors.safe_open(path, framework="pt", device="cpu") as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         metadata = file.metadata() or {}
     if not weights:
-        raise TeacherError(f"{path} holds no tensors")
+        raise TeacherError(f"{path} contains no tensors; save the weights again")
     return weights, _student_facts(metadata, path)
 
 
@@ -30,5 +30,7 @@ def _student_facts(metadata: dict[str, str], path: Path) -> dict[str, Any] | Non
     with damaged_file(path, "a dfkd student"):
         facts = json.loads(metadata["dfkd"])
     if not isinstance(facts, dict) or not isinstance(facts.get("arch"), str):
-        raise TeacherError(f"{path} looks like a dfkd student, but its metadata names no architecture")
+        raise TeacherError(
+            f"{path} looks like a dfkd student, but its metadata names no architecture; export it again with dfkd"
+        )
     return facts

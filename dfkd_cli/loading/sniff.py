@@ -1,4 +1,4 @@
-"""Tells the forms of network files apart by their content; names and extensions do not count."""
+"""Identifies the form of a network file by its content; name and extension do not matter."""
 
 import enum
 from pathlib import Path
@@ -8,7 +8,7 @@ from dfkd_cli.loading.archive import list_archive
 
 
 class Form(enum.Enum):
-    """How a network can lie on disk."""
+    """Forms of a network on disk."""
 
     FOLDER = "a folder"
     SAFETENSORS = "a safetensors file"
@@ -26,17 +26,17 @@ _KNOWN_STARTS = {
     b"7z\xbc\xaf": "a 7z file; unpack it first",
     b"\x89HDF": "an HDF5 file (Keras?); export the network with PyTorch",
     b"\x93NUMPY": "a NumPy array",
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
     b"\x7fELF": "a program or shared library",
     b"%PDF": "a PDF document",
 }
 
 
 def identify(path: Path) -> Form:
-    """The form of an existing file or folder.
+    """Return the form of an existing file or folder.
 
-    Raises UsageError when it cannot be opened and TeacherError, naming what it looks like, when it is no network.
+    Raises UsageError when it cannot be opened, and TeacherError with its probable type when it is no network.
     """
     try:
         if path.is_dir():
@@ -57,11 +57,11 @@ def identify(path: Path) -> Form:
         return Form.TORCH_LEGACY
     if _starts_like_onnx(head):
         return Form.ONNX
-    raise TeacherError(f"{path} holds no network: it looks like {_looks_like(head)}")
+    raise TeacherError(f"{path} contains no network: it looks like {_looks_like(head)}")
 
 
 def is_onnx(source: str) -> bool:
-    """Whether `source` names a file with an ONNX network in it."""
+    """Return whether `source` is an ONNX file."""
     path = Path(source)
     if not path.is_file():
         return False
@@ -70,7 +70,7 @@ def is_onnx(source: str) -> bool:
 
 
 def _starts_like_onnx(head: bytes) -> bool:
-    """Whether it starts as an ONNX ModelProto does: the format's version, then the producer's name or the graph."""
+    """Return whether it starts like an ONNX ModelProto: format version, then producer name or graph."""
     return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64 and head[2] in b"\x12\x3a\x42"
 
 
@@ -82,13 +82,13 @@ def _identify_archive(path: Path) -> Form:
     if "serialized_exported_program.json" in names:
         raise TeacherError(f"{path} was exported by torch 2.7 or older; load it there and torch.export.save it again")
     if any(leaf.startswith("data/aotinductor/") for leaf in leaves):
-        raise TeacherError(f"{path} holds compiled code, which has no layers to learn from; use torch.export.save")
+        raise TeacherError(f"{path} contains compiled code without layers that can be observed; use torch.export.save")
     if "constants.pkl" in leaves or "model.json" in leaves:
         return Form.TORCHSCRIPT
     if "data.pkl" in leaves:
         return Form.TORCH_ZIP
     seen = ", ".join(names[:3]) or "nothing"
-    raise TeacherError(f"{path} holds no network: it is a zip archive of other things ({seen})")
+    raise TeacherError(f"{path} contains no network: it is a zip archive with other content ({seen})")
 
 
 def _looks_like(head: bytes) -> str:
@@ -114,7 +114,7 @@ def _looks_like(head: bytes) -> str:
 
 
 def _is_utf8(head: bytes) -> bool:
-    # A character of up to four bytes may be cut at the end of what was read.
+    # A character of up to four bytes can be cut at the end of the bytes read.
     return any(_decodes(head[: len(head) - cut]) for cut in range(4))
 
 

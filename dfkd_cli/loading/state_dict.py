@@ -1,4 +1,4 @@
-"""Finds the weights inside a checkpoint, whatever training script wrote it."""
+"""Finds the weights inside checkpoints of common training scripts."""
 
 import re
 from collections.abc import Mapping
@@ -19,22 +19,22 @@ _WRAPPING = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_m
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights of one network with what the file says beside them."""
+    """Weights of one network, and the facts that the file states about them."""
 
     weights: dict[str, Tensor]
-    arch: str | None  # timm training checkpoints name it
-    metadata: dict[str, Any]  # num_classes, input_size, mean, std of the training arguments, where they say
-    trained_by_timm: bool  # its training script takes mean, std and size from the architecture unless told otherwise
+    arch: str | None  # in timm training checkpoints
+    metadata: dict[str, Any]  # num_classes, input_size, mean, std from the training arguments
+    trained_by_timm: bool  # then mean, std and size default to those of the architecture
     notes: tuple[str, ...]
 
 
 def unwrap(content: Any, path: Path) -> Checkpoint:
-    """The checkpoint inside what torch.load returned; raises TeacherError when there is no state dict in it."""
+    """Return the checkpoint inside the result of torch.load; raise TeacherError when it has no state dict."""
     notes: list[str] = []
     arch, args = None, None
     for _ in range(_DEEPEST):
         if not isinstance(content, Mapping):
-            raise TeacherError(f"{path} holds {_article(content)}, not a state dict; save model.state_dict()")
+            raise TeacherError(f"{path} contains {_article(content)}, not a state dict; save model.state_dict()")
         if isinstance(content.get("arch"), str):
             arch, args = content["arch"], content.get("args")
         averaged = _first_mapping(content, _AVERAGED)
@@ -42,17 +42,17 @@ def unwrap(content: Any, path: Path) -> Checkpoint:
         if inner is None:
             break
         if averaged is not None:
-            notes.append(f"The checkpoint holds averaged (EMA) weights under {averaged!r}; these are used.")
+            notes.append(f"The checkpoint contains averaged (EMA) weights under {averaged!r}, which are used.")
         content = content[inner]
     weights = {str(key): value.detach() for key, value in content.items() if isinstance(value, Tensor)}
     if not weights:
-        raise TeacherError(f"{path} holds no tensors; its keys are {_some(content)}")
+        raise TeacherError(f"{path} contains no tensors, only the keys {_first_keys(content)}; save model.state_dict()")
     return Checkpoint(strip_prefixes(weights), arch, _training_arguments(args), args is not None, tuple(notes))
 
 
 def strip_prefixes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights without what DistributedDataParallel, FSDP and torch.compile add to names, in any nesting."""
-    # AveragedModel counts its updates in a key of its own, beside the network's.
+    """Return the weights without the name prefixes of DistributedDataParallel, FSDP and torch.compile, also nested."""
+    # AveragedModel stores the number of its updates beside the weights.
     clean = {_WRAPPING.sub("", key): value for key, value in weights.items() if key != "n_averaged"}
     while clean and all(key.startswith("module.") for key in clean):
         clean = {key.removeprefix("module."): value for key, value in clean.items()}
@@ -60,10 +60,10 @@ def strip_prefixes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raises TeacherError naming the first tensor that holds NaN or infinity, but for masks of 0 and -infinity."""
+    """Raise TeacherError naming the first tensor with NaN or infinity, except masks of 0 and -infinity."""
     for key, tensor in weights.items():
         if (tensor.is_floating_point() or tensor.is_complex()) and not _all_finite(tensor):
-            raise TeacherError(f"{path} is broken: {key!r} holds NaN or infinite values")
+            raise TeacherError(f"{path} is damaged: {key!r} has NaN or infinite values; copy or download it again")
 
 
 def _all_finite(tensor: Tensor) -> bool:
@@ -77,15 +77,15 @@ def _is_mask(tensor: Tensor) -> bool:
 
 
 def _first_mapping(content: Mapping[Any, Any], names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if _holds_more(content.get(name))), None)
+    return next((name for name in names if _has_weights(content.get(name))), None)
 
 
-def _holds_more(content: Any) -> bool:
+def _has_weights(content: Any) -> bool:
     return isinstance(content, Mapping) and any(isinstance(value, Tensor | Mapping) for value in content.values())
 
 
 def _training_arguments(args: Any) -> dict[str, Any]:
-    """What timm's training arguments say about the input; None values mean "as the architecture has it"."""
+    """Return what timm's training arguments state about the input; None values are architecture defaults, left out."""
     values = vars(args) if hasattr(args, "__dict__") else args
     if not isinstance(values, Mapping):
         return {}
@@ -100,5 +100,5 @@ def _article(content: Any) -> str:
     return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
 
 
-def _some(content: Mapping[Any, Any]) -> str:
+def _first_keys(content: Mapping[Any, Any]) -> str:
     return ", ".join(repr(key)[:40] for key in list(content)[:5]) or "none"

@@ -1,4 +1,4 @@
-"""Which known architecture a state dict comes closest to, for error messages."""
+"""Finds known architectures close to a state dict or a name, for error messages."""
 
 import difflib
 import time
@@ -11,7 +11,7 @@ from torch import Tensor
 from dfkd_cli.loading.failures import quiet
 from dfkd_cli.models import REFERENCE_ARCHS
 
-_SECONDS = 5.0  # an error message is not worth more
+_SECONDS = 5.0  # longest search
 _COMMON = (
     "resnet18",
     "resnet34",
@@ -30,9 +30,9 @@ _COMMON = (
 
 
 def closest_architectures(weights: Mapping[str, Tensor], arch: str | None, count: int = 3) -> list[str]:
-    """Up to `count` names that share parameters (name and shape) with `weights`, best first; [] when none does.
+    """Return up to `count` names that share parameters (name and shape) with `weights`, best first.
 
-    Tries the reference networks, timm names similar to `arch` and a few common ones, on the meta device.
+    The candidates are the reference networks, timm names similar to `arch`, and a few common networks.
     """
     entries = {_entry(key, tensor) for key, tensor in weights.items() if tensor.ndim}
     scores: dict[str, float] = {}
@@ -40,14 +40,14 @@ def closest_architectures(weights: Mapping[str, Tensor], arch: str | None, count
     for name in _candidates(arch):
         if time.monotonic() > deadline:
             break
-        theirs = _entries_of(name)
-        if theirs & entries:
-            scores[name] = len(theirs & entries) / len(theirs | entries)
+        candidate = _entries_of(name)
+        if candidate & entries:
+            scores[name] = len(candidate & entries) / len(candidate | entries)
     return sorted(scores, key=lambda name: -scores[name])[:count]
 
 
 def similar_names(arch: str, count: int = 3) -> list[str]:
-    """Known architecture names spelt like `arch`."""
+    """Return known architecture names with a spelling close to `arch`."""
     return difflib.get_close_matches(arch, timm.list_models(), n=count, cutoff=0.6)
 
 
@@ -57,11 +57,11 @@ def _candidates(arch: str | None) -> Iterator[str]:
 
 
 def _entries_of(name: str) -> set[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of an architecture's weights; empty when it cannot be made without memory."""
+    """Return names and shapes of an architecture's weights; empty when it cannot be built on the meta device."""
     try:
         with quiet("timm"), torch.device("meta"):
             module = timm.create_model(name)
-    # Constructors of a thousand networks fail on the meta device in as many ways; a suggestion may be left out.
+    # Constructors fail on the meta device with errors of many types; such an architecture is not suggested.
     except Exception:
         return set()
     return {_entry(key, tensor) for key, tensor in module.state_dict().items() if tensor.ndim}

@@ -1,4 +1,4 @@
-"""Networks by name: timm's published weights and Hugging Face Hub repositories."""
+"""Loads networks by name: timm's published weights and Hugging Face Hub repositories."""
 
 import difflib
 from pathlib import Path
@@ -16,9 +16,9 @@ from dfkd_cli.loading.options import LoadOptions
 
 
 def load_timm_name(name: str, options: LoadOptions, findings: Findings) -> nn.Module:
-    """The network timm publishes as `name`, with its weights unless `options.pretrained` is off.
+    """Return the network that timm publishes as `name`, with its weights unless `options.pretrained` is False.
 
-    Raises UsageError for unknown names and TeacherError when there are no weights or they cannot be fetched.
+    Raises UsageError for unknown names, and TeacherError when there are no weights or the download fails.
     """
     _check_name(name)
     cfg = timm.get_pretrained_cfg(name)
@@ -32,7 +32,7 @@ def load_timm_name(name: str, options: LoadOptions, findings: Findings) -> nn.Mo
     try:
         with quiet("timm", "huggingface_hub"):
             module: Any = timm.create_model(name, pretrained=options.pretrained, **arguments)
-    # Downloads fail as HTTP, connection, cache and file errors of several libraries.
+    # Downloads raise HTTP, connection, cache and file errors of several libraries.
     except Exception as error:
         raise TeacherError(f"timm:{name} cannot be loaded: {first_line(error)}") from error
     source = f"timm's configuration of {name}"
@@ -46,17 +46,17 @@ def load_timm_name(name: str, options: LoadOptions, findings: Findings) -> nn.Mo
 
 
 def fetch_from_hub(repository: str) -> Path:
-    """A local folder with config.json and the weights of a Hugging Face repository, `owner/name` or `owner/name@rev`.
+    """Download config.json and the weights of a Hugging Face repository; return the local folder.
 
-    Only downloads: the files are opened like any other folder. Raises TeacherError when they cannot be fetched.
+    `repository` is `owner/name` or `owner/name@revision`. Raises TeacherError when the download fails.
     """
-    from huggingface_hub import snapshot_download  # here, because importing it takes a second
+    from huggingface_hub import snapshot_download  # slow to import
 
     owner_and_name, _, revision = repository.partition("@")
     safe = tuple(name for name in WEIGHTS if name.endswith(".safetensors"))
     try:
         with quiet("huggingface_hub"):
-            for names in (safe, WEIGHTS):  # many repositories hold the same weights in both forms
+            for names in (safe, WEIGHTS):  # many repositories have the same weights in both forms
                 wanted = ["config.json", *names]
                 folder = Path(snapshot_download(owner_and_name, revision=revision or None, allow_patterns=wanted))
                 if any((folder / name).exists() for name in names):

@@ -1,4 +1,4 @@
-"""Opens torch.save files without executing anything in them."""
+"""Opens torch.save files without executing code in them."""
 
 import argparse
 import pickle
@@ -14,8 +14,8 @@ from dfkd_cli.loading.archive import check_archive
 from dfkd_cli.loading.failures import EXPORT_LINES, damaged_file, quiet
 from dfkd_cli.loading.sniff import Form
 
-# Bags of values that run nothing: timm's training script stores its arguments as a Namespace, others the best accuracy
-# as a number of numpy, which called its module otherwise before version 2.
+# Types without code: timm's training script stores its arguments as a Namespace, other scripts store the best accuracy
+# as a numpy number, whose module had another name before numpy 2.
 _HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -25,7 +25,7 @@ _HARMLESS: list[Any] = [
 
 
 def read_torch_file(path: Path, form: Form, trust_pickle: bool) -> Any:
-    """What torch.save put into `path`: usually a state dict or a dict around one, on the CPU.
+    """Return the object in `path`, on the CPU: usually a state dict or a dict that contains one.
 
     Raises TeacherError for damaged files, and for files that would run code unless `trust_pickle`.
     """
@@ -43,30 +43,30 @@ def read_torch_file(path: Path, form: Form, trust_pickle: bool) -> Any:
 
 def _load_weights(path: Path) -> Any:
     try:
-        with path.open("rb") as file:  # given a path, torch.load goes by the extension first
+        with path.open("rb") as file:  # given a path, torch.load checks the extension first
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _UnsafeFileError(str(error)) from error
 
 
 class _UnsafeFileError(DfkdError, pickle.UnpicklingError):
-    """Passes through `damaged_file`: the file may be sound and only unsafe."""
+    """Passes through `damaged_file`, because the file can be intact and only unsafe."""
 
 
 def _refusal(path: Path, error: pickle.UnpicklingError) -> TeacherError:
-    """The error for a file that weights_only=True refuses: unsafe when it names a class, damaged otherwise."""
+    """Return the error for a file that weights_only=True rejects: unsafe when it names a class, else damaged."""
     names = re.findall(r"GLOBAL ([\w.]+)", str(error)) or re.findall(
         r"Trying to (?:load|call|instantiate)\D* ([\w.]+)", str(error)
     )
     if not names:
         return TeacherError(f"{path} looks like a torch.save file but cannot be read: {_cause(error)}")
     return TeacherError(
-        f"{path} holds a pickled Python object ({names[0]}), which runs code when opened; {EXPORT_LINES}, "
+        f"{path} contains a pickled Python object ({names[0]}), which runs code when opened; {EXPORT_LINES}, "
         "or add --trust-pickle if you trust whoever made the file"
     )
 
 
 def _cause(error: pickle.UnpicklingError) -> str:
-    """torch wraps the reason in advice about weights_only=False, which is not ours to give."""
+    """Return the reason without torch's advice to use weights_only=False."""
     match = re.search(r"WeightsUnpickler error: (.*)", str(error))
     return match.group(1)[:200] if match else first_line(error)

@@ -1,4 +1,4 @@
-"""The reference networks of the field; importing this package adds them to timm's registry."""
+"""Reference networks of the data-free literature. Importing this package adds them to timm's registry."""
 
 from dfkd_cli.models import lenet, resnet_cifar, vgg_cifar, wide_resnet
 

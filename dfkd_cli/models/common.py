@@ -1,4 +1,4 @@
-"""What reference networks share: timm's classifier interface, the initialisation and the default configuration."""
+"""Common code of the reference networks: timm's classifier interface, initialisation and default configuration."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,18 +12,18 @@ ModelT = TypeVar("ModelT", bound="ReferenceNetwork")
 
 
 class ReferenceNetwork(nn.Module, ABC):
-    """timm's interface around one linear layer, whose name differs between papers.
+    """Implements timm's interface for a network that ends in one linear layer, `head_name`.
 
-    A family adds `forward_features` and `forward_head`; all of them can be traced, scripted and exported.
+    Subclasses add `forward_features` and `forward_head`, and can be traced, scripted and exported.
     """
 
     num_classes: int
     num_features: int  # channels of the last feature map
-    head_hidden_size: int  # width of the embedding, which the linear layer receives
+    head_hidden_size: int  # width of the embedding, the input of the last linear layer
     head_name = "linear"
 
     def init_weights(self) -> None:
-        """He-normal convolutions, BatchNorm at one and zero, as in the papers; linear layers keep PyTorch's default."""
+        """Initialise convolutions He-normal, as in the papers; BatchNorm and linear layers keep PyTorch's default."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -31,34 +31,34 @@ class ReferenceNetwork(nn.Module, ABC):
                     nn.init.zeros_(module.bias)
 
     def get_classifier(self) -> nn.Module:
-        """The linear layer, or nn.Identity without classes."""
+        """Return the last linear layer, or nn.Identity without classes."""
         return getattr(self, self.head_name)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the linear layer by a fresh one; 0 classes leave the embedding as output."""
+        """Replace the last linear layer by a new one; with 0 classes the network returns the embedding."""
         self.num_classes = num_classes
         setattr(self, self.head_name, make_head(self.head_hidden_size, num_classes))
 
     @abstractmethod
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map [B, C, H, W] of normalised images [B, C, H, W]."""
+        """Return the last feature map [B, C, H, W] of normalised images [B, C, H, W]."""
 
     @abstractmethod
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits [B, K] of the last feature map, or with `pre_logits` the embedding [B, head_hidden_size]."""
+        """Return logits [B, K] of the last feature map, or with `pre_logits` the embedding [B, head_hidden_size]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, K] of normalised images [B, C, H, W]."""
+        """Return the logits [B, K] of normalised images [B, C, H, W]."""
         return self.forward_head(self.forward_features(x))
 
 
 def make_head(width: int, num_classes: int) -> nn.Module:
-    """A linear layer from the embedding to the logits, or nothing when there are no classes."""
+    """Return a linear layer from the embedding to the logits, or nn.Identity without classes."""
     return nn.Linear(width, num_classes) if num_classes else nn.Identity()
 
 
 def default_cfg(mean: tuple[float, ...], std: tuple[float, ...], **extra: Any) -> dict[str, Any]:
-    """A timm configuration for 32x32 RGB images and ten classes, without weights of its own."""
+    """Return a timm configuration for 32x32 RGB images and ten classes, without pretrained weights."""
     cfg = {
         "num_classes": 10,
         "input_size": (3, 32, 32),
@@ -74,5 +74,5 @@ def default_cfg(mean: tuple[float, ...], std: tuple[float, ...], **extra: Any) -
 
 
 def build(factory: Callable[..., ModelT], variant: str, pretrained: bool, defaults: dict, kwargs: dict) -> ModelT:
-    """`factory` with the variant's `defaults` and the user's `kwargs`, through timm's builder."""
+    """Build `factory` with timm's builder; the user's `kwargs` have priority over the variant's `defaults`."""
     return build_model_with_cfg(factory, variant, pretrained, **(defaults | kwargs))

@@ -1,4 +1,4 @@
-"""LeNet-5 as the data-free literature uses it on MNIST enlarged to 32x32, and DAFL's half-width student."""
+"""LeNet-5 for MNIST resized to 32x32, and the student of DAFL (arXiv:1904.01186) with half of its widths."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from dfkd_cli.models.common import ReferenceNetwork, build, default_cfg, make_he
 class LeNet5(ReferenceNetwork):
     """Three 5x5 convolutions and two linear layers with ReLU and max pooling; no BatchNorm.
 
-    The last convolution spans the whole 5x5 map that 32x32 images leave. Other sizes (16x16 at least) are averaged
-    to 5x5 in front of it, so that the same weights serve them.
+    The last convolution covers the whole 5x5 map of a 32x32 image. Maps of other image sizes (at least 16x16) are
+    average-pooled to 5x5 first, so the weights fit every size.
     """
 
     head_name = "fc2"
@@ -21,7 +21,7 @@ class LeNet5(ReferenceNetwork):
     def __init__(self, widths: tuple[int, int, int, int] = (6, 16, 120, 84), num_classes: int = 10, in_chans: int = 1):
         super().__init__()
         first, second, third, hidden = widths
-        self.num_features, self.head_hidden_size = third, hidden  # timm tells maps and embedding apart
+        self.num_features, self.head_hidden_size = third, hidden  # timm distinguishes maps and embedding
         self.conv1 = nn.Conv2d(in_chans, first, 5)
         self.conv2 = nn.Conv2d(first, second, 5)
         self.conv3 = nn.Conv2d(second, third, 5)
@@ -35,7 +35,7 @@ class LeNet5(ReferenceNetwork):
         self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map [B, C, 1, 1] of normalised images."""
+        """Return the last feature map [B, C, 1, 1] of normalised images."""
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)
         if x.shape[2] != 5 or x.shape[3] != 5:
@@ -43,7 +43,7 @@ class LeNet5(ReferenceNetwork):
         return F.relu(self.conv3(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits [B, K] of the last feature map, or with `pre_logits` the embedding behind `fc1`."""
+        """Return logits [B, K] of the last feature map, or with `pre_logits` the output of `fc1` after ReLU."""
         x = F.relu(self.fc1(x.flatten(1)))
         return x if pre_logits else self.fc2(x)
 

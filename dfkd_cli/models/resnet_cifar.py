@@ -1,4 +1,4 @@
-"""ResNets for 32x32 images: the option A family of arXiv:1512.03385, sec. 4.2, and ResNet-18/34 with a 3x3 stem."""
+"""ResNets for 32x32 images: those with option A of arXiv:1512.03385, sec. 4.2, and ResNet-18/34 with a 3x3 stem."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,20 +12,20 @@ from dfkd_cli.models.common import CIFAR_MEAN, CIFAR_STD, ReferenceNetwork, buil
 
 
 class PaddedShortcut(nn.Module):
-    """Option A: every second pixel, and zero channels half in front and half behind; no parameters."""
+    """Option A: takes every `stride`-th pixel and pads zero channels on both sides; no parameters."""
 
     def __init__(self, extra_channels: int, stride: int):
         super().__init__()
-        self.front = extra_channels // 2
-        self.behind = extra_channels - self.front
+        self.before = extra_channels // 2
+        self.after = extra_channels - self.before
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.front, self.behind))
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which has weights (option B) or none (option A)."""
+    """Two 3x3 convolutions and a shortcut, with weights (option B) or without (option A)."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, option: str):
         super().__init__()
@@ -48,7 +48,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(ReferenceNetwork):
-    """A 3x3 stem at full resolution and stages of basic blocks, each at half the size of the one before.
+    """A 3x3 stem at full resolution, then stages of basic blocks, each at half the resolution of the previous one.
 
     Parameter names are those of the published checkpoints: akamaster's for option A, kuangliu's and DAFL's for B.
     """
@@ -70,19 +70,19 @@ class CifarResNet(ReferenceNetwork):
             for index, width in enumerate(widths)
         ]
         self.layer1, self.layer2, self.layer3 = stages[:3]
-        # TorchScript compiles no loop over attributes, so the option A networks get a fourth stage that does nothing.
+        # TorchScript cannot compile a loop over attributes, so option A networks have a fourth stage without layers.
         self.layer4 = stages[3] if len(stages) > 3 else nn.Identity()
         self.num_classes = num_classes
         self.linear = make_head(self.head_hidden_size, num_classes)
         self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map [B, C, H/4, W/4] (option A) or [B, C, H/8, W/8] (option B)."""
+        """Return the last feature map [B, C, H/4, W/4] (option A) or [B, C, H/8, W/8] (option B)."""
         x = F.relu(self.bn1(self.conv1(x)))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits [B, K] of the last feature map, or with `pre_logits` the embedding."""
+        """Return logits [B, K] of the last feature map, or with `pre_logits` the embedding [B, C]."""
         x = x.mean(dim=(2, 3))
         return x if pre_logits else self.linear(x)
 
@@ -92,7 +92,7 @@ def _stage(in_channels: int, width: int, depth: int, stride: int, option: str) -
     return nn.Sequential(BasicBlock(in_channels, width, stride, option), *rest)
 
 
-# The published option A weights (resnet20-12fca82f.th and its siblings) expect ImageNet's normalisation.
+# The published option A weights (resnet20-12fca82f.th and others) expect ImageNet's normalisation.
 _akamaster = default_cfg(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 _cifar = default_cfg(CIFAR_MEAN, CIFAR_STD)
 default_cfgs = generate_default_cfgs(

@@ -1,4 +1,4 @@
-"""VGG-11 with BatchNorm for 32x32 images (arXiv:1409.1556), with the single linear layer the literature uses there."""
+"""VGG-11 with BatchNorm for 32x32 images (arXiv:1409.1556), with the single linear layer of the literature."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
 
 def _block(in_channels: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """Convolution, BatchNorm and ReLU per width, without the last ReLU, which the network applies itself."""
+    """Return convolution, BatchNorm and ReLU per width, without the last ReLU, which the network applies."""
     layers: list[nn.Module] = []
     for width in widths:
         conv = nn.Conv2d(in_channels, width, 3, padding=1)
@@ -22,9 +22,9 @@ def _block(in_channels: int, widths: tuple[int, ...]) -> nn.Sequential:
 
 
 class CifarVgg(ReferenceNetwork):
-    """Five blocks, keys as in CRD's and Fast-Datafree's checkpoints.
+    """Five blocks, with the parameter names of the checkpoints of CRD and Fast-Datafree.
 
-    As there, images of up to 32 pixels skip the pool between the last two blocks; larger ones have it.
+    As in their code, there is no pooling between the last two blocks for images of up to 32 pixels.
     """
 
     head_name = "classifier"
@@ -44,7 +44,7 @@ class CifarVgg(ReferenceNetwork):
         self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map, 4x4 for 32x32 images."""
+        """Return the last feature map, [B, C, 4, 4] for 32x32 images."""
         large = x.shape[2] > 32
         x = F.max_pool2d(F.relu(self.block0(x)), 2)
         x = F.max_pool2d(F.relu(self.block1(x)), 2)
@@ -55,7 +55,7 @@ class CifarVgg(ReferenceNetwork):
         return F.relu(self.block4(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits [B, K] of the last feature map, or with `pre_logits` the embedding."""
+        """Return logits [B, K] of the last feature map, or with `pre_logits` the embedding [B, C]."""
         x = x.mean(dim=(2, 3))
         return x if pre_logits else self.classifier(x)
 

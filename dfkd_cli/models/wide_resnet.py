@@ -1,4 +1,4 @@
-"""Wide residual networks for 32x32 images (arXiv:1605.07146), in the layout the data-free literature publishes."""
+"""Wide residual networks for 32x32 images (arXiv:1605.07146), with the parameter names of published checkpoints."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class PreActivationBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         same_width = in_channels == channels
-        # The published checkpoints spell it so.
+        # Spelt as in the published checkpoints.
         self.convShortcut = None if same_width else nn.Conv2d(in_channels, channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ class PreActivationBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width; a module of its own because the checkpoints' keys read `block1.layer.0...`."""
+    """Blocks of one width; a separate module because the keys of the checkpoints are `block1.layer.0...`."""
 
     def __init__(self, depth: int, in_channels: int, channels: int, stride: int):
         super().__init__()
@@ -62,12 +62,12 @@ class WideResNet(ReferenceNetwork):
         self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map [B, C, H/4, W/4] of normalised images."""
+        """Return the last feature map [B, C, H/4, W/4] of normalised images."""
         x = self.block3(self.block2(self.block1(self.conv1(x))))
         return F.relu(self.bn1(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits [B, K] of the last feature map, or with `pre_logits` the embedding."""
+        """Return logits [B, K] of the last feature map, or with `pre_logits` the embedding [B, C]."""
         x = x.mean(dim=(2, 3))
         return x if pre_logits else self.fc(x)
 

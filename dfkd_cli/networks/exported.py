@@ -140,9 +140,7 @@ def _input_size(program: ExportedProgram, given: tuple[int, int, int] | None) ->
     if given is None:
         channels, height, width = recorded
         if channels is None or height is None or width is None:
-            raise TeacherError(
-                f"the program takes images of {shape}; give each ? with --input-size CxHxW"
-            )
+            raise TeacherError(f"the program takes images of {shape}; give each ? with --input-size CxHxW")
         return channels, height, width
     if any(length not in (None, wanted) for length, wanted in zip(recorded, given, strict=True)):
         raise TeacherError(f"--input-size {'x'.join(map(str, given))}: the program was exported for images of {shape}")
