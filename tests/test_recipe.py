@@ -94,7 +94,7 @@ def test_all_mistakes_are_named_at_once():
 def test_a_recipe_inherits_every_value_that_it_does_not_set(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("method: dafl\ntrain:\n  lr: 0.1\noptions: {temperature: 3}\n")
-    with pytest.raises(UsageError, match="missing key 'options.generator'"):
+    with pytest.raises(UsageError, match=r"missing key 'options\.generator'"):
         load_recipe(str(path), [])
     options = yaml.safe_dump({"options": yaml.safe_load(shipped_recipes()["dafl"])["options"]})
     path.write_text(f"method: dafl\ntrain:\n  lr: 0.1\n{options}")
@@ -122,7 +122,7 @@ def test_merged_sections_keep_their_other_values_and_change_neither_side():
 
 def test_the_defaults_are_not_a_recipe():
     assert "defaults" not in shipped_recipes()
-    with pytest.raises(UsageError, match="'defaults' is not a recipe.*choose one of: cgdd, ") as caught:
+    with pytest.raises(UsageError, match=r"'defaults' is not a recipe.*choose one of: cgdd, ") as caught:
         load_recipe("defaults", [])
     assert "\n" not in str(caught.value)
 
