@@ -1,4 +1,4 @@
-"""Curves are what the log says, however long and odd it is."""
+"""Curves hold the logged values, however long and unusual the log is."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from dfkd_cli.report.page.curves import POINTS, grouped, read_curves
+from dfkd_cli.report.page.curves import MAX_POINTS, grouped, read_curves
 
 
 def log(*events: tuple[str, int, dict]) -> list[str]:
@@ -23,19 +23,19 @@ def test_a_number_is_drawn_as_it_was_logged():
     assert found.values.tolist() == [[3.0], [2.5], [2.0]]
 
 
-def test_events_before_the_first_step_lie_left_of_it_as_far_apart_as_the_others():
-    filling = [("filling", 0, {"bn": 9.0}), ("filling", 0, {"bn": 8.0})]
-    found = curves(*filling, ("training", 7, {"bn": 7.0}), ("training", 17, {"bn": 6.0}), ("training", 27, {"bn": 5.0}))
+def test_events_of_the_warmup_have_negative_steps_with_the_same_spacing():
+    warmup = [("warm-up", 0, {"bn": 9.0}), ("warm-up", 0, {"bn": 8.0})]
+    found = curves(*warmup, ("training", 7, {"bn": 7.0}), ("training", 17, {"bn": 6.0}), ("training", 27, {"bn": 5.0}))
     assert found["bn"].steps.tolist() == [-20, -10, 7, 17, 27]
 
 
-def test_quantities_that_come_later_have_their_own_steps():
+def test_quantities_that_are_logged_later_have_their_own_steps():
     found = curves(("training", 1, {"a": 1.0}), ("training", 2, {"a": 1.0, "b": 5.0}))
     assert found["b"].steps.tolist() == [2]
     assert list(found) == ["a", "b"]
 
 
-def test_a_vector_becomes_its_quartiles_and_quartiles_stay_what_they_are():
+def test_a_vector_becomes_its_quartiles_and_quartiles_stay_the_same():
     shares = np.random.default_rng(0).random(1000).tolist()
     found = curves(("training", 1, {"shares": shares, "quartiles": [0.0, 0.1, 0.5, 0.6, 1.0]}))
     ordered = sorted(shares)
@@ -46,13 +46,13 @@ def test_a_vector_becomes_its_quartiles_and_quartiles_stay_what_they_are():
 
 
 def test_long_runs_are_averaged_not_cut():
-    found = curves(*(("training", step, {"kd": float(step)}) for step in range(1, 10 * POINTS + 1)))["kd"]
-    assert len(found.steps) == POINTS
-    assert found.values.mean() == pytest.approx((10 * POINTS + 1) / 2)
+    found = curves(*(("training", step, {"kd": float(step)}) for step in range(1, 10 * MAX_POINTS + 1)))["kd"]
+    assert len(found.steps) == MAX_POINTS
+    assert found.values.mean() == pytest.approx((10 * MAX_POINTS + 1) / 2)
     assert found.values[0, 0] == pytest.approx(np.mean(np.arange(1, 11)))
 
 
-def test_values_that_are_not_finite_are_gaps_and_a_curve_of_them_is_none():
+def test_values_that_are_not_finite_are_gaps_and_a_curve_of_them_is_left_out():
     found = curves(("training", 1, {"a": math.inf, "b": math.nan}), ("training", 2, {"a": 1.0, "b": math.nan}))
     assert list(found) == ["a"]
     assert np.isnan(found["a"].values[0, 0])

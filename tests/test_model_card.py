@@ -1,4 +1,4 @@
-"""The model card is read by the hub and by people, and claims only what was measured."""
+"""The model card has metadata that the hub reads, and states only what was measured."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.report.model_card import hub_name, model_card
 
 
-def pictures(where: str) -> LabelledImages:
+def labelled(where: str) -> LabelledImages:
     return LabelledImages(where, ("a", "b"), (0, 1, 1), (1, 8, 8), lambda _: Image.new("L", (8, 8)))
 
 
@@ -27,7 +27,7 @@ def from_source(source: str):
 
 
 def test_front_matter_is_what_the_hub_reads():
-    found = front_matter(model_card(MEASURED, pictures("cifar10:/data")))
+    found = front_matter(model_card(MEASURED, labelled("cifar10:/data")))
     assert found["library_name"] == "timm"
     assert found["pipeline_tag"] == "image-classification"
     assert "license" not in found
@@ -37,23 +37,23 @@ def test_front_matter_is_what_the_hub_reads():
     assert result["metrics"] == [{"type": "accuracy", "name": "top-1 accuracy", "value": 0.81}]
 
 
-def test_a_folder_is_named_without_the_way_to_it(tmp_path):
+def test_a_folder_is_named_without_the_path_to_it(tmp_path):
     folder = tmp_path / "birds" / "test"
     folder.mkdir(parents=True)
-    (model,) = front_matter(model_card(MEASURED, pictures(str(folder))))["model-index"]
+    (model,) = front_matter(model_card(MEASURED, labelled(str(folder))))["model-index"]
     assert model["results"][0]["dataset"] == {"name": "birds/test", "type": "imagefolder"}
 
 
-def test_a_teacher_that_was_never_right_is_told_of():
+def test_the_card_states_that_the_teacher_was_never_correct():
     report = dataclasses.replace(
         MEASURED, relative_accuracy=None, teacher=dataclasses.replace(MEASURED.teacher, accuracy=0.0)
     )
-    card = model_card(report, pictures("cifar10:/data"))
-    assert "an accuracy of **81.00 %**, where the teacher was never right, on" in card
+    card = model_card(report, labelled("cifar10:/data"))
+    assert "an accuracy of **81.00 %** (the teacher's is 0) on" in card
     assert "not measured" not in card
 
 
-def test_what_was_not_measured_is_not_claimed():
+def test_the_card_states_what_was_not_measured():
     card = model_card(UNMEASURED, None)
     assert not {"metrics", "model-index"} & set(front_matter(card))
     assert "**was not measured**" in card
@@ -81,34 +81,35 @@ def test_the_base_model_is_a_name_on_the_hub(source, name):
     "phrase",
     [
         "| accuracy | 90.00 % | 81.00 % | 90.00 % |",
-        "**90.00 % of the teacher's accuracy** on 3 pictures",
+        "**90.00 % of the teacher's accuracy** on 3 images",
         'timm.create_model("local-dir:THIS_FOLDER", pretrained=True)',
         "import dfkd_cli.models",
-        "20,000 synthetic images were made; 5,000 were kept at the end. 1,234 steps",
+        "20,000 synthetic images were made; 5,000 were kept at the end. The student was trained for 1,234 steps in",
         "a" * 64,
         "can reveal properties",
+        "choose one before you publish this folder",
         "```\ndfkd compress teacher.pt --recipe ssd --student cifar_resnet8 --out out\n```",
     ],
 )
-def test_people_are_told(phrase):
-    assert phrase in model_card(MEASURED, pictures("mnist:."))
+def test_the_card_states_the_facts(phrase):
+    assert phrase in model_card(MEASURED, labelled("mnist:."))
 
 
 @pytest.mark.parametrize(
     "phrase",
     [
-        "it learned from unlabelled pictures that the teacher chose from a pool and named",
-        "the teacher chose 4,000, which selected.csv lists. 1,234 steps",
-        "Take them out before you publish this folder",
+        "learned from unlabelled images of a pool, with the teacher's predictions as targets.",
+        "the teacher chose 4,000 of them, which selected.csv lists. The student was trained for 1,234 steps",
+        "Remove them before you publish this folder",
     ],
 )
-def test_who_gets_it_is_told_of_the_pool(phrase):
-    card = model_card(POOLED, pictures("mnist:."))
+def test_the_card_names_the_pool(phrase):
+    card = model_card(POOLED, labelled("mnist:."))
     assert phrase in card
     assert "synthetic" not in card
 
 
-def test_a_network_that_timm_has_needs_no_import_of_ours():
+def test_an_architecture_of_timm_needs_no_import_of_dfkd():
     other = dataclasses.replace(MEASURED, student=dataclasses.replace(MEASURED.student, arch="resnet18"))
     assert "dfkd_cli" not in model_card(other, None)
 
@@ -116,7 +117,7 @@ def test_a_network_that_timm_has_needs_no_import_of_ours():
 def test_hostile_text_stays_text():
     hostile = "x\n---\nlicense: mit\n```\n<script>alert(1)</script> ![a](http://x/y)"
     report = dataclasses.replace(from_source(hostile), notes=(hostile,), command=hostile)
-    card = model_card(report, pictures(hostile))
+    card = model_card(report, labelled(hostile))
     assert "license" not in front_matter(card)
     before, command, after = card.split("````")
     assert hostile in command

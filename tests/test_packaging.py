@@ -41,10 +41,12 @@ def test_recipes_are_found_from_any_folder(installed, tmp_path):
     assert method == "ssd"
 
 
-def test_the_template_of_the_report_travels_along(installed, tmp_path):
-    where = "files('dfkd_cli.report.page').joinpath('template.html')"
-    code = f"from importlib.resources import files; print({where}.read_text())"
-    assert "$body" in run(installed, code, tmp_path)
+def test_every_template_of_the_report_is_packaged(installed):
+    package = ROOT / "dfkd_cli" / "report"
+    templates = [package / "model_card.md", *(package / "page" / "templates").iterdir()]
+    assert len(templates) > 2
+    for template in templates:
+        assert (installed / template.relative_to(ROOT)).read_text() == template.read_text()
 
 
 def test_the_command_is_declared(installed):

@@ -1,4 +1,4 @@
-"""`report.html` holds everything inside, shows the report's numbers and trusts no text it is given."""
+"""`report.html` loads nothing, shows the values of the report, and escapes every text."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ VOID = {"meta", "img", "br", "hr", "input", "link", "base", "source", "embed"}
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements with their attributes, and text."""
+    """The parsed page: elements with their attributes, and the visible text."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -68,9 +68,9 @@ def metrics(num_classes: int, count: int = 4) -> list[str]:
         "synthesis/hit_rate": 0.9,
         "buffer/class_shares": [1 / num_classes] * num_classes,
     }
-    filling = [{"phase": "filling", "step": 0, "metrics": {"synthesis/bn": 30.0}}]
+    warmup = [{"phase": "warm-up", "step": 0, "metrics": {"synthesis/bn": 30.0}}]
     training = [{"phase": "training", "step": 10 * i, "metrics": values} for i in range(1, count + 1)]
-    return [json.dumps(event) for event in filling + training]
+    return [json.dumps(event) for event in warmup + training]
 
 
 def evidence(num_classes=3, names=None, size=(3, 8, 8), count=6, images=200, lines=None) -> Evidence:
@@ -79,8 +79,8 @@ def evidence(num_classes=3, names=None, size=(3, 8, 8), count=6, images=200, lin
     teacher = torch.randint(num_classes, (images,), generator=rng)
     student = torch.where(torch.rand(images, generator=rng) < 0.7, teacher, (teacher + 1) % num_classes)
     confusion.add(teacher, student)
-    pictures, classes = torch.rand(count, *size, generator=rng), torch.randint(num_classes, (count,), generator=rng)
-    return Evidence(metrics(num_classes) if lines is None else lines, pictures, classes, confusion, names)
+    shown, classes = torch.rand(count, *size, generator=rng), torch.randint(num_classes, (count,), generator=rng)
+    return Evidence(metrics(num_classes) if lines is None else lines, shown, classes, confusion, names)
 
 
 def page(report=MEASURED, **kwargs) -> Page:
@@ -119,10 +119,10 @@ def test_every_element_is_closed_and_every_name_is_there_once(measured):
     "phrase",
     [
         "cifar_resnet8 distilled from teacher.pt without its training data",
-        "Accuracy kept 90.00 % 81.00 % of pictures right; teacher 90.00 %",
+        "Accuracy kept 90.00 % accuracy 81.00 %, teacher 90.00 %",
         "Size 4.0\N{MULTIPLICATION SIGN} smaller: 250 parameters, teacher 1,000",
         "Agreement 87.65 % on evaluation data",
-        "Time 1 min 40 s 30 % of it making images",
+        "Time 1 min 40 s 30 % for making images",
         "file size 5.00 MB 1.25 MB 25.00 %",
         "The teacher's weights came from --arch.",
         "20,000 synthetic images were made; 5,000 were kept at the end.",
@@ -138,18 +138,18 @@ def test_every_element_is_closed_and_every_name_is_there_once(measured):
         "dfkd compress teacher.pt --recipe ssd --student cifar_resnet8 --out out",
     ],
 )
-def test_the_numbers_are_those_of_the_report(measured, phrase):
+def test_the_page_shows_the_values_of_the_report(measured, phrase):
     assert phrase in measured.text
 
 
-def test_the_environment_is_told():
+def test_the_page_shows_the_environment():
     machine = Environment(system="Linux-6", cpu="Fast CPU", threads=3, gpu="Large GPU")
     text = page(dataclasses.replace(MEASURED, environment=machine)).text
     for phrase in ("Fast CPU, 3 threads", "GPU Large GPU", "system Linux-6", f"torch {MEASURED.versions.torch}"):
         assert phrase in text
 
 
-def test_without_evaluation_data_no_accuracy_is_claimed():
+def test_without_evaluation_data_the_page_shows_no_accuracy():
     text = page(UNMEASURED).text
     assert "Accuracy kept not measured" in text
     assert "accuracy - - -" in text
@@ -159,18 +159,18 @@ def test_without_evaluation_data_no_accuracy_is_claimed():
 @pytest.mark.parametrize(
     "phrase",
     [
-        "the teacher chose 4,000, which selected.csv lists. Here are 6 of them",
-        "30 % of it choosing pictures",
-        "choosing pictures 30 s 30.00 %",
+        "the teacher chose 4,000 of them, which selected.csv lists. The page shows 6 of them",
+        "30 % for choosing images",
+        "choosing images 30 s 30.00 %",
         "pool /data/web",
     ],
 )
-def test_a_pool_is_told_from_synthetic_images(pooled, phrase):
+def test_images_of_a_pool_are_not_called_synthetic(pooled, phrase):
     assert phrase in pooled.text
     assert "synthetic" not in pooled.html
 
 
-def test_a_teacher_that_hides_its_parameters_and_a_larger_student_are_no_error():
+def test_a_teacher_without_parameters_and_a_larger_student_are_shown():
     hidden = dataclasses.replace(MEASURED, teacher=dataclasses.replace(MEASURED.teacher, parameters=0))
     assert "Size - 250 parameters" in page(hidden).text
     small = dataclasses.replace(MEASURED, teacher=dataclasses.replace(MEASURED.teacher, parameters=100))
@@ -199,11 +199,11 @@ def test_the_map_holds_the_counts():
             assert f'title="{said}"' in html
 
 
-def test_full_agreement_is_said():
+def test_full_agreement_is_stated():
     same = Confusion(3)
     same.add(torch.arange(3), torch.arange(3))
     html = render(MEASURED, dataclasses.replace(evidence(), confusion=same))
-    assert "Student and teacher agreed on every image." in html
+    assert "Student and teacher agree on every image." in html
 
 
 @pytest.mark.parametrize("size", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (4, 65, 65), (3, 224, 224)])
@@ -213,7 +213,7 @@ def test_a_hundred_images_of_pure_noise_stay_below_the_limit(size):
     assert len(Page(html).named("img")) == 100
 
 
-def test_images_stand_under_the_class_the_teacher_sees():
+def test_images_are_grouped_by_the_class_that_the_teacher_predicts():
     given = dataclasses.replace(evidence(3, ("ant", "bee", "cat")), classes=torch.tensor([2, 0, 2, 2, 0, 0]))
     seen = Page(render(MEASURED, given))
     alts = [image["alt"] for image in seen.named("img")]
@@ -238,7 +238,7 @@ def test_every_logged_quantity_has_its_curve():
 
 def test_curves_take_their_colours_from_the_page():
     (curve,) = read_curves(['{"phase": "training", "step": 4, "metrics": {"kd": 1.0}}'])
-    svg = draw(curve, 1, (0.0, 4.0))
+    svg = draw(curve, 1, (0.0, 4.0)).body
     assert "var(--line)" in svg
     assert not re.search(r"#[0-9a-f]{6}", svg)
 

@@ -1,4 +1,4 @@
-"""The report holds what other tools read, and tells people what was and what was not measured."""
+"""The report holds the values that tools read, and its text states what was measured and what was not."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ import torch
 
 from dfkd_cli.machine.peak_memory import peak_memory_bytes
 from dfkd_cli.report.images import ImagesReport
+from dfkd_cli.report.markdown_report import markdown_report
 from dfkd_cli.report.report import (
     ON_EVALUATION_DATA,
     MemoryReport,
@@ -17,7 +18,6 @@ from dfkd_cli.report.report import (
     StudentReport,
     TeacherReport,
     TimeReport,
-    write_report,
 )
 
 MEASURED = Report(
@@ -74,7 +74,7 @@ POOLED = dataclasses.replace(
         ("optimizer", "muon"),
     ],
 )
-def test_names_that_other_tools_rely_on(path, value):
+def test_report_json_keeps_its_names(path, value):
     found = json.loads(MEASURED.to_json())
     for name in path.split("."):
         found = found[name]
@@ -93,7 +93,7 @@ def test_versions_are_in_the_report():
     assert set(json.loads(MEASURED.to_json())["versions"]) == {"dfkd", "torch", "timm", "python"}
 
 
-def test_values_that_are_not_finite_are_no_report():
+def test_values_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="not JSON compliant"):
         dataclasses.replace(MEASURED, agreement=math.nan).to_json()
 
@@ -105,7 +105,7 @@ def test_values_that_are_not_finite_are_no_report():
         "| accuracy | 90.00 % | 81.00 % | 90.00 % |",
         "| parameters | 1,000 | 250 | 25.00 % |",
         "| file size | 5.00 MB | 1.25 MB | 25.00 % |",
-        "Agreement 87.65 %",
+        "**Agreement (87.65 %)** is the percentage of images",
         "![synthetic images](samples.png)",
         "dfkd compress teacher.pt --recipe ssd",
         "The teacher's weights came from --arch.",
@@ -114,38 +114,38 @@ def test_values_that_are_not_finite_are_no_report():
         'timm.create_model("local-dir:',
     ],
 )
-def test_text_tells_people_the_result(phrase):
-    assert phrase in MEASURED.to_markdown()
+def test_the_text_states_the_results(phrase):
+    assert phrase in markdown_report(MEASURED)
 
 
 @pytest.mark.parametrize("phrase", ["was **not measured**", "| accuracy | - | - | - |", "no BatchNorm layers"])
-def test_text_says_what_was_not_measured(phrase):
-    assert phrase in UNMEASURED.to_markdown()
+def test_the_text_states_what_was_not_measured(phrase):
+    assert phrase in markdown_report(UNMEASURED)
 
 
-def test_text_says_that_the_teacher_was_never_right():
+def test_the_text_states_that_the_teacher_was_never_correct():
     teacher = dataclasses.replace(MEASURED.teacher, accuracy=0.0)
-    text = dataclasses.replace(MEASURED, relative_accuracy=None, teacher=teacher).to_markdown()
-    assert "The teacher was **right on none** of the labelled pictures" in text
+    text = markdown_report(dataclasses.replace(MEASURED, relative_accuracy=None, teacher=teacher))
+    assert "The teacher classified **no evaluation image correctly**" in text
     assert "not measured" not in text
 
 
-def test_text_explains_no_accuracy_that_is_not_there():
-    assert "**Accuracy** is" not in UNMEASURED.to_markdown()
+def test_the_text_does_not_explain_a_missing_accuracy():
+    assert "**Accuracy** is" not in markdown_report(UNMEASURED)
 
 
 @pytest.mark.parametrize(
     "phrase",
     [
-        "10,000 unlabelled pictures of the pool were seen; the teacher chose 4,000",
-        "show them to nobody who must not see the pool",
-        "![unlabelled pictures](samples.png)",
-        "choosing pictures 30 s",
+        "10,000 images of the pool were read; the teacher chose 4,000 of them",
+        "do not show them to anyone who must not see the pool",
+        "![unlabelled images](samples.png)",
+        "1 min 40 s: choosing images 30 s",
         "| pool | `/data/web` |",
     ],
 )
-def test_text_says_that_a_pool_was_learned_from(phrase):
-    text = POOLED.to_markdown()
+def test_the_text_names_the_pool(phrase):
+    text = markdown_report(POOLED)
     assert phrase in text
     assert "synthetic" not in text
 
@@ -158,7 +158,7 @@ def test_hostile_text_stays_text():
         notes=(hostile,),
         command=hostile,
     )
-    before, command, between, evaluate, after = report.to_markdown().split("````")
+    before, command, between, evaluate, after = markdown_report(report).split("````")
     assert hostile in command
     assert hostile in evaluate
     for part in (before, between, after):
@@ -167,10 +167,24 @@ def test_hostile_text_stays_text():
     assert r"distilled from a \`\`\` \<script\>" in before.splitlines()[0]
 
 
-def test_both_files_are_written(tmp_path):
-    write_report(MEASURED, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
-    assert json.loads((tmp_path / "report.json").read_text())["steps"] == 1234
+@pytest.mark.parametrize(
+    ("layers", "text"), [(1, "The teacher has 1 BatchNorm layer, "), (2, "The teacher has 2 BatchNorm layers, ")]
+)
+def test_nouns_follow_their_number(layers, text):
+    teacher = dataclasses.replace(MEASURED.teacher, batchnorm_layers=layers)
+    assert text in markdown_report(dataclasses.replace(MEASURED, teacher=teacher))
+
+
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [
+        (ImagesReport(1, 1), "1 synthetic image was made; 1 was kept at the end."),
+        (ImagesReport(2, 0), "2 synthetic images were made; 0 were kept at the end."),
+        (ImagesReport(1, 1, "/pool"), "1 image of the pool was read; the teacher chose 1 of them"),
+    ],
+)
+def test_images_are_summed_up_in_one_sentence(images, text):
+    assert images.summary().startswith(text)
 
 
 def test_peak_memory_is_in_bytes():

@@ -13,6 +13,7 @@ from dfkd_cli.loading.weights_file import file_bytes
 from dfkd_cli.machine.files import write_atomically, write_text_atomically
 from dfkd_cli.report.environment import Environment, gpu_name
 from dfkd_cli.report.images import ImagesReport
+from dfkd_cli.report.markdown_report import markdown_report
 from dfkd_cli.report.model_card import model_card
 from dfkd_cli.report.page.document import Evidence, render
 from dfkd_cli.report.report import (
@@ -23,7 +24,6 @@ from dfkd_cli.report.report import (
     StudentReport,
     TeacherReport,
     TimeReport,
-    write_report,
 )
 from dfkd_cli.students.student import STUDENT_FILE, save_student
 from dfkd_cli.training.engine import Distillation
@@ -48,7 +48,8 @@ def save(parts: Parts, run: Distillation, job: Job, folder: Path, started: float
     student_file = (student_sha, (folder / STUDENT_FILE).stat().st_size)
     confusion = Confusion(parts.teacher.spec.num_classes)
     report = _report(parts, run, job, student_file, _measure(parts, run, confusion), started)
-    write_report(report, folder)
+    write_text_atomically(folder / "report.json", report.to_json())
+    write_text_atomically(folder / "report.md", markdown_report(report))
     metrics = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     names = None if parts.data is None else parts.data.class_names
     evidence = Evidence(metrics, shown, classes, confusion, names)

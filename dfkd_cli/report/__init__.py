@@ -1,1 +1,1 @@
-"""What a run leaves behind: `report.json`, `report.md`, `report.html`, the model card and the pictures."""
+"""The documents that a run writes: `report.json`, `report.md`, `report.html` and the model card."""

@@ -1,4 +1,4 @@
-"""What a run was computed on: the machine, and how much of it torch used."""
+"""The machine that a run was computed on, and the number of threads that torch used."""
 
 import platform
 from dataclasses import dataclass, field
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-_CPU_INFO = Path("/proc/cpuinfo")  # Linux; elsewhere the platform's own name has to do
+_CPU_INFO = Path("/proc/cpuinfo")  # exists on Linux only
 
 
 def cpu_name() -> str:
-    """The processor's name as its maker gives it, or its instruction set where the system does not tell."""
+    """Return the processor's model name, or its instruction set if the system does not give the name."""
     if _CPU_INFO.is_file():
         for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")
@@ -20,7 +20,7 @@ def cpu_name() -> str:
 
 
 def gpu_name(device: torch.device) -> str | None:
-    """The GPU's name; None when the run does not use one."""
+    """Return the name of the GPU, or None if `device` is not a GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
@@ -30,5 +30,5 @@ class Environment:
 
     system: str = field(default_factory=platform.platform)
     cpu: str = field(default_factory=cpu_name)
-    threads: int = field(default_factory=torch.get_num_threads)  # that torch computes with, on the CPU
+    threads: int = field(default_factory=torch.get_num_threads)  # of torch, on the CPU
     gpu: str | None = None

@@ -1,67 +1,73 @@
-"""What a student learned from, in numbers and in words: synthetic images, or pictures chosen from a user's pool."""
+"""The images that a student learned from: their number, and the wording of texts about them."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from dfkd_cli.report.quantities import counted
+
 
 class Wording(NamedTuple):
-    """How texts for people speak of the images."""
+    """Texts about one kind of images."""
 
     name: str
     origin: str
-    effort: str  # what the time before training went to
-    measured_on: str  # where agreement was measured when there was no evaluation data
-    warning: str  # what to know before looking at them, or showing them to others
-    limit: str  # of a student that learned from them
-    privacy: str  # what the folder of the run gives away, in Markdown
+    effort: str  # what the time of the image source was used for
+    measured_on: str  # the images on which agreement is measured without evaluation data
+    warning: str  # what a reader of the report must know before showing the images to others
+    limit: str  # of a student that learned from these images
+    privacy: str  # what the run's folder reveals, in Markdown
 
 
 _SYNTHETIC = Wording(
     name="synthetic images",
-    origin="synthetic images made from the teacher alone",
+    origin="synthetic images that were made from the teacher alone",
     effort="making images",
     measured_on="fresh synthetic images (not a measure of accuracy)",
-    warning="They need not look like anything to people, and can still reveal properties of the teacher's training "
-    "data.",
-    limit="The student has seen synthetic images only. What it does on pictures unlike the teacher's training data is "
-    "unknown.",
-    privacy="Synthetic images are made from what the teacher remembers of its training data, and can reveal properties "
-    "of it. Treat `samples.png`, `report.html` and the student as you would treat the teacher.",
+    warning="Synthetic images need not be recognisable to people, and can still reveal properties of the teacher's "
+    "training data.",
+    limit="The student was trained on synthetic images only. Its behaviour on images that differ from the teacher's "
+    "training data is unknown.",
+    privacy="Synthetic images are made from the teacher, and can reveal properties of its training data. Treat "
+    "`samples.png`, `report.html` and the student as confidentially as the teacher.",
 )
 _CHOSEN = Wording(
-    name="unlabelled pictures",
-    origin="unlabelled pictures that the teacher chose from a pool and named",
-    effort="choosing pictures",
-    measured_on="pictures of the pool (not a measure of accuracy)",
-    warning="They are pictures of the pool as it is: show them to nobody who must not see the pool.",
-    limit="The student has seen pictures of a pool only, under the names that the teacher gave them. What it does on "
-    "others is unknown.",
-    privacy="`samples.png` and `report.html` show pictures of the pool, and `selected.csv` names its files. Take them "
-    "out before you publish this folder, unless the pool is public. Treat the student as you would treat the teacher.",
+    name="unlabelled images",
+    origin="unlabelled images of a pool, with the teacher's predictions as targets",
+    effort="choosing images",
+    measured_on="images of the pool (not a measure of accuracy)",
+    warning="They are unchanged images of the pool: do not show them to anyone who must not see the pool.",
+    limit="The student was trained on images of one pool only, with the teacher's predictions as targets. Its "
+    "behaviour on other images is unknown.",
+    privacy="`samples.png` and `report.html` contain images of the pool, and `selected.csv` lists its image files. "
+    "Remove them before you publish this folder, unless the pool is public. Treat the student as confidentially as "
+    "the teacher.",
 )
 
 
 @dataclass(frozen=True)
 class ImagesReport:
-    """Synthetic images: how many were made, and how many of them the student was trained on at the end.
+    """Numbers of synthetic images that were made, and that were kept at the end of the run.
 
-    With a pool: how many of its pictures were seen, and how many of them the student was trained on.
+    With a pool: numbers of its images that were read, and that were chosen for training.
     """
 
     generated: int
     kept: int
-    pool: str | None = None  # the folder of unlabelled pictures; None where all images are synthetic
+    pool: str | None = None  # the folder of unlabelled images; None if the images are synthetic
 
     @property
     def wording(self) -> Wording:
-        """How to speak of these images."""
+        """The texts about this kind of images."""
         return _SYNTHETIC if self.pool is None else _CHOSEN
 
-    def counted(self) -> str:
-        """How many there were, and were left: one sentence."""
+    def summary(self) -> str:
+        """Return one sentence with both numbers."""
+        made = "was" if self.generated == 1 else "were"
         if self.pool is None:
-            return f"{self.generated:,} synthetic images were made; {self.kept:,} were kept at the end."
+            kept = "was" if self.kept == 1 else "were"
+            images = counted(self.generated, "synthetic image")
+            return f"{images} {made} made; {self.kept:,} {kept} kept at the end."
         return (
-            f"{self.generated:,} unlabelled pictures of the pool were seen; the teacher chose {self.kept:,}, which "
-            "selected.csv lists."
+            f"{counted(self.generated, 'image')} of the pool {made} read; the teacher chose {self.kept:,} of them, "
+            "which selected.csv lists."
         )

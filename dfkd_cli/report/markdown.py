@@ -1,19 +1,19 @@
-"""Text that stays text in Markdown, whatever it holds."""
+"""Escaping of arbitrary text in Markdown."""
 
 import re
 
 
 def one_line(text: str) -> str:
-    """The text with every run of blanks and line breaks as one blank."""
+    """Return the text with each run of whitespace replaced by one space."""
     return " ".join(text.split())
 
 
 def plain(text: str) -> str:
-    """The text on one line, with everything escaped that Markdown or HTML would read as markup."""
+    """Return the text on one line, with the characters escaped that Markdown or HTML would interpret."""
     return re.sub(r"([\\`*_{}\[\]()#!|<>&])", r"\\\1", one_line(text))
 
 
 def fenced(text: str) -> str:
-    """The text as a block of code, whose fence is longer than any in the text."""
+    """Return the text as a code block, whose fence is longer than any run of backticks in the text."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}\n{text}\n{fence}"

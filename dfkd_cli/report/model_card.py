@@ -1,62 +1,80 @@
 """`README.md` of the output folder: a Hugging Face model card, so that the folder can be published as it is."""
 
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import timm
-import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.models import REFERENCE_ARCHS
+from dfkd_cli.report.comparison import comparison_table
 from dfkd_cli.report.markdown import fenced, one_line, plain
-from dfkd_cli.report.quantities import duration, share
-from dfkd_cli.report.report import Report, comparison_table
+from dfkd_cli.report.quantities import counted, duration, share
+from dfkd_cli.report.report import Report
 
 _TAGS = ["image-classification", "timm", "knowledge-distillation", "data-free", "dfkd"]
-_LICENSE = "# license: yours to choose; the teacher's terms may bind the student too\n"
-_BIASES = "It repeats the teacher's mistakes and biases, and adds some of its own."
 
 
 def model_card(report: Report, data: LabelledImages | None) -> str:
-    """The card as Markdown with YAML front matter; `data` are the pictures that the report's accuracy is of."""
-    front = yaml.safe_dump(_front_matter(report, data), sort_keys=False, allow_unicode=True)
-    title = f"# {plain(report.student.arch)}"
-    parts = [
-        title,
-        _introduction(report, data),
-        comparison_table(report),
-        _use(report),
-        _making(report),
-        _limits(report),
-    ]
-    return f"---\n{_LICENSE}{front}---\n\n" + "\n\n".join(parts)
+    """Return the card as Markdown with YAML metadata; `data` are the images that the accuracy was measured on.
+
+    huggingface_hub writes the metadata and reads it back, which raises ValueError if it is not valid. Nothing is sent
+    to the hub.
+    """
+    card = ModelCard.from_template(
+        _metadata(report, data),
+        template_str=files("dfkd_cli.report").joinpath("model_card.md").read_text(encoding="utf-8"),
+        report=report,
+        title=plain(report.student.arch),
+        introduction=_introduction(report, data),
+        comparison=comparison_table(report),
+        use=_use(report),
+        steps=counted(report.steps, "step"),
+        time=duration(report.time.total_s),
+        machine=plain(report.environment.gpu or report.environment.cpu),
+        agreement=share(report.agreement),
+        notes=[plain(note) for note in report.notes],
+        command=fenced(report.command),
+    )
+    return f"{card.content}\n"
 
 
-def _front_matter(report: Report, data: LabelledImages | None) -> dict[str, object]:
-    """What the hub reads. The licence is left to whoever publishes."""
-    facts: dict[str, object] = {"library_name": "timm", "pipeline_tag": "image-classification", "tags": _TAGS}
-    if base := hub_name(report.teacher.source):
-        facts["base_model"] = base
-    if data is None or report.student.accuracy is None:
-        return facts
-    result = {
-        "task": {"type": "image-classification"},
-        "dataset": _data_set(data.where),
-        "metrics": [{"type": "accuracy", "name": "top-1 accuracy", "value": report.student.accuracy}],
-    }
-    return facts | {"metrics": ["accuracy"], "model-index": [{"name": report.student.arch, "results": [result]}]}
+def _metadata(report: Report, data: LabelledImages | None) -> ModelCardData:
+    """Return what the hub reads. A licence is left out, because the publisher chooses it."""
+    measured: dict[str, Any] = {}
+    if data is not None and report.student.accuracy is not None:
+        name, kind = _dataset(data.where)
+        result = EvalResult(
+            task_type="image-classification",
+            dataset_name=name,
+            dataset_type=kind,
+            metric_type="accuracy",
+            metric_name="top-1 accuracy",
+            metric_value=report.student.accuracy,
+        )
+        measured = {"metrics": ["accuracy"], "model_name": report.student.arch, "eval_results": [result]}
+    return ModelCardData(
+        library_name="timm",
+        pipeline_tag="image-classification",
+        tags=list(_TAGS),
+        base_model=hub_name(report.teacher.source),
+        **measured,
+    )
 
 
-def _data_set(where: str) -> dict[str, str]:
-    """Name and type of evaluation pictures, as the hub wants them."""
+def _dataset(where: str) -> tuple[str, str]:
+    """Return name and type of the evaluation images, as the hub expects them."""
     packed, colon, _ = where.partition(":")
     if colon and not Path(where).exists():
-        return {"name": one_line(packed), "type": one_line(packed)}
-    # Two names of a path are enough to know it by; the rest of it is nobody's business.
-    return {"name": one_line("/".join(Path(where).resolve().parts[-2:])), "type": "imagefolder"}
+        return one_line(packed), one_line(packed)
+    # The last two names of the path identify the folder. The others may be private.
+    return one_line("/".join(Path(where).resolve().parts[-2:])), "imagefolder"
 
 
 def hub_name(teacher: str) -> str | None:
-    """The hub's name of a teacher, "owner/name"; None for one that did not come from there."""
+    """Return the teacher's name on the hub, "owner/name", or None if it does not come from the hub."""
     kind, _, name = teacher.partition(":")
     if kind == "hf-hub":
         return name.partition("@")[0]
@@ -67,47 +85,25 @@ def hub_name(teacher: str) -> str | None:
 def _introduction(report: Report, data: LabelledImages | None) -> str:
     teacher = report.teacher.arch or Path(report.teacher.source).name
     text = (
-        f"An image classifier distilled from {plain(teacher)} with dfkd, without the teacher's training data: it "
-        f"learned from {report.images.wording.origin}."
+        f"An image classifier distilled from {plain(teacher)} with dfkd, without the teacher's training data. The "
+        f"student learned from {report.images.wording.origin}."
     )
     if report.student.accuracy is None or data is None:
-        return f"{text} Its accuracy on real pictures **was not measured**."
-    reached = (
-        f"an accuracy of **{share(report.student.accuracy)}**, where the teacher was never right,"
+        return f"{text} Its accuracy on real images **was not measured**."
+    accuracy = (
+        f"an accuracy of **{share(report.student.accuracy)}** (the teacher's is 0)"
         if report.relative_accuracy is None
         else f"**{share(report.relative_accuracy)} of the teacher's accuracy**"
     )
-    return f"{text} It reaches {reached} on {len(data):,} pictures that were used for nothing else."
+    return f"{text} It reaches {accuracy} on {counted(len(data), 'image')} that were not used for training."
 
 
 def _use(report: Report) -> str:
     own = report.student.arch in REFERENCE_ARCHS
-    lines = ["import timm", *(["import dfkd_cli.models  # adds this architecture to timm"] if own else []), ""]
+    lines = ["import timm", *(["import dfkd_cli.models  # registers this architecture with timm"] if own else []), ""]
     lines += [
         'model = timm.create_model("local-dir:THIS_FOLDER", pretrained=True).eval()',
         'model = timm.create_model("hf-hub:OWNER/NAME", pretrained=True).eval()  # once published',
         "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
     ]
-    return "## Use\n\n```python\n" + "\n".join(lines) + "\n```"
-
-
-def _making(report: Report) -> str:
-    lines = [
-        f"- recipe `{report.recipe.name}`, every value in `recipe.yaml`; seed {report.seed}",
-        f"- {report.images.counted()} {report.steps:,} steps, {duration(report.time.total_s)} on "
-        f"{report.environment.gpu or report.environment.cpu}",
-        f"- agreement with the teacher: {share(report.agreement)} on {report.agreement_on}",
-        f"- sha256 of the teacher `{report.teacher.sha256 or 'unknown'}`, of the student `{report.student.sha256}`",
-        *(f"- {plain(note)}" for note in report.notes),
-    ]
-    listed = "\n".join(lines)
-    more = (
-        "Curves, confusion and time split are in `report.html`.\n\n"
-        f"![{report.images.wording.name}, by the class the teacher sees in them](samples.png)"
-    )
-    return f"## How it was made\n\n{listed}\n\n{fenced(report.command)}\n\n{more}"
-
-
-def _limits(report: Report) -> str:
-    wording = report.images.wording
-    return f"## Limits\n\n- {wording.limit}\n- {_BIASES}\n- **Privacy**: {wording.privacy}\n"
+    return "\n".join(lines)

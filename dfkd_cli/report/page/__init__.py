@@ -1,1 +1,1 @@
-"""`report.html`: one run on one page that needs no network, for people."""
+"""`report.html`: one run on one page for people. The page loads nothing."""

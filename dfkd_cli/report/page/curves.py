@@ -1,4 +1,4 @@
-"""What `metrics.jsonl` tells over the steps of a run: one curve per quantity, grouped for reading."""
+"""The curves of a run: one per quantity of `metrics.jsonl`, over the student's steps."""
 
 import json
 from collections import defaultdict
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-POINTS = 300  # of a curve at most; longer runs are averaged, as a plot a few hundred pixels wide shows no more
+MAX_POINTS = 300  # of a curve; longer runs are averaged, because a plot a few hundred pixels wide shows no more
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -15,18 +15,18 @@ class Curve(NamedTuple):
     """One logged quantity."""
 
     name: str  # as in metrics.jsonl
-    steps: np.ndarray  # [N]; below 0 before the student's first step, while the first images were made
-    values: np.ndarray  # [N, 1], or [N, 5]: the quartiles over the entries of a logged vector
+    steps: np.ndarray  # [N]; negative during the warm-up, before the student's first step
+    values: np.ndarray  # [N, 1]; [N, 5] for a logged vector: quartiles over its entries
     entries: int  # of the logged vector, such as the number of classes; 1 for a number
 
     @property
     def label(self) -> str:
-        """The quantity in words, without its group."""
+        """The name in words, without its group."""
         return self.name.rpartition("/")[2].replace("_", " ")
 
 
 def read_curves(lines: Iterable[str]) -> list[Curve]:
-    """One curve per quantity of a run's `metrics.jsonl`, in the order of their first appearance."""
+    """Return one curve per quantity in the lines of `metrics.jsonl`, in the order of first appearance."""
     events = [json.loads(line) for line in lines if line.strip()]
     logged: dict[str, list[tuple[float, Any]]] = defaultdict(list)
     for step, event in zip(_steps(events), events, strict=True):
@@ -37,9 +37,9 @@ def read_curves(lines: Iterable[str]) -> list[Curve]:
 
 
 def grouped(curves: Iterable[Curve]) -> dict[str, list[Curve]]:
-    """Curves by the part of their name before "/", "" for the student's own, which come first.
+    """Return the curves by the part of their name before "/". The student's own, "", come first.
 
-    The loss is left out where it has one term only, whose curve is the same.
+    The curve of the loss is left out if the loss has a single term, because the curves are equal.
     """
     groups: dict[str, list[Curve]] = {"": []}
     for curve in curves:
@@ -50,11 +50,11 @@ def grouped(curves: Iterable[Curve]) -> dict[str, list[Curve]]:
 
 
 def _steps(events: list[dict[str, Any]]) -> list[float]:
-    """The place of each event: its step, or as far left of 0 as it was before the first one."""
+    """Return the position of each event: its step, or a negative number for an event of the warm-up."""
     trained = [event["step"] for event in events if event["phase"] == "training"]
-    filling = len(events) - len(trained)
+    before = len(events) - len(trained)
     apart = float(np.median(np.diff(trained))) if len(trained) > 1 else max([1, *trained])
-    return [float(e["step"]) if e["phase"] == "training" else (i - filling) * apart for i, e in enumerate(events)]
+    return [float(e["step"]) if e["phase"] == "training" else (i - before) * apart for i, e in enumerate(events)]
 
 
 def _curve(name: str, points: list[tuple[float, Any]]) -> Curve:
@@ -63,10 +63,8 @@ def _curve(name: str, points: list[tuple[float, Any]]) -> Curve:
     entries = len(vectors[-1])
     values = np.stack([vector if entries == 1 else np.quantile(vector, _QUANTILES) for vector in vectors])
     values[~np.isfinite(values)] = np.nan
-    parts = np.array_split(np.arange(len(steps)), min(POINTS, len(steps)))
-    return Curve(
-        name, np.array([steps[p].mean() for p in parts]), np.stack([values[p].mean(0) for p in parts]), entries
-    )
+    bins = np.array_split(np.arange(len(steps)), min(MAX_POINTS, len(steps)))
+    return Curve(name, np.array([steps[b].mean() for b in bins]), np.stack([values[b].mean(0) for b in bins]), entries)
 
 
 def _same(one: Curve, other: Curve) -> bool:

@@ -1,73 +1,76 @@
-"""Where the student answers differently from its teacher: a map of classes and the commonest cases."""
+"""The classes for which the student's predictions differ from the teacher's: a map, and the most common differences."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from dfkd_cli.evaluation.confusion import Confusion
 from dfkd_cli.report.page.gallery import class_label
-from dfkd_cli.report.page.markup import Markup, escape, paragraph, table
 from dfkd_cli.report.quantities import share
 
-ALL_CLASSES = 50  # up to so many classes the map shows each
-WORST_CLASSES = 30  # of more classes it shows those that take part in most disagreements
-_COMMONEST = 8
+ALL_CLASSES = 50  # the map shows every class of up to so many
+WORST_CLASSES = 30  # of more classes the map shows those with most disagreements
+_MOST_COMMON = 8
 _WITH_NUMBERS = 12  # columns at most whose cells are wide enough for a number
 
 
-def disagreement(confusion: Confusion, images: str, names: Sequence[str] | None) -> list[Markup]:
-    """The map with its explanation, and the commonest differences; `images` says what they were measured on."""
-    everything = confusion.num_classes <= ALL_CLASSES
-    classes = list(range(confusion.num_classes)) if everything else confusion.most_confused(WORST_CLASSES)
+class Cell(NamedTuple):
+    """The images for which the teacher predicts the row's class and the student the column's."""
+
+    kind: str  # same, other (predictions), or none (no images)
+    strength: float  # of the colour, in [0, 1]
+    percent: float  # of the row's images
+    title: str
+
+
+class Row(NamedTuple):
+    """The images of one class that the teacher predicts."""
+
+    label: str
+    cells: list[Cell]
+
+
+class Disagreement(NamedTuple):
+    """The disagreement of student and teacher."""
+
+    total: int  # images
+    num_classes: int
+    columns: list[str]  # class numbers, and "other" if some classes are not shown
+    rows: list[Row]
+    all_shown: bool  # whether the map shows every class
+    with_numbers: bool  # whether cells have room for a number
+    most_common: list[tuple[str, str, str, str]]  # teacher's class, student's class, images, share
+
+
+def disagreement(confusion: Confusion, names: Sequence[str] | None) -> Disagreement:
+    """Return the map of classes and the most common differences; `names` are those of the classes, if known."""
+    all_shown = confusion.num_classes <= ALL_CLASSES
+    classes = list(range(confusion.num_classes)) if all_shown else confusion.most_confused(WORST_CLASSES)
+    columns = [str(number) for number in classes] + ([] if all_shown else ["other"])
     total = sum(confusion.counts().values())
-    shown = (
-        "" if everything else f" Shown are the {len(classes)} of {confusion.num_classes:,} classes that differ most."
-    )
-    numbers = ", in percent of the row" if len(classes) <= _WITH_NUMBERS else ", the stronger the more often"
-    text = (
-        f"Measured on {total:,} {images}. Each row is a class the teacher names; its cells say how often the student "
-        f"names the same class (blue) or another one (orange){numbers}.{shown}"
-    )
-    return [paragraph(text), _map(confusion, classes, everything, names), _commonest(confusion, total, names)]
-
-
-def _map(confusion: Confusion, classes: list[int], everything: bool, names: Sequence[str] | None) -> Markup:
-    columns = [str(number) for number in classes] + ([] if everything else ["other"])
-    numbers = len(columns) <= _WITH_NUMBERS
-    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
-    rows = []
-    for number, counts in zip(classes, confusion.matrix(classes), strict=True):
-        of_row = sum(counts)
-        cells = "".join(
-            _cell(count, of_row, class_label(number, names), column, column == str(number), numbers)
-            for count, column in zip(counts, columns, strict=False)
-        )
-        rows.append(f'<tr><th scope="row">{escape(class_label(number, names))}</th>{cells}</tr>')
-    kind = "map numbers" if numbers else "map dense"
-    corner = '<th scope="col">teacher \\ student</th>'
-    body = "\n".join(rows)
-    return Markup(
-        f'<div class="scroll"><table class="{kind}"><thead><tr>{corner}{head}</tr></thead><tbody>{body}</tbody></table>'
-        "</div>"
+    return Disagreement(
+        total=total,
+        num_classes=confusion.num_classes,
+        columns=columns,
+        rows=[
+            _row(number, counts, columns, names)
+            for number, counts in zip(classes, confusion.matrix(classes), strict=True)
+        ],
+        all_shown=all_shown,
+        with_numbers=len(columns) <= _WITH_NUMBERS,
+        most_common=[
+            (class_label(teacher, names), class_label(student, names), f"{images:,}", share(images / total))
+            for teacher, student, images in confusion.differences()[:_MOST_COMMON]
+        ],
     )
 
 
-def _cell(count: int, of_row: int, teacher: str, student: str, same: bool, numbers: bool) -> str:
-    part = count / of_row if of_row else 0.0
-    said = f"teacher {teacher}, student {student}: {count:,} of {of_row:,}"
-    text = f"{100 * part:.0f}" if numbers and count else ""
-    if not count:
-        return f'<td title="{escape(said)}">{text}</td>'
-    # The square root lets rare differences be seen beside the common agreement.
-    kind = "same" if same else "other"
-    return f'<td class="{kind}" style="--v:{part**0.5:.2f}" title="{escape(said)}">{text}</td>'
-
-
-def _commonest(confusion: Confusion, total: int, names: Sequence[str] | None) -> Markup:
-    differences = confusion.differences()[:_COMMONEST]
-    if not differences:
-        return paragraph("Student and teacher agreed on every image.")
-    rows = [
-        (class_label(teacher, names), class_label(student, names), f"{images:,}", share(images / total))
-        for teacher, student, images in differences
-    ]
-    head = ("teacher says", "student says", "images", "share")
-    return Markup("<h3>Commonest differences</h3>" + table(rows, head, "pairs"))
+def _row(number: int, counts: list[int], columns: list[str], names: Sequence[str] | None) -> Row:
+    total, label = sum(counts), class_label(number, names)
+    cells = []
+    for count, column in zip(counts, columns, strict=False):  # `counts` ends with classes that may not be shown
+        fraction = count / total if total else 0.0
+        kind = "none" if not count else "same" if column == str(number) else "other"
+        title = f"teacher {label}, student {column}: {count:,} of {total:,}"
+        # The square root keeps rare differences visible beside the common agreement.
+        cells.append(Cell(kind, fraction**0.5, 100 * fraction, title))
+    return Row(label, cells)

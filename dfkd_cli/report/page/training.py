@@ -1,69 +1,89 @@
-"""The curves of a run, grouped and explained."""
+"""The plots of a run's curves, in groups and with explanations."""
 
 from itertools import count
+from typing import NamedTuple
 
 from dfkd_cli.report.page.curves import Curve, grouped
-from dfkd_cli.report.page.markup import Markup, escape, join, paragraph
-from dfkd_cli.report.page.plots import draw
+from dfkd_cli.report.page.plots import Drawing, draw
 
-# By the part of a quantity's name before "/", in this order on the page; other groups follow.
+# Keys are the part of a quantity's name before "/". Groups are shown in this order; other groups follow.
 _TITLES = {
-    "": "The student",
-    "synthesis": "Making images",
+    "": "Student",
+    "synthesis": "Image source",
     "images": "Number of images",
-    "buffer": "The images kept",
-    "bank": "The images kept",
-    "priority": "What is learned next",
+    "buffer": "Stored images",
+    "bank": "Stored images",
+    "priority": "Priorities of stored images",
 }
-# By a quantity's name, or by the part of it after "/"; others go without.
-_MEANINGS = {
+# Keys are a quantity's name, or the part of it after "/". Other quantities have no explanation.
+_EXPLANATIONS = {
     "loss": "what the student minimises: the sum of its terms",
-    "kd": "distance of its answers from the teacher's",
-    "agreement": "share of training images for which both name the same class",
+    "kd": "distance of the student's predictions from the teacher's",
+    "agreement": "fraction of training images for which student and teacher predict the same class",
     "bn": "distance from the teacher's BatchNorm statistics",
-    "class_prior": "how unsure the teacher is of the class asked for",
-    "adversarial": "minus the student's disagreement with the teacher",
-    "balance": "minus the evenness of the classes in a batch",
-    "activation": "minus the size of the teacher's embedding",
-    "total_variation": "roughness of the images",
-    "hit_rate": "share of images the teacher puts in the class asked for",
+    "bn_share": "fraction of the weight of bn that is in force",
+    "class_prior": "the teacher's cross-entropy against the requested classes",
+    "adversarial": "negative disagreement of student and teacher",
+    "balance": "negative entropy of the classes in a batch",
+    "activation": "negative size of the teacher's embedding",
+    "total_variation": "mean difference of neighbouring pixels",
+    "hit_rate": "fraction of images that the teacher assigns to the requested class",
     "confidence": "the teacher's largest probability",
-    "phi_quartiles": "weight by rarity and difficulty, spread over images",
-    "class_shares": "spread over the classes; dashed: all equally common",
-    "priority/discrepancy": "how much is left to learn from the images kept",
-    "priority/weight": "correction for drawing hard images more often",
+    "phi_quartiles": "weight by rarity and difficulty, over the images",
+    "class_shares": "fraction of each class; dashed: uniform distribution",
+    "priority/discrepancy": "disagreement of student and teacher on stored images",
+    "priority/weight": "correction for drawing difficult images more often",
     "generated": "made so far",
-    "kept": "held to learn from",
+    "kept": "available for training",
 }
 
 
-def training(curves: list[Curve]) -> list[Markup]:
-    """Every curve of the run under the heading of its group; nothing when nothing was logged."""
+class Plot(NamedTuple):
+    """One curve with its texts."""
+
+    label: str
+    last: str  # value
+    explanation: str
+    drawing: Drawing
+
+
+class PlotGroup(NamedTuple):
+    """Plots under one heading."""
+
+    title: str
+    plots: list[Plot]
+
+
+class Training(NamedTuple):
+    """All plots of a run, and what the text above them must explain."""
+
+    groups: list[PlotGroup]
+    has_warmup: bool  # whether some curve begins before the student's first step
+    has_bands: bool  # whether some curve shows the entries of a vector
+
+
+def training(curves: list[Curve]) -> Training:
+    """Return a plot of each curve, in groups; no groups without curves."""
     if not curves:
-        return []
-    parts, numbers = [paragraph(_explanation(curves))], count()
+        return Training([], False, False)
     span = min(curve.steps[0] for curve in curves), max(curve.steps[-1] for curve in curves)
-    known = list(_TITLES)
-    groups = grouped(curves).items()
-    for prefix, members in sorted(groups, key=lambda group: known.index(group[0]) if group[0] in known else len(known)):
-        figures = [_figure(curve, draw(curve, next(numbers), span)) for curve in members]
-        title = escape(_TITLES.get(prefix, prefix.replace("_", " ").capitalize()))
-        parts.append(Markup(f'<h3>{title}</h3>\n<div class="plots">\n{join(figures)}\n</div>'))
-    return parts
+    known, numbers = list(_TITLES), count()
+    groups = sorted(grouped(curves).items(), key=lambda g: known.index(g[0]) if g[0] in known else len(known))
+    return Training(
+        groups=[
+            PlotGroup(
+                _TITLES.get(prefix, prefix.replace("_", " ").capitalize()),
+                [_plot(curve, draw(curve, next(numbers), span)) for curve in members],
+            )
+            for prefix, members in groups
+        ],
+        has_warmup=span[0] < 0,
+        has_bands=any(curve.entries > 1 for curve in curves),
+    )
 
 
-def _figure(curve: Curve, drawn: Markup) -> Markup:
-    meaning = _MEANINGS.get(curve.name) or _MEANINGS.get(curve.name.rpartition("/")[2], "")
+def _plot(curve: Curve, drawing: Drawing) -> Plot:
+    explanation = _EXPLANATIONS.get(curve.name) or _EXPLANATIONS.get(curve.name.rpartition("/")[2], "")
     middle = curve.values[-1, curve.values.shape[1] // 2]
     last = f"{middle:,.0f}" if abs(middle) >= 1000 else f"{middle:.4g}"
-    caption = f"<span>{escape(curve.label)}</span><b>{last}</b><small>{escape(meaning)}</small>"
-    return Markup(f"<figure><figcaption>{caption}</figcaption>{drawn}</figure>")
-
-
-def _explanation(curves: list[Curve]) -> str:
-    text = "Each over the student's steps; the number is the last value."
-    if any(curve.steps[0] < 0 for curve in curves):
-        text += " Shaded, left of 0: making the first images, before the student's first step."
-    if any(curve.entries > 1 for curve in curves):
-        text += " Bands hold all and the middle half of the entries, the line is their median."
-    return text
+    return Plot(curve.label, last, explanation, drawing)
