@@ -1,4 +1,4 @@
-"""Makers of torch.export archives that would run code when loaded by torch.export: each writes place.path."""
+"""Functions that write torch.export archives that run code when torch.export loads them, to place.path."""
 
 import json
 
@@ -23,7 +23,7 @@ def export_with_pickled_weight(place, honest):
 
 
 def export_with_a_second_config_in_capitals(place, honest):
-    """torch finds records in any case, by bisection: of two lists of weights it may take either."""
+    """torch finds records regardless of case, by bisection: of two lists of weights it can use either."""
     name = "data/weights/model_weights_config.json"
 
     def change(records):

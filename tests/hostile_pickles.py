@@ -1,4 +1,4 @@
-"""Makers of files that would run code when unpickled or loaded as TorchScript: each writes place.path."""
+"""Functions that write files that run code when unpickled or loaded as TorchScript, to place.path."""
 
 import io
 import json
@@ -66,7 +66,7 @@ def pickle_as_script_constants(place, honest):
 
 
 class WritesOnLoad(nn.Module):
-    """TorchScript that writes a file while it is being loaded: `__setstate__` runs then."""
+    """TorchScript that writes a file when it is loaded, in `__setstate__`."""
 
     def __init__(self, target: str):
         super().__init__()
@@ -142,7 +142,7 @@ script_with_autograd_of_ops = _rewrite_code("torch.save(", "ops.prim.autograd.sa
 
 
 def script_with_code_in_capitals(place, honest):
-    """torch finds its code in records of any case."""
+    """torch finds code records regardless of case."""
     _script(WritesOnLoad(str(place.marker)), place)
 
     def change(records):

@@ -1,4 +1,4 @@
-"""What the tests of hostile files share: a payload that would leave a trace, and ways to alter archives."""
+"""Helpers of the tests of hostile files: code that creates a marker file, and functions that alter archives."""
 
 import io
 import json
@@ -20,12 +20,12 @@ OPTIONS = {"arch": ARCH, "input_size": (1, 32, 32), "mean": (0.5,), "std": (0.5,
 
 
 def create(name: str, **options: Any) -> Any:
-    """A timm network, without the type that hides its layers from the type checker."""
+    """Return a timm network, typed so that the type checker accepts its layers."""
     return timm.create_model(name, **options)
 
 
 class Payload:
-    """Touches a marker file when unpickled."""
+    """Creates a marker file when unpickled."""
 
     def __init__(self, marker):
         self.marker = str(marker)
@@ -35,12 +35,12 @@ class Payload:
 
 
 class Place:
-    """Where a hostile file is made: a folder for it and a marker that must never appear."""
+    """A folder for a hostile file, and the marker that its code creates."""
 
     def __init__(self, folder):
         self.path, self.folder, self.marker = folder / "teacher.pt", folder, folder / "executed"
         self.payload = pickle.dumps(Payload(self.marker), protocol=2)
-        # What code would have to say to do harm; Python source in a string.
+        # Python source that creates the marker.
         self.code = f"open({str(self.marker)!r}, 'w')"
 
 
@@ -53,7 +53,7 @@ def bytes_of(save):
 
 
 def honest_files(module):
-    """Bytes of the same network in every form."""
+    """Return the content of files of the same network in every form."""
     image, dynamic = torch.rand(16, 1, 32, 32), ({0: torch.export.Dim("batch", min=1, max=512)},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -70,7 +70,7 @@ def honest_files(module):
 
 
 def rezip(content, change):
-    """The archive with records changed by `change(records)`, names without their root folder."""
+    """Return the archive with records changed by `change(records)`, names without their root folder."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         root = archive.namelist()[0].partition("/")[0]
         records = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
@@ -83,7 +83,7 @@ def rezip(content, change):
 
 
 def edit_program(content, change):
-    """The exported archive with its program's JSON changed by `change(program, graph)`."""
+    """Return the exported archive with its program's JSON changed by `change(program, graph)`."""
 
     def edit(records):
         program = json.loads(records["models/model.json"])
@@ -104,7 +104,7 @@ def edit_config(content, kind, change):
 
 
 def refused(path, capfd, **options):
-    """The error of loading `path`, checked to be one a user can read, with nothing else on the terminal."""
+    """Return the error of loading `path`; check that it is one line and that nothing else is printed."""
     with pytest.raises(DfkdError) as caught:
         load_classifier(str(path), LoadOptions(**(OPTIONS | options)))
     assert caught.value.exit_code in (2, 3)

@@ -1,4 +1,4 @@
-"""Shared by the loading tests: one small network, ways to save it, and what a right load looks like."""
+"""Helpers of the loading tests: a small network, functions that save it, and a check of the loaded classifier."""
 
 import warnings
 from typing import Any
@@ -15,7 +15,7 @@ SIZE = (1, 32, 32)
 
 
 def create(name: str, **options: Any) -> Any:
-    """A timm network, without the type that hides its layers from the type checker."""
+    """Return a timm network, typed so that the type checker accepts its layers."""
     return timm.create_model(name, **options)
 
 
@@ -40,7 +40,7 @@ def load(path, **options):
 
 
 def assert_same(classifier, module):
-    """The classifier computes what the module computes on its own normalisation."""
+    """Check that the classifier is frozen and computes the same as the module with normalised images."""
     images = torch.rand(3, *classifier.spec.size)
     with torch.no_grad():
         expected = module((images - classifier.mean) / classifier.std)
@@ -50,7 +50,7 @@ def assert_same(classifier, module):
 
 
 class FixedBatch(nn.Module):
-    """Six classes of images of 1x16x16, eight at a time."""
+    """Classifies batches of exactly eight images of 1x16x16 into six classes."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Small networks that the tests of `dfkd_cli.networks` share, each with something that is easily got wrong."""
+"""Small networks for the tests of `dfkd_cli.networks`, each with a feature that is hard to observe correctly."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ SIZE = (3, 32, 32)
 
 
 class Tangled(nn.Module):
-    """One layer used twice, another registered out of order, functional BatchNorm, and one that keeps no statistics."""
+    """Has a layer used twice, one registered out of order, functional BatchNorm, and one without statistics."""
 
     mean: Tensor
     var: Tensor
@@ -50,7 +50,7 @@ class LeNet(nn.Module):
 
 
 class Attending(nn.Module):
-    """Convolutions of parts of a map, then attention between 16 tokens, whose weights are as high and wide as that."""
+    """Convolutions of slices of a map, then attention between 16 tokens, whose weights have the size of a map."""
 
     def __init__(self):
         super().__init__()
@@ -85,7 +85,7 @@ def make_module(name: str) -> Any:
     module = MODULES[name]().eval()
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats:
-            nn.init.normal_(layer.get_buffer("running_mean"), std=0.3)  # fresh statistics would hide a wrong order
+            nn.init.normal_(layer.get_buffer("running_mean"), std=0.3)  # initial statistics would hide a wrong order
             nn.init.uniform_(layer.get_buffer("running_var"), 0.5, 1.5)
     return module
 

@@ -90,7 +90,7 @@ def test_an_onnx_file_is_evaluated_like_the_student_it_was_written_from(
     for label in range(6):
         (tmp_path / "data" / f"{label}").mkdir(parents=True)
         pixels = np.random.default_rng(label).integers(0, 256, (16, 16)).astype(np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "data" / f"{label}" / "picture.png")
+        Image.fromarray(pixels).save(tmp_path / "data" / f"{label}" / "image.png")
     # Flags for the teacher do not apply to a file that describes its own input.
     more = ["--teacher", student, "--mean", "0.9", "--std", "0.9", "--json", "--device", "cpu"]
     result = dfkd("evaluate", path, "--data", tmp_path / "data", *more)
@@ -109,7 +109,7 @@ def test_a_foreign_onnx_file_needs_flags_and_cannot_be_compressed(onnx_file, tmp
     del model.metadata_props[:]
     onnx.save(model, path)
     (tmp_path / "data" / "a").mkdir(parents=True)
-    Image.new("L", (16, 16)).save(tmp_path / "data" / "a" / "picture.png")
+    Image.new("L", (16, 16)).save(tmp_path / "data" / "a" / "image.png")
     result = dfkd("evaluate", path, "--data", tmp_path / "data")
     assert result.exit_code == 2
     assert "--mean" in result.stderr

@@ -1,4 +1,4 @@
-"""Broken teacher files: each is called what it is, in one line with a documented exit code."""
+"""Tests of damaged teacher files: one line names the damage, with a documented exit code."""
 
 import json
 import os
@@ -82,7 +82,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_bytes_are_called_what_they_are(place, capfd, name):
+def test_broken_bytes_are_identified(place, capfd, name):
     content, message = BROKEN[name]
     place.path.write_bytes(content)
     error = refused(place.path, capfd)
@@ -182,7 +182,7 @@ def test_students_with_hostile_metadata(place, module, capfd, facts):
     refused(place.path, capfd, mean=None)
 
 
-def test_paths_that_lead_nowhere(tmp_path, capfd):
+def test_paths_without_a_file(tmp_path, capfd):
     loop, dangling, fifo = tmp_path / "loop", tmp_path / "dangling", tmp_path / "fifo"
     loop.symlink_to(loop)
     dangling.symlink_to(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""What an eager network shows: layers in the order of their calls, embedding and stages, with nothing left behind."""
+"""Tests of eager networks: layers in the order of their calls, embedding and stages, and no remaining hooks."""
 
 import warnings
 
@@ -39,13 +39,13 @@ def test_attention_weights_are_no_stage():
     assert [tuple(stage.shape) for stage in _network("vit").observe(make_images()).stages] == [(4, 64, 4, 4)]
 
 
-def test_neither_attention_weights_as_large_as_a_map_nor_parts_of_a_map_are_stages():
+def test_neither_attention_weights_as_large_as_a_map_nor_slices_of_a_map_are_stages():
     shapes = [tuple(stage.shape) for stage in _network("attending").observe(make_images()).stages]
     assert shapes == [(4, 6, 16, 16), (4, 8, 4, 4)]
 
 
 class OthersFrozen(nn.Module):
-    """As in detectron2: PyTorch's function where no gradient is asked for, written out where one is."""
+    """As in detectron2: PyTorch's function without gradients, a product and a sum with gradients."""
 
     running_mean: torch.Tensor
     running_var: torch.Tensor
@@ -65,7 +65,7 @@ class OthersFrozen(nn.Module):
 
 
 class ChannelsLastNorm(nn.Module):
-    """Normalises the last dimension: what it receives is not what BatchNorm receives in it."""
+    """Normalises the last dimension, so its input is not that of the BatchNorm inside."""
 
     running_mean: torch.Tensor
     running_var: torch.Tensor
@@ -81,14 +81,14 @@ class ChannelsLastNorm(nn.Module):
 
 
 class OfSomethingElse(ChannelsLastNorm):
-    """Keeps statistics and takes a pair, or nothing at all."""
+    """Has running statistics, but takes a pair of tensors or no argument."""
 
     def forward(self, *pairs):
         return pairs[0][0] if pairs else None
 
 
 @pytest.mark.parametrize("frozen", [FrozenBatchNorm2d, FrozenBatchNormAct2d, OthersFrozen])
-def test_frozen_batchnorm_is_seen_and_its_hooks_are_gone_afterwards(frozen):
+def test_frozen_batchnorm_is_observed_and_its_hooks_are_removed(frozen):
     module = nn.Sequential(nn.Conv2d(3, 4, 3), frozen(4), frozen(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = EagerNetwork(module, input_size=SIZE)
     assert [statistics.mean for statistics in network.norm_statistics] == [
@@ -103,7 +103,7 @@ def test_frozen_batchnorm_is_seen_and_its_hooks_are_gone_afterwards(frozen):
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules())
 
 
-def test_a_layer_that_calls_batchnorm_itself_counts_once_with_what_it_gives_it():
+def test_a_layer_that_calls_batchnorm_counts_once_with_its_inner_input():
     channels = SIZE[1] - 2  # of the last dimension, and by chance not the second
     module = nn.Sequential(nn.Conv2d(3, 4, 3), ChannelsLastNorm(channels), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     (seen,) = EagerNetwork(module, input_size=SIZE).observe(make_images()).norm_inputs
@@ -121,7 +121,7 @@ def test_statistics_of_something_else_are_not_taken_for_a_norm():
     assert network.observe(make_images()).norm_inputs == ()
 
 
-def test_a_scripted_part_is_left_as_it_is():
+def test_a_scripted_layer_is_not_hooked():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated
         part = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval())
@@ -129,7 +129,7 @@ def test_a_scripted_part_is_left_as_it_is():
     assert len(network.norm_statistics) == len(network.observe(make_images()).norm_inputs) == 1
 
 
-def test_looking_for_the_order_of_calls_leaves_a_student_as_it_was():
+def test_finding_the_order_of_calls_does_not_change_a_student():
     module = make_module("test_resnet").train()
     module.layer1.eval()
     before = {name: value.clone() for name, value in module.state_dict().items()}

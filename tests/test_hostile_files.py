@@ -1,4 +1,4 @@
-"""Hostile teacher files: none executes, all end in one line and a documented exit code."""
+"""Tests of hostile teacher files: none runs code, and each gives one line and a documented exit code."""
 
 import contextlib
 import warnings
@@ -65,7 +65,7 @@ def test_nothing_executes(place, honest, make, capfd, monkeypatch):
     ids=lambda make: getattr(make, "__name__", "make"),
 )
 def test_the_traps_are_real(place, honest, make):
-    """The same files do execute where the user trusts them: the tests above would notice."""
+    """With --trust-pickle these files run their code, so the test above can detect it."""
     make(place, honest)
     place.marker.unlink(missing_ok=True)
     with warnings.catch_warnings():
@@ -76,7 +76,7 @@ def test_the_traps_are_real(place, honest, make):
 
 
 @pytest.mark.parametrize("where", ["guards", "stack_trace", "submodule"])
-def test_code_in_notes_of_an_export_is_dropped(place, honest, where):
+def test_code_in_annotations_of_an_export_is_dropped(place, honest, where):
     def change(program, graph):
         if where == "guards":
             program["guards_code"] = [place.code]

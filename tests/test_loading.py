@@ -1,4 +1,4 @@
-"""State dicts and checkpoints: found in any wrapping, put into the right network, each value with its source."""
+"""Tests of state dicts and checkpoints: wrappers, architectures, and the source of each value."""
 
 import argparse
 import copy
@@ -39,7 +39,7 @@ class TestStateDicts:
         assert_same(load(tmp_path / "t.pt", arch=ARCH), module)
 
     @pytest.mark.parametrize("prefix", ["model.", "net.backbone.", "_fsdp_wrapped_module."])
-    def test_the_network_inside_what_trained_it(self, tmp_path, module, weights, prefix):
+    def test_the_network_inside_a_training_module(self, tmp_path, module, weights, prefix):
         weights = {prefix + key: tensor for key, tensor in weights.items()} | {"criterion.weight": torch.ones(10)}
         torch.save({"state_dict": weights, "hyper_parameters": {"lr": 0.1}}, tmp_path / "t.ckpt")
         if prefix.startswith("_"):
@@ -58,7 +58,7 @@ class TestStateDicts:
 
     @pytest.mark.parametrize("arch", ["tresnet_m", "levit_128s", "repvit_m0_9", "caformer_s18", "resnet18", "test_vit"])
     def test_classes_and_channels_of_every_family(self, arch):
-        """Where the head is a list or a wrapper, and where the stem sees pixels as channels."""
+        """Networks whose head is a list or a wrapper, and whose stem receives pixels as channels."""
         with torch.device("meta"):
             weights = create(arch, num_classes=7, in_chans=1).state_dict()
         arguments = fitting_arguments(arch, plain_weights(arch), weights, Findings(LoadOptions()))
@@ -215,7 +215,7 @@ class TestTimmCheckpoints:
 
 
 class TestPickledModules:
-    def test_refused_with_the_ways_out(self, tmp_path, module):
+    def test_the_error_names_the_alternatives(self, tmp_path, module):
         torch.save(module, tmp_path / "t.pt")
         with pytest.raises(TeacherError, match=r"LeNet5.*torch.jit.trace.*--trust-pickle"):
             load(tmp_path / "t.pt", input_size=SIZE, **MNIST)

@@ -1,4 +1,4 @@
-"""Archives, students, folders and names: told apart by content, each value of the input with its source."""
+"""Tests of archives, students, folders and names: identification by content, and the source of each value."""
 
 import json
 import shutil
@@ -39,11 +39,11 @@ class TestArchives:
         with pytest.raises(UsageError, match=r"--input-size CxHxW --mean M1,M2,... --std S1,S2,...$"):
             load(script(module, tmp_path / "t.pt"))
 
-    def test_statistics_of_images_up_to_255_are_refused_with_what_they_would_be(self, tmp_path, module):
+    def test_statistics_of_images_up_to_255_are_refused_with_the_divided_values(self, tmp_path, module):
         with pytest.raises(UsageError, match=r"--mean is 73: images are in \[0, 1\].*--mean 0.2863$"):
             load(script(module, tmp_path / "t.pt"), input_size=SIZE, mean=(73.0,), std=(90.0,))
 
-    def test_export_knows_its_size(self, tmp_path, module):
+    def test_an_export_contains_its_size(self, tmp_path, module):
         path = export(module, tmp_path / "t.pt2")
         with pytest.raises(UsageError, match=r"add --mean M1,M2,... --std S1,S2,...$"):
             load(path)
@@ -64,7 +64,7 @@ class TestArchives:
         assert classifier.origin.found["mean"] == f"{name} in the archive"
 
     @pytest.mark.parametrize("found", [{"pretrained_cfg": "x"}, {"mean": "imagenet"}, {"input_size": 8}])
-    def test_nonsense_in_extra_files_does_not_matter_where_flags_say_it(self, tmp_path, module, found):
+    def test_flags_override_invalid_extra_files(self, tmp_path, module, found):
         path = script(module, tmp_path / "t.pt", extra={"config.json": json.dumps(found)})
         assert load(path, input_size=SIZE, **MNIST).spec.size == SIZE
 
@@ -76,7 +76,7 @@ class TestArchives:
         with pytest.raises(DfkdError, match=source):
             load(save(module, tmp_path / "t.pt2"), **({"input_size": SIZE} | MNIST | options))
 
-    def test_arch_is_said_to_be_superfluous(self, tmp_path, module):
+    def test_an_ignored_arch_is_noted(self, tmp_path, module):
         notes = load(script(module, tmp_path / "t.pt"), arch="resnet18", input_size=SIZE, **MNIST).origin.notes
         assert any("--arch resnet18 is ignored" in note for note in notes)
 
@@ -165,7 +165,7 @@ class TestNames:
             load("timm:lenet5")
 
     @pytest.mark.parametrize("source", ["timm:lenet5", "lenet5"])
-    def test_random_weights_are_said_to_be_random(self, source):
+    def test_random_weights_are_noted(self, source):
         classifier = load(source, pretrained=False)
         assert "random" in classifier.origin.notes[0]
         assert classifier.spec.size == SIZE
@@ -212,7 +212,7 @@ class TestNames:
         assert {path.name for path in local.iterdir()} == {"config.json", fetched}
 
     @pytest.mark.parametrize("source", ["timm:resnet18.a1_in1", "weights.pt"])
-    def test_a_tag_that_timm_does_not_know(self, tmp_path, monkeypatch, weights, source):
+    def test_an_unknown_tag(self, tmp_path, monkeypatch, weights, source):
         monkeypatch.chdir(tmp_path)
         torch.save(weights, "weights.pt")
         with pytest.raises(UsageError, match=r"'a1_in1' for resnet18; did you mean resnet18\.a1_in1k"):

@@ -1,4 +1,4 @@
-"""The reference networks: sizes, shapes, timm's interface, and third-party weights with their published accuracy."""
+"""Tests of the reference networks: sizes, shapes, timm's interface, and third-party weights with their accuracy."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ RESNETS = {
 
 
 def create(name: str, **options: Any) -> Any:
-    """A timm network, without the type that hides its layers from the type checker."""
+    """Return a timm network, typed so that the type checker accepts its layers."""
     return timm.create_model(name, **options)
 
 
@@ -65,7 +65,7 @@ def test_other_channels_classes_and_sizes(name, size):
 
 @pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_resnet18_half", "cifar_wrn_16_1", "cifar_vgg11_bn", "lenet5"])
 class TestTimmInterface:
-    """One network per family."""
+    """Tests of timm's interface, for one network per family."""
 
     def test_head_on_features_is_the_forward(self, name):
         module = create(name, in_chans=3).eval()
@@ -149,17 +149,17 @@ def test_third_party_resnet_accuracy(name, teachers, cifar10_images):
 def test_third_party_lenet_accuracy(teachers, mnist_root):
     module = create("lenet5")
     module.load_state_dict(_lenet_weights(teachers))
-    pictures = MNIST(mnist_root, train=False)
-    images = [Image.fromarray(array.numpy()).resize((32, 32), Image.Resampling.BILINEAR) for array in pictures.data]
+    dataset = MNIST(mnist_root, train=False)
+    images = [Image.fromarray(array.numpy()).resize((32, 32), Image.Resampling.BILINEAR) for array in dataset.data]
     batch = torch.stack([pil_to_tensor(image) for image in images])
-    assert _accuracy(module, batch, pictures.targets) == pytest.approx(98.91, abs=0.1)
+    assert _accuracy(module, batch, dataset.targets) == pytest.approx(98.91, abs=0.1)
 
 
 @pytest.fixture(scope="module")
 def cifar10_images(cifar10_test):
-    pictures = ImageFolder(str(cifar10_test))
-    arrays = np.stack([np.asarray(image) for image, _ in pictures])
-    return torch.from_numpy(arrays).permute(0, 3, 1, 2), torch.tensor(pictures.targets)
+    dataset = ImageFolder(str(cifar10_test))
+    arrays = np.stack([np.asarray(image) for image, _ in dataset])
+    return torch.from_numpy(arrays).permute(0, 3, 1, 2), torch.tensor(dataset.targets)
 
 
 def _resnet_weights(teachers, name):
@@ -172,11 +172,11 @@ def _lenet_weights(teachers):
 
 
 @torch.inference_mode()
-def _accuracy(module, pictures, labels):
-    """Percent correct of uint8 pictures [N, C, H, W], normalised as the network's configuration says."""
+def _accuracy(module, images, labels):
+    """Return the accuracy in percent on uint8 images [N, C, H, W], normalised by the network's configuration."""
     module.eval()
     mean, std = (torch.tensor(module.pretrained_cfg[key]).view(-1, 1, 1) for key in ("mean", "std"))
     correct = 0
-    for batch, truth in zip(pictures.split(500), labels.split(500), strict=True):
+    for batch, truth in zip(images.split(500), labels.split(500), strict=True):
         correct += (module((batch / 255 - mean) / std).argmax(1) == truth).sum().item()
     return 100 * correct / len(labels)

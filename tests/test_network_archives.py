@@ -1,4 +1,4 @@
-"""Archives as strangers save them: fixed batches, training mode, several outputs, frozen, wrong size, NaN."""
+"""Tests of archives from outside: fixed batches, training mode, several outputs, frozen, wrong size, NaN."""
 
 from collections import OrderedDict
 from typing import Any
@@ -29,7 +29,7 @@ RETURNS = {
 
 
 class Small(nn.Module):
-    """Conv, BatchNorm, dropout, linear; `batch` is written into its view the way tracing does."""
+    """Convolution, BatchNorm, dropout, linear; its view contains the constant `batch`, as after tracing."""
 
     def __init__(self, batch: int = -1, returns: str = "tensor"):
         super().__init__()
@@ -62,7 +62,7 @@ def _archive(module: nn.Module, form: str, batch: int, **options) -> ScriptNetwo
 
 @pytest.mark.parametrize("form", ["traced", "exported"])
 @pytest.mark.parametrize("batch", [8, 16, 21])
-def test_a_fixed_batch_size_is_found_and_worked_around(form, batch):
+def test_a_fixed_batch_size_is_found_and_other_batches_are_padded(form, batch):
     network = _archive(Small(batch=16).eval(), form, 16)
     expected = EagerNetwork(Small().eval(), input_size=SIZE).observe(_images(batch))
     outputs = network.observe(_images(batch))
@@ -72,7 +72,7 @@ def test_a_fixed_batch_size_is_found_and_worked_around(form, batch):
         torch.testing.assert_close(part, reference)
 
 
-def test_sizes_that_no_batch_has_are_not_tried():
+def test_impossible_batch_sizes_are_not_tried():
     def call(images):
         return images.view(8, -1)
 
@@ -80,7 +80,7 @@ def test_sizes_that_no_batch_has_are_not_tried():
 
 
 @pytest.mark.parametrize("size", [0.008, 0.3])
-def test_chance_is_no_dependence_on_the_order_of_the_images(size):
+def test_random_outputs_do_not_count_as_dependence_on_the_order_of_the_images(size):
     rng = torch.Generator().manual_seed(0)
 
     def call(images):
@@ -91,7 +91,7 @@ def test_chance_is_no_dependence_on_the_order_of_the_images(size):
 
 
 @pytest.mark.parametrize("size", [0.0, 0.003])
-def test_a_network_that_mixes_its_images_up_fails(size):
+def test_a_network_that_mixes_its_images_fails(size):
     def call(images):
         rows = images.flatten(1)
         return rows.roll(1, 0).cumsum(0) + size * torch.randn(rows.shape)
@@ -101,7 +101,7 @@ def test_a_network_that_mixes_its_images_up_fails(size):
 
 
 @pytest.mark.parametrize("form", ["traced", "exported"])
-def test_a_fixed_batch_size_too_small_for_statistics_is_refused_with_the_way_out(form):
+def test_a_fixed_batch_size_too_small_for_statistics_is_refused_with_an_alternative(form):
     with pytest.raises(TeacherError, match=r"batch size 2 only(.|\n)*Dim\.DYNAMIC"):
         _archive(Small(batch=2).eval(), form, 2)
 
@@ -114,7 +114,7 @@ def test_a_network_recorded_at_one_batch_size_that_works_at_all_is_not_limited(f
 
 
 @pytest.mark.parametrize("form", ["traced", "exported"])
-def test_training_mode_is_undone_and_said(form):
+def test_training_mode_is_switched_off_and_noted(form):
     module = Small()
     network = _archive(module, form, 4)
     expected = EagerNetwork(module.eval(), input_size=SIZE)
@@ -123,7 +123,7 @@ def test_training_mode_is_undone_and_said(form):
     assert any("training mode" in note for note in network.notes)
 
 
-def test_an_export_whose_training_mode_cannot_be_undone_is_refused():
+def test_an_export_whose_training_mode_cannot_be_switched_off_is_refused():
     program = torch.export.export(Small(), (_images(4),)).run_decompositions()
     with pytest.raises(TeacherError, match=r"training mode(.|\n)*model\.eval\(\)"):
         ExportedNetwork(program)
@@ -136,7 +136,7 @@ def test_the_logits_are_the_only_tensor_of_their_shape(form):
 
 
 class Odd(nn.Module):
-    """The first weight with four dimensions takes other channels than the images have; a mask holds -infinity."""
+    """The first weight with four dimensions has other channels than the images; a mask contains -infinity."""
 
     def __init__(self, kind: str):
         super().__init__()
@@ -152,7 +152,7 @@ class Odd(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["repeated", "shuffled", "masked"])
-def test_what_weights_look_like_refuses_no_sound_network(tmp_path, kind):
+def test_unusual_weights_of_a_sound_network_are_accepted(tmp_path, kind):
     module = Odd(kind).eval()
     torch.jit.save(torch.jit.trace(module, _images(4)), tmp_path / "teacher.pt")
     options = LoadOptions(input_size=SIZE, mean=(0.0,), std=(1.0,))
@@ -160,7 +160,7 @@ def test_what_weights_look_like_refuses_no_sound_network(tmp_path, kind):
 
 
 @pytest.mark.parametrize("compiled", ["traced", "scripted"])
-def test_layers_may_be_called_like_what_archives_may_not_use(tmp_path, compiled):
+def test_layers_can_have_the_names_of_forbidden_operators(tmp_path, compiled):
     module = nn.Sequential(OrderedDict(ops=nn.Conv2d(1, 4, 3), save=nn.Flatten(), load=nn.Linear(144, 10))).eval()
     archive: Any = torch.jit.script(module) if compiled == "scripted" else torch.jit.trace(module, _images(4))
     torch.jit.save(archive, tmp_path / "teacher.pt")
@@ -181,7 +181,7 @@ def test_two_candidates_are_listed(form):
         _archive(Small(returns="twins").eval(), form, 4)
 
 
-def test_the_number_of_classes_tells_logits_from_an_embedding():
+def test_the_number_of_classes_distinguishes_logits_from_an_embedding():
     returned = (torch.zeros(2, 64), torch.ones(2, 10))
     assert pick_logits(returned, batch=2, num_classes=10) is returned[1]
     assert pick_logits(returned, batch=2, output="0") is returned[0]
@@ -199,9 +199,9 @@ def test_outputs_that_cannot_be_used_are_refused(returned, output):
 @pytest.mark.parametrize(
     ("shapes", "logits"),
     [
-        ([(2, 10), (2, 64, 1, 1)], 0),  # beside what it was computed from
+        ([(2, 10), (2, 64, 1, 1)], 0),  # beside the embedding that it was computed from
         ([(2, 64, 1, 1), (2, 10)], 1),
-        ([(2, 10), (2,)], 0),  # beside how sure the network is
+        ([(2, 10), (2,)], 0),  # beside a confidence
         ([(2, 10, 1, 1), (2, 8, 4, 4)], 0),
         ([(2, 8, 4, 4), (2,)], 1),
     ],
@@ -219,7 +219,7 @@ def test_a_last_convolution_beside_a_wider_embedding_is_not_guessed():
     assert pick_logits((torch.rand(2), torch.rand(2, 64)), batch=2, num_classes=2).shape == (2, 1)
 
 
-def test_what_is_called_logits_needs_no_flag():
+def test_an_output_named_logits_needs_no_flag():
     returned = {"probabilities": torch.zeros(2, 10), "logits": torch.ones(2, 10), "features": torch.zeros(2, 10)}
     assert pick_logits(returned, batch=2) is returned["logits"]
     assert pick_logits(returned, batch=2, output="features") is returned["features"]
@@ -243,7 +243,7 @@ def _count(module: nn.Module) -> int:
 
 
 class Branching(nn.Module):
-    """BatchNorm in a loop and in a branch that only the data decide."""
+    """BatchNorm in a loop and in a data-dependent branch."""
 
     def __init__(self):
         super().__init__()
@@ -259,7 +259,7 @@ class Branching(nn.Module):
         return self.head(x).mean((2, 3))
 
 
-def test_layers_in_loops_and_branches_are_seen_in_the_order_they_run():
+def test_layers_in_loops_and_branches_are_observed_in_the_order_of_execution():
     module = Branching().eval()
     scripted = ScriptNetwork(torch.jit.script(module), input_size=SIZE)
     expected = EagerNetwork(module, input_size=SIZE)
@@ -311,7 +311,7 @@ def test_check_forward_counts_the_outputs(form):
 
 
 @pytest.mark.parametrize("form", ["eager", "traced", "exported"])
-def test_damaged_weights_are_told(form):
+def test_damaged_weights_are_an_error(form):
     module = Small().eval()
     nn.init.constant_(module.head.weight, torch.nan)
     network = EagerNetwork(module) if form == "eager" else _archive(module, form, 4)
@@ -319,6 +319,6 @@ def test_damaged_weights_are_told(form):
         check_forward(network, SIZE)
 
 
-def test_a_network_without_class_scores_is_told():
+def test_a_network_without_class_scores_is_an_error():
     with pytest.raises(TeacherError, match=r"returns \[4, 4, 4, 4\]"):
         check_forward(EagerNetwork(Small().conv), SIZE)

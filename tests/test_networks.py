@@ -1,4 +1,4 @@
-"""One network, four forms: eager, traced, scripted and exported bodies see the same layers and the same gradients."""
+"""Tests that eager, traced, scripted and exported networks have the same observed layers and gradients."""
 
 import io
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def _network(module: nn.Module, form: str) -> Network:
 
 @pytest.fixture(scope="module")
 def built() -> Callable[[str, str], Network]:
-    """Networks by name and form, each built once: exporting takes seconds."""
+    """Return a function that builds networks by name and form, each once, because exporting takes seconds."""
     cache: dict[tuple[str, str], Network] = {}
 
     def get(name: str, form: str) -> Network:
@@ -68,7 +68,7 @@ def test_batchnorm_loss_and_its_gradient_are_those_of_the_eager_network(built, n
 
 @pytest.mark.parametrize("form", ["eager", *FORMS])
 @pytest.mark.parametrize("name", MODULES)
-def test_every_call_with_running_statistics_is_seen(built, name, form):
+def test_every_call_with_running_statistics_is_observed(built, name, form):
     network = built(name, form)
     assert len(network.norm_statistics) == len(network.observe(make_images()).norm_inputs) == NORM_CALLS[name]
 
@@ -102,14 +102,14 @@ def test_archives_are_frozen_and_stay_in_evaluation_mode(built, form):
 
 @pytest.mark.parametrize("form", ["eager", "exported"])
 def test_statistics_and_forward_follow_a_move(form):
-    network = _network(make_module("tangled"), form).to("meta")  # the other device that every machine has
+    network = _network(make_module("tangled"), form).to("meta")  # the only other device that every machine has
     outputs = network.observe(make_images().to("meta"))
     assert {statistics.mean.device.type for statistics in network.norm_statistics} == {"meta"}
     assert {outputs.logits.device.type, outputs.norm_inputs[-1].device.type} == {"meta"}
 
 
 @pytest.mark.parametrize("form", ["traced", "scripted"])
-def test_archives_follow_a_change_of_type_and_remember_no_device(form):
+def test_archives_follow_a_change_of_type_and_of_device(form):
     network = _network(make_module("tangled"), form).double()  # TorchScript cannot move to "meta"
     assert {statistics.var.dtype for statistics in network.norm_statistics} == {torch.float64}
     assert network(make_images().double()).dtype == torch.float64
@@ -129,7 +129,7 @@ def test_half_precision_archives_run_in_single_precision(built, form):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["test_resnet", "tangled", "lenet"])
-def test_attention_of_an_archive_teaches_what_the_eager_network_would(built, name, form):
+def test_attention_transfer_from_an_archive_equals_that_from_the_eager_network(built, name, form):
     expected, outputs = (built(name, which).observe(make_images()) for which in ("eager", form))
     student = EagerNetwork(make_module("test_efficientnet")).observe(make_images())
     distances = [attention_transfer(student.stages, seen.stages, "sum") for seen in (expected, outputs)]

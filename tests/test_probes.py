@@ -1,4 +1,4 @@
-"""Images to try a network on: what a picture of samples gives back, and what stands in for it."""
+"""Tests of the images that exports are compared on: those of an image grid, and noise without one."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from dfkd_cli.networks.classifier import InputSpec
 
 @pytest.mark.parametrize("size", [(3, 32, 32), (1, 28, 20), (3, 64, 100)])
 @pytest.mark.parametrize("count", [1, 7, 9])
-def test_a_grid_gives_its_images_back_up_to_8_bits(tmp_path, size, count):
+def test_a_grid_returns_its_images_up_to_8_bits(tmp_path, size, count):
     images = torch.rand(count, *size)
     save_grid(images, torch.arange(count), tmp_path / "samples.png")
     read = read_grid(tmp_path / "samples.png", size)
@@ -18,7 +18,7 @@ def test_a_grid_gives_its_images_back_up_to_8_bits(tmp_path, size, count):
     assert (read - images).abs().max() <= 0.5 / 255 + 1e-6
 
 
-def test_large_images_come_back_as_well_as_they_are_shown(tmp_path):
+def test_large_images_return_at_the_resolution_of_the_grid(tmp_path):
     ramp = torch.linspace(0, 1, 224).expand(3, 3, 224, 224)
     save_grid(ramp, torch.arange(3), tmp_path / "samples.png")
     read = read_grid(tmp_path / "samples.png", (3, 224, 224))
@@ -33,7 +33,7 @@ def test_a_grid_of_other_images_is_refused(tmp_path, size):
         read_grid(tmp_path / "samples.png", size)
 
 
-def test_shaped_noise_looks_like_training_images_to_the_first_two_moments():
+def test_shaped_noise_has_mean_and_std_of_the_training_images():
     spec = InputSpec((3, 32, 32), (0.5, 0.45, 0.4), (0.2, 0.15, 0.1), 10)
     images = shaped_noise(spec, 64)
     assert images.min() >= 0.0
@@ -41,10 +41,10 @@ def test_shaped_noise_looks_like_training_images_to_the_first_two_moments():
     assert torch.allclose(images.mean((0, 2, 3)), torch.tensor(spec.mean), atol=0.03)
     assert torch.allclose(images.std((0, 2, 3)), torch.tensor(spec.std), atol=0.03)
     neighbours = (images[..., 1:] - images[..., :-1]).std()
-    assert neighbours < 0.7 * (images - images.roll(1, 0)).std(), "blobs, not single pixels"
+    assert neighbours < 0.7 * (images - images.roll(1, 0)).std(), "smooth, not independent per pixel"
 
 
-def test_a_name_without_a_file_is_tried_on_noise_and_the_same_at_every_call():
+def test_a_name_without_a_file_gets_the_same_noise_at_every_call():
     spec = InputSpec((1, 8, 8), (0.5,), (0.2,), 3)
     first, second = synthetic_probe("timm:resnet18", spec, 4), synthetic_probe("timm:resnet18", spec, 4)
     assert "smooth noise" in first.name

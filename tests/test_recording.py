@@ -1,4 +1,4 @@
-"""TorchScript archives written down as plain operations, so that torch.compile sees into them."""
+"""Tests of TorchScript archives traced to plain operations for torch.compile."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def _network(form: str, module: nn.Module, images: torch.Tensor) -> ScriptNetwor
 
 @pytest.mark.parametrize("name", ["test_resnet", "tangled"])
 @pytest.mark.parametrize("form", list(FORMS))
-def test_the_compiler_sees_all_of_a_recorded_archive(form, name):
+def test_torch_compile_traces_all_of_a_recorded_archive(form, name):
     images = make_images(6)
     network = _network(form, make_module(name), images)
     wanted = network.observe(images)
@@ -52,7 +52,7 @@ def test_batches_of_another_size_run_as_torchscript():
     torch.testing.assert_close(network(make_images(7)), wanted)
 
 
-def test_an_archive_of_one_batch_size_is_recorded_at_it():
+def test_an_archive_with_a_fixed_batch_size_is_recorded_at_it():
     class Fixed(nn.Module):
         def __init__(self):
             super().__init__()
@@ -69,8 +69,8 @@ def test_an_archive_of_one_batch_size_is_recorded_at_it():
     assert list(network._recordings) == [network.batch_size] == [16]
 
 
-class Deciding(nn.Module):
-    """Decides by what it sees, which no list of operations can."""
+class Branching(nn.Module):
+    """Has a data-dependent branch, which a list of operations cannot express."""
 
     def __init__(self):
         super().__init__()
@@ -83,8 +83,8 @@ class Deciding(nn.Module):
         return self.head(rows)
 
 
-class Drawing(nn.Module):
-    """Another answer every time."""
+class Random(nn.Module):
+    """Adds random numbers, so its outputs differ at every call."""
 
     def __init__(self):
         super().__init__()
@@ -94,8 +94,8 @@ class Drawing(nn.Module):
         return self.head(x.flatten(1) + torch.rand_like(x.flatten(1)))
 
 
-@pytest.mark.parametrize("module", [Deciding, Drawing])
-def test_what_no_recording_can_say_stays_torchscript_and_a_reason_is_given(module):
+@pytest.mark.parametrize("module", [Branching, Random])
+def test_what_cannot_be_recorded_stays_torchscript_with_a_reason(module):
     network = _network("scripted", module(), torch.randn(4, 3, 4, 4))
     assert network.make_compilable(4)
     assert not network.compilable

@@ -1,4 +1,4 @@
-"""What a network returns: logits in some shape or place, probabilities, or a single number."""
+"""Tests of the forms of outputs: logits of several shapes and positions, probabilities, or a single number."""
 
 import copy
 import json
@@ -48,8 +48,8 @@ def test_the_logits_before_a_sigmoid_are_found(tmp_path, module, save):
         torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("last", ["as it is", "log_softmax", "zeros", "from 0 to 1 by chance"])
-def test_what_is_no_probability_stays_as_it_is(tmp_path, module, last):
+@pytest.mark.parametrize("last", ["identity", "log_softmax", "zeros", "from 0 to 1 by chance"])
+def test_logits_stay_unchanged(tmp_path, module, last):
     network = nn.Sequential(copy.deepcopy(module), nn.LogSoftmax(dim=1) if last == "log_softmax" else nn.Identity())
     with torch.no_grad():
         *_, weight, bias = network.parameters()
@@ -64,7 +64,7 @@ def test_what_is_no_probability_stays_as_it_is(tmp_path, module, last):
     assert_same(classifier, network)
 
 
-def test_a_softmax_that_is_sure_of_all_noise_is_one():
+def test_one_hot_probabilities_are_a_softmax():
     sure = torch.eye(10)[torch.tensor([3, 3, 1, 0])]
     assert identify_outputs(sure, lambda: sure) == "softmax"
 
@@ -84,8 +84,8 @@ def test_probabilities_that_underflow_leave_finite_gradients(tmp_path, module):
     assert gradient.isfinite().all()
 
 
-class Talkative(nn.Module):
-    """Returns more than logits."""
+class SeveralOutputs(nn.Module):
+    """Returns logits and features."""
 
     def __init__(self, kind):
         super().__init__()
@@ -100,7 +100,7 @@ class Talkative(nn.Module):
 @pytest.mark.parametrize("save", [script, export])
 @pytest.mark.parametrize(("kind", "output"), [("tuple", None), ("tuple", "1"), ("dict", None), ("dict", "scores")])
 def test_teachers_that_return_more_than_logits(tmp_path, save, kind, output):
-    module = Talkative(kind).eval()
+    module = SeveralOutputs(kind).eval()
     if save is script and kind == "dict":
         pytest.skip("torch.jit.trace refuses dicts")
     classifier = load(save(module, tmp_path / "t.pt2"), input_size=SIZE, output=output, **MNIST)
@@ -113,7 +113,7 @@ class Squeeze(nn.Module):
 
 
 class TestOneNumber:
-    """A network with one output tells two classes apart: its logits are 0 and what a sigmoid would be taken of."""
+    """A network with one output has two classes, with the logits 0 and the input of a sigmoid."""
 
     @pytest.mark.parametrize("save", [script, export])
     @pytest.mark.parametrize("last", [nn.Identity(), Squeeze()])
@@ -170,7 +170,7 @@ class TestOneNumber:
         assert identify_outputs(torch.zeros(4, 1), lambda: torch.zeros(4, 1)) == "score"
 
 
-class Unsteady(nn.Module):
+class RandomNetwork(nn.Module):
     def __init__(self):
         super().__init__()
         self.net = create(ARCH, num_classes=7)
@@ -180,15 +180,15 @@ class Unsteady(nn.Module):
 
 
 @pytest.mark.parametrize("save", [script, export])
-def test_a_random_network_is_taken_with_a_note(tmp_path, save):
-    notes = load(save(Unsteady().eval(), tmp_path / "t.pt"), input_size=SIZE, **MNIST).origin.notes
+def test_a_random_network_is_accepted_with_a_note(tmp_path, save):
+    notes = load(save(RandomNetwork().eval(), tmp_path / "t.pt"), input_size=SIZE, **MNIST).origin.notes
     assert RANDOM in notes
-    steady = load(save(Unsteady().net.eval(), tmp_path / "s.pt"), input_size=SIZE, **MNIST)
+    steady = load(save(RandomNetwork().net.eval(), tmp_path / "s.pt"), input_size=SIZE, **MNIST)
     assert RANDOM not in steady.origin.notes
 
 
-class Naming(nn.Module):
-    """Says which class it is, not how likely each."""
+class ClassIndex(nn.Module):
+    """Returns class indices."""
 
     def __init__(self):
         super().__init__()
@@ -199,8 +199,8 @@ class Naming(nn.Module):
 
 
 @pytest.mark.parametrize("save", [script, export])
-def test_class_numbers_are_no_score(tmp_path, save):
-    path = save(Naming().eval(), tmp_path / "t.pt")
+def test_class_indices_are_not_a_score(tmp_path, save):
+    path = save(ClassIndex().eval(), tmp_path / "t.pt")
     with pytest.raises(TeacherError, match=r"whole numbers \(int64\)"):
         load(path, input_size=SIZE, **MNIST)
 
