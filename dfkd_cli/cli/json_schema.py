@@ -1,4 +1,8 @@
-"""JSON Schemas of what `--json` prints, made from the dataclasses that are printed."""
+"""JSON Schemas of what `--json` prints, made from the dataclasses that are printed.
+
+pydantic's TypeAdapter would do the same, but it would be a large new dependency for the few forms of annotation that
+the documents use; a form that is not known here raises TypeError.
+"""
 
 from dataclasses import fields, is_dataclass
 from types import UnionType
