@@ -70,7 +70,7 @@ def test_arch_is_given_once_or_for_each_network_that_needs_it(files):
     flags = ["--arch", "cifar_resnet20", "--arch", "lenet5", "--input-size", "1x16x16"]
     result = dfkd("benchmark", files / "teacher.pt", *QUICK, *flags)
     assert result.exit_code == 2
-    assert "given 2 times" in result.stderr
+    assert "--arch appears 2 times" in result.stderr
     names = [files / "teacher.pt", files / "out", files / "teacher.pt"]
     result = dfkd("benchmark", *names, *QUICK, *flags)
     assert result.exit_code == 3

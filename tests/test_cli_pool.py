@@ -64,7 +64,7 @@ def test_a_pool_is_chosen_from_learned_from_and_reported(teacher, pool, tmp_path
     assert all((pool / row["file"]).is_file() and int(row["pseudo_class"]) in range(3) for row in rows)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["images"] == {"generated": 30, "kept": 20, "pool": str(pool)}
-    assert report["agreement_on"].startswith("pictures of the pool")
+    assert report["agreement_on"].startswith("images of the pool")
     assert any("1 unreadable skipped" in note for note in report["notes"])
     text = (tmp_path / "out" / "report.md").read_text()
     assert "synthetic images were made" not in text

@@ -81,8 +81,8 @@ def _described(networks: list[str], flags: LoadOptions, archs: list[str]) -> lis
     foreign = [name for name in networks if not is_student(name) and not is_onnx(name)]
     if len(archs) > 1 and len(archs) != len(foreign):
         raise UsageError(
-            f"--arch appears {len(archs)} times; give it once, or once for each of the {len(foreign)} networks that "
-            "dfkd did not write"
+            f"--arch appears {len(archs)} times; give it once, or once for each network that dfkd did not write "
+            f"({len(foreign)} here)"
         )
     of = dict(zip(foreign, archs * len(foreign) if len(archs) == 1 else archs, strict=False))
     own = type(flags)(mean=(0.0,), std=(1.0,))  # for exported files without these facts
