@@ -147,7 +147,7 @@ def test_curves_that_would_fill_the_output_folder_are_refused_at_once(monkeypatc
     flags = ("--student", "cifar_resnet8", where, tmp_path / "out", "--tensorboard", tmp_path / "out" / below)
     (tmp_path / "out").mkdir()
     assert dfkd(monkeypatch, "compress", "nowhere.pt", *flags) == 2
-    assert "is in the output folder" in capsys.readouterr().err
+    assert "is inside the output folder" in capsys.readouterr().err
 
 
 def test_a_path_that_is_not_utf8_costs_no_result(monkeypatch, teacher, tmp_path, capsys):

@@ -185,7 +185,7 @@ def timed(program: str, *arguments: str) -> tuple[subprocess.CompletedProcess[st
 def test_bare_dfkd_shows_the_help():
     done = installed()
     assert done.returncode == 2
-    assert "Choose and look before" in done.stdout
+    assert "Start here" in done.stdout
 
 
 def test_completion_offers_recipes_and_students():

@@ -70,7 +70,7 @@ def test_a_pool_is_chosen_from_learned_from_and_reported(teacher, pool, tmp_path
     assert "synthetic images were made" not in text
     assert str(pool) in text
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    assert lines[0]["phase"] == "filling"
+    assert lines[0]["phase"] == "warm-up"
     counts = next(line["metrics"]["selection/class_counts"] for line in lines if line["phase"] == "training")
     assert sum(counts) == 20
 
@@ -88,7 +88,7 @@ def test_a_recipe_repeats_itself_from_the_same_pool(teacher, pool, tmp_path):
     [
         (("--recipe", "unlabeled"), "--pool DIR"),
         (("--recipe", "unlabeled", "--pool", "nowhere"), "--pool nowhere: no such folder"),
-        (("--recipe", "ssd", "--pool", "."), "recipe ssd makes its own images; leave the flag out or use unlabeled"),
+        (("--recipe", "ssd", "--pool", "."), "recipe ssd generates its own images; leave the flag out or use unlabeled"),
     ],
 )
 def test_a_pool_that_does_not_fit_the_recipe_is_one_line_and_no_files(teacher, tmp_path, more, message):
@@ -111,5 +111,5 @@ def test_a_pool_without_a_readable_picture_leaves_nothing_behind(teacher, tmp_pa
 def test_a_student_is_not_measured_on_pictures_it_learns_from(teacher, pool, tmp_path, measured):
     done = compress(teacher, tmp_path / "out", "--recipe", "unlabeled", "--pool", pool, "--eval", f"{pool}/{measured}")
     assert done.exit_code == 2
-    assert "share pictures" in done.stderr
+    assert "share images" in done.stderr
     assert not (tmp_path / "out").exists()

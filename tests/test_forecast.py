@@ -14,12 +14,13 @@ from dfkd_cli.compression import pace
 from dfkd_cli.compression.compress import SAVING_SECONDS
 from dfkd_cli.compression.pace import Pace
 from dfkd_cli.compression.plan import SAVING_S, reckon
-from dfkd_cli.methods import METHODS, Filling
+from dfkd_cli.methods import METHODS
 from dfkd_cli.recipe.recipe import load_recipe
+from dfkd_cli.training.method import WarmupPlan
 
 PACE = Pace(
     start_s=5.0,
-    filling=Filling(rounds=10, share=0.2),
+    filling=WarmupPlan(rounds=10, share=0.2),
     filling_s=2.0,
     refresh_s=4.0,
     step_s=0.5,
@@ -31,8 +32,8 @@ RUN = (
     "train.steps=25",
     "train.batch_size=64",
     "train.compile=off",
-    "options.warmup_rounds=8",
-    "options.buffer_size=500",
+    "options.warmup.rounds=8",
+    "options.buffer.size=500",
     "options.generator.batch_size=64",
 )
 EAGER = ("--set", "train.compile=off")
@@ -111,15 +112,20 @@ def test_a_long_share_for_the_pool_can_be_planned(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.stderr
 
 
-def test_a_plan_writes_nothing_and_is_for_people_too(tmp_path, monkeypatch):
+def test_a_plan_writes_nothing_and_fits_on_a_terminal(tmp_path, monkeypatch):
     monkeypatch.setattr(pace, "ENOUGH_S", 0.0)
     teacher = save_teacher(tmp_path / "teacher.pt")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
     result = dfkd("plan", teacher, *LOOK, "--student", "cifar_resnet8", "--budget", "600s", "--out", "out", *EAGER)
     assert result.exit_code == 0, result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["teacher.pt"]
-    for phrase in ("method: ssd", "teacher", "student cifar_resnet8", "steps", "10 min", "memory"):
-        assert phrase in result.stdout
+    assert result.stdout.startswith("time     10 min 00 s: loading ")
+    labels = [line.split()[0] for line in result.stdout.splitlines() if not line.startswith(" ")]
+    assert labels == ["time", "steps", "memory", "teacher", "student", "recipe", *["note"] * labels.count("note")]
+    assert "--resolved --set train.compile=off" in result.stdout
+    assert len(result.stdout.splitlines() + result.stderr.splitlines()) < 24  # a line is left for the prompt
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_people_read_the_same_and_the_origin_of_each_value(seen):
     assert rows["kind"] == "TorchScript"
     assert rows["mean"].split() == ["0.4", "(--mean)"]
     assert rows["input"].split() == ["1x8x8", "(--input-size)"]
-    assert "1 still hold mean 0 and variance 1" in result.stdout
+    assert "mean 0 and variance 1 (untrained) in 1" in result.stdout
     assert "unlabeled, with --pool DIR" in result.stdout
     assert json.loads(dfkd("inspect", seen[0], *LOOK, "--json").stdout)["macs"] == MACS
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 COLUMN = 9  # where the figures begin
 PHASES = {
     "loading": "loading",
-    "filling": "warm-up",
+    "warmup": "warm-up",
     "synthesis": "images",
-    "distillation": "student",
+    "distillation": "student steps",
     "evaluation": "evaluation",
     "saving": "saving",
 }
@@ -61,20 +61,21 @@ def plan(
 
 
 def _rows(foreseen: Forecast, overrides: list[str]) -> list[tuple[str, str]]:
-    from dfkd_cli.report.quantities import duration, megabytes
+    from dfkd_cli.report.quantities import duration
 
     total, *phases = asdict(foreseen.seconds).items()
+    shown = [f"{PHASES[name]} {duration(seconds)}" for name, seconds in phases if seconds]
     changes = [word for override in overrides for word in ("--set", override)]
     show = shlex.join(["dfkd", "recipes", "show", foreseen.recipe, "--resolved", *changes])
     every = foreseen.values["train"]["round_every"]
     return [
-        ("time", f"{duration(total[1])}: {', '.join(f'{PHASES[name]} {duration(value)}' for name, value in phases)}"),
+        ("time", f"{duration(total[1])}: {', '.join(shown)}"),
         (
             "steps",
             f"{foreseen.steps:,} of {_milliseconds(foreseen.step_s)} each; "
-            f"one round of {_milliseconds(foreseen.refresh_s)} every {every:,} steps",
+            f"one round of {_milliseconds(foreseen.round_s)} every {every:,} steps",
         ),
-        ("memory", f"{megabytes(foreseen.peak_bytes)} on {foreseen.device}, {foreseen.precision}"),
+        ("memory", f"{foreseen.peak_bytes / 1e6:,.0f} MB on {foreseen.device}, {foreseen.precision}"),
         ("teacher", _size(foreseen.teacher)),
         ("student", _size(foreseen.student)),
         ("recipe", f"{foreseen.recipe}; all values: {show}"),
@@ -85,7 +86,7 @@ def _rows(foreseen: Forecast, overrides: list[str]) -> list[tuple[str, str]]:
 def _size(network: NetworkSize) -> str:
     from dfkd_cli.report.quantities import megabytes
 
-    sizes = f"{network.parameters:,} parameters, {network.macs / 1e6:,.1f} million MACs per image"
+    sizes = f"{network.parameters:,} parameters, {network.macs:,} MACs per image"
     return ", ".join([*filter(None, [network.arch]), sizes, f"file {megabytes(network.file_bytes)}"])
 
 

@@ -60,7 +60,7 @@ class PlainProgress:
         """Return the time left, when it is known, and the figures of the event."""
         left = self.remaining.time_left(event.progress)
         text = describe(event, self.speed.images_per_s(event), self.verbose)
-        return text if left is None else f"{left} left, {text}"
+        return text if left is None or event.progress >= 1.0 else f"{left} left, {text}"
 
 
 class NoProgress(PlainProgress):
@@ -91,6 +91,8 @@ class LiveProgress(PlainProgress):
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self.phase:  # no event: a plan, or a run that failed before the training
+            self.bar.update(self.task, visible=False)
         self.bar.stop()
 
     def note(self, text: str) -> None:
@@ -100,6 +102,7 @@ class LiveProgress(PlainProgress):
 
     def event(self, event: Event) -> None:
         """Update the bar."""
+        self.phase = event.phase
         self.bar.update(self.task, completed=event.progress, description=self.line(event))
 
 

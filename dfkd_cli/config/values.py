@@ -1,4 +1,4 @@
-"""Plain values from YAML made frozen dataclasses: strict, and with every mistake reported at once."""
+"""Values from YAML converted to frozen dataclasses: strictly, and with all mistakes reported at once."""
 
 import math
 from dataclasses import MISSING, fields, is_dataclass
@@ -11,14 +11,14 @@ _STANDINS = {int: 1, float: 1.0, bool: False, str: ""}
 
 
 class Problem(NamedTuple):
-    """One mistake: the dotted key it is about, and a sentence that names it."""
+    """One mistake: the dotted key, and a sentence that names it."""
 
     key: str
     text: str
 
 
 class OutOfBoundsError(ValueError):
-    """A value of a dataclass that is smaller or larger than it may be."""
+    """A value of a dataclass that is out of its range."""
 
     def __init__(self, name: str, value: float, bound: float):
         super().__init__(f"{name} is {value}; it must be at {'least' if value < bound else 'most'} {bound:g}")
@@ -26,10 +26,10 @@ class OutOfBoundsError(ValueError):
 
 
 def build(kind: type, values: Any, where: str, problems: list[Problem]) -> Any:
-    """An instance of the dataclass `kind` from a mapping.
+    """Return an instance of the dataclass `kind` from a mapping.
 
-    Each mistake is appended to `problems`. The instance then holds stand-ins and is good for finding more mistakes
-    only; it is None where not even that can be made.
+    Appends each mistake to `problems`. An instance with mistakes holds stand-ins and serves only to find more of them;
+    it is None when it cannot be made.
     """
     if not isinstance(values, dict):
         problems.append(Problem(where, f"{where or 'the recipe'} must be a section with keys, not {_written(values)}"))
@@ -56,7 +56,7 @@ def build(kind: type, values: Any, where: str, problems: list[Problem]) -> Any:
 
 
 def _instance(kind: type, values: dict[str, Any], standins: set[str], where: str, problems: list[Problem]) -> Any:
-    """The dataclass with these values; one after the other, those beyond a bound are reported and moved to it."""
+    """Return the dataclass with these values. Reports each value out of its range and moves it to the bound."""
     while True:
         try:
             return kind(**values)
@@ -66,13 +66,13 @@ def _instance(kind: type, values: dict[str, Any], standins: set[str], where: str
             standins.add(error.name)
             values = values | {error.name: error.bound}
         except ValueError as error:
-            if not standins:  # with stand-ins, a check of several values says nothing about the user's
+            if not standins:  # a check of several values is not valid for stand-ins
                 problems.append(Problem(where, f"{where}: {error}" if where else str(error)))
             return None
 
 
 def _standin(hint: Any) -> Any:
-    """Some value of this type, in place of one that is missing or wrong."""
+    """Return some value of this type, in place of a missing or wrong one."""
     if is_dataclass(hint) and isinstance(hint, type):
         return build(hint, {}, "", [])
     if get_origin(hint) is Literal:
@@ -81,7 +81,7 @@ def _standin(hint: Any) -> Any:
 
 
 def convert(hint: Any, value: Any, where: str, problems: list[Problem]) -> Any:
-    """The value as the annotated type; a mistake appends to `problems`."""
+    """Return the value as the annotated type. Appends a mistake to `problems`."""
     if hint in WRITTEN:
         return _scalar(hint, value, where, problems)
     if is_dataclass(hint) and isinstance(hint, type):
@@ -117,7 +117,7 @@ def _scalar(kind: type, value: Any, where: str, problems: list[Problem]) -> Any:
 
 
 def require(values: object, at_least: float, *names: str, at_most: float = math.inf) -> None:
-    """Raises OutOfBoundsError, for `build` to report, when one of these fields is beyond a bound."""
+    """Raise OutOfBoundsError, which `build` reports, when one of these fields is out of the range."""
     for name in names:
         value = getattr(values, name)
         if not at_least <= value <= at_most:
@@ -125,7 +125,7 @@ def require(values: object, at_least: float, *names: str, at_most: float = math.
 
 
 def require_share(values: object, *names: str) -> None:
-    """Raises OutOfBoundsError when one of these fields is no share of something: from 0 to 1."""
+    """Raise OutOfBoundsError when one of these fields is not in [0, 1]."""
     require(values, 0.0, *names, at_most=1.0)
 
 
@@ -134,7 +134,7 @@ def _written(value: Any) -> str:
 
 
 def did_you_mean(name: str, known: Any) -> str:
-    """ "; did you mean 'x'?" for the closest known name, or nothing."""
+    """Return "; did you mean 'x'?" for the closest known name, "" when none is close."""
     close = get_close_matches(name, list(map(str, known)), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
