@@ -1,4 +1,4 @@
-"""Every documented exit code, as a process ends with it; and how quickly the quick ones come."""
+"""Every documented exit code of a process, and the speed of the commands that need no torch."""
 
 import errno
 import json
@@ -60,7 +60,7 @@ def test_0_is_success_and_checking_a_recipe_loads_no_more_than_it_needs():
         (("--set", "options.generator.batch_size=1000000000000"), 6, "out of memory"),
     ],
 )
-def test_a_run_that_fails_says_why_and_leaves_nothing(teacher, tmp_path, more, code, message):
+def test_a_failed_run_prints_the_reason_and_writes_nothing(teacher, tmp_path, more, code, message):
     done = ForkedCommand(*compress(teacher, tmp_path / "out", *more)).wait()
     assert done.returncode == code, done.stderr
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -70,7 +70,7 @@ def test_a_run_that_fails_says_why_and_leaves_nothing(teacher, tmp_path, more, c
 
 
 @pytest.mark.parametrize("command", [["check"], ["recipes", "show"], ["evaluate", "{teacher}", *LOOK, "--data"]])
-def test_2_is_a_path_too_long_to_be_one(teacher, command):
+def test_2_is_a_path_that_is_too_long(teacher, command):
     result = dfkd(*(word.format(teacher=teacher) for word in command), "a" * 300)
     assert result.exit_code == 2
     assert result.stderr == f"error: {'a' * 300}: File name too long\n"
@@ -91,7 +91,7 @@ def test_2_is_a_seed_too_large_for_a_generator(teacher, tmp_path):
         (OSError("of a library, not of the system"), 1, ""),
     ],
 )
-def test_what_the_system_refuses_is_one_line_and_a_bug_is_not(monkeypatch, error, code, told):
+def test_an_error_of_the_system_is_one_line_and_a_bug_is_not(monkeypatch, error, code, told):
     def fail(*_: object) -> None:
         raise error
 
@@ -109,7 +109,7 @@ def test_3_is_a_teacher_that_cannot_be_read(tmp_path):
 
 
 def test_4_is_a_recipe_that_does_not_fit(tmp_path):
-    """A linear network has nothing but logits, which is too little for any recipe with needs."""
+    """A linear network has logits only, which no recipe with needs accepts."""
     import torch
     from torch import nn
 
@@ -131,7 +131,7 @@ def test_5_is_a_missed_gate(teacher, tmp_path):
     done = ForkedCommand("evaluate", teacher, *LOOK, "--data", tmp_path, "--min-accuracy", 0.9, "--json").wait()
     assert done.returncode == 5, done.stderr
     document = json.loads(done.stdout)
-    assert document["accuracy"] == pytest.approx(1 / 3)  # one picture per class, all the same
+    assert document["accuracy"] == pytest.approx(1 / 3)  # one image per class, all of them equal
     assert document["error"] == {"message": "accuracy 0.3333 is below --min-accuracy 0.9", "exit_code": 5}
 
 
@@ -156,9 +156,9 @@ def test_every_code_is_documented(code):
     [(["--help"], 0), (["recipes"], 0), (["recipes", "--json"], 0), (["compress", "--studnt"], 2), (["compres"], 2)],
 )
 def test_help_recipes_and_wrong_usage_are_instant(arguments, code):
-    """Beside the smallest application of its libraries, timed before and after: a machine is fast or slow for both.
+    """Compares with the smallest application of the same libraries, timed before and after on the same machine.
 
-    In time of the processor: neighbours on the same core only ever add to it, so the least of several counts.
+    The minimum of several processor times counts, because other processes on the core only increase it.
     """
     program = PROGRAM.format(names=("torch", "timm", "numpy"))
     least, quickest = float("inf"), float("inf")

@@ -1,4 +1,4 @@
-"""`--json`: one document on stdout, as its schema says, whatever happens; and options from the environment."""
+"""`--json`: one document on stdout that is valid by its schema, also after a failure. Options from the environment."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from dfkd_cli.cli.schema import DOCUMENTS, find_schema
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """A folder with a teacher, pictures and a recipe."""
+    """Return a folder with a teacher and labelled images."""
     root = tmp_path_factory.mktemp("json")
     save_teacher(root / "teacher.pt")
     for name in ("a", "b", "c"):
@@ -56,7 +56,7 @@ def commands(root: Path) -> dict[str, list[object]]:
     }
 
 
-# What makes each command fail, in place of its arguments after the command's own words.
+# Arguments with which each command fails.
 MISTAKES: dict[str, list[object]] = {
     "benchmark": ["nowhere.pt"],
     "check": ["nowhere.yaml"],
@@ -73,7 +73,7 @@ MISTAKES: dict[str, list[object]] = {
 
 
 def validated(command: str, text: str) -> dict[str, Any]:
-    """The one document in `text`, as the command's schema has it."""
+    """Return the one document in `text`, after a check by the schema of the command."""
     document = json.loads(text)
     schema = find_schema(command)
     Draft202012Validator.check_schema(schema)
@@ -101,7 +101,7 @@ def test_failure_is_one_valid_document_too(files, command):
 
 
 @pytest.mark.parametrize("command", DOCUMENTS)
-def test_schema_is_printed_and_refuses_what_is_not_the_document(command):
+def test_the_printed_schema_rejects_other_documents(command):
     schema = json.loads(dfkd("schema", *command.split()).stdout)
     assert schema == find_schema(command)
     assert not Draft202012Validator(schema).is_valid({})
@@ -177,7 +177,7 @@ def test_a_result_that_json_cannot_hold_is_a_bug_and_a_document(monkeypatch):
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
 @pytest.mark.parametrize("command", [["recipes"], ["recipes", "show", "ssd"]])
-def test_output_that_nobody_takes_ends_without_a_traceback(command, more):
+def test_output_that_cannot_be_written_ends_without_a_traceback(command, more):
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as closed, open("/dev/full", "w") as full:
@@ -218,14 +218,14 @@ def test_a_terminal_gets_a_bar_and_no_color_is_honoured(files, environment, colo
     os.set_blocking(terminal, False)
     shown = bytearray()
 
-    def heard_to_the_end() -> bool:
+    def read_to_the_end() -> bool:
         ended = command.returncode is not None
         with suppress(BlockingIOError):  # nothing more for now
             while chunk := os.read(terminal, 4096):
                 shown.extend(chunk)
         return ended
 
-    command.wait_until(heard_to_the_end)
+    command.wait_until(read_to_the_end)
     os.close(its_end)
     os.close(terminal)
     assert command.returncode == 0, shown

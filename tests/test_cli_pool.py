@@ -88,7 +88,7 @@ def test_a_recipe_repeats_itself_from_the_same_pool(teacher, pool, tmp_path):
     [
         (("--recipe", "unlabeled"), "--pool DIR"),
         (("--recipe", "unlabeled", "--pool", "nowhere"), "--pool nowhere: no such folder"),
-        (("--recipe", "ssd", "--pool", "."), "recipe ssd generates its own images; leave the flag out or use unlabeled"),
+        (("--recipe", "ssd", "--pool", "."), "recipe ssd generates its own images; leave the flag out"),
     ],
 )
 def test_a_pool_that_does_not_fit_the_recipe_is_one_line_and_no_files(teacher, tmp_path, more, message):

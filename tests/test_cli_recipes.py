@@ -65,7 +65,7 @@ def test_the_long_list_holds_the_whole_description(monkeypatch):
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_what_a_recipe_says_it_needs_is_what_its_method_needs(name):
+def test_the_described_needs_are_those_of_the_method(name):
     (entry,) = [entry for entry in list_recipes().recipes if entry.name == name]
     needs = METHODS[entry.method].needs
     assert set(entry.needs) == {field.name for field in fields(Needs) if getattr(needs, field.name)}
@@ -89,7 +89,7 @@ def test_the_inherited_values_are_not_a_recipe(words, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_recipe_says_about_itself_does_not_change_its_hash(tmp_path):
+def test_the_description_of_a_recipe_is_not_part_of_its_hash(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(load_recipe("ssd", []).to_yaml())
     assert load_recipe(str(path), []).sha256() == load_recipe("ssd", []).sha256()
@@ -107,13 +107,13 @@ def test_copy_writes_a_recipe_that_checks_and_never_over_a_file(tmp_path):
     assert dfkd("recipes", "copy", "ssd", tmp_path / "nowhere" / "my.yaml").exit_code == 2
 
 
-def test_all_six_mistakes_are_told_with_line_and_suggestion(tmp_path):
+def test_all_six_mistakes_have_a_line_and_a_suggestion(tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text(SIX_MISTAKES + load_recipe("ssd", []).to_yaml().partition("mix: 0.3\n")[2])
     result = dfkd("check", path)
     assert result.exit_code == 2
     assert result.stdout == ""
-    said = result.stderr.splitlines()
+    printed = result.stderr.splitlines()
     expected = [
         (1, "unknown method 'sdd'; did you mean 'ssd'?; choose one of: " + ", ".join(METHODS)),
         (3, "unknown key 'train.stepz'; did you mean 'steps'?"),
@@ -122,7 +122,7 @@ def test_all_six_mistakes_are_told_with_line_and_suggestion(tmp_path):
         (18, "'train.report_every' is 'many'; it must be a whole number"),
         (20, "'augmentation.flip' is 'yes'; it must be true or false"),
     ]
-    assert said == [f"error: {path}:{line}: {text}" for line, text in expected]
+    assert printed == [f"error: {path}:{line}: {text}" for line, text in expected]
 
 
 def test_compress_makes_the_same_check(tmp_path):
@@ -177,7 +177,7 @@ def test_a_good_recipe_checks():
     assert "no mistakes" in result.stdout
 
 
-def test_models_lists_the_own_networks_first_and_timms_by_pattern():
+def test_models_lists_reference_networks_first_and_those_of_timm_by_pattern():
     everything = dfkd("models").stdout.splitlines()
     assert [line.split()[0] for line in everything[:-1]] == list(REFERENCE_ARCHS)
     assert "75,290" in everything[0]
