@@ -40,8 +40,8 @@ def teacher(tmp_path_factory) -> Path:
 def pool(tmp_path) -> Path:
     folder = tmp_path / "pool" / "whatever"
     folder.mkdir(parents=True)
-    for number, picture in enumerate(torch.randint(256, (30, 8, 8), dtype=torch.uint8)):
-        Image.fromarray(picture.numpy()).save(folder / f"{number}.png")
+    for number, image in enumerate(torch.randint(256, (30, 8, 8), dtype=torch.uint8)):
+        Image.fromarray(image.numpy()).save(folder / f"{number}.png")
     (folder / "broken.jpg").write_bytes(b"broken")
     return tmp_path / "pool"
 
@@ -88,7 +88,7 @@ def test_a_recipe_repeats_itself_from_the_same_pool(teacher, pool, tmp_path):
     [
         (("--recipe", "unlabeled"), "--pool DIR"),
         (("--recipe", "unlabeled", "--pool", "nowhere"), "--pool nowhere: no such folder"),
-        (("--recipe", "ssd", "--pool", "."), "recipe ssd generates its own images; leave the flag out"),
+        (("--recipe", "ssd", "--pool", "."), "recipe ssd generates its images; leave the option out"),
     ],
 )
 def test_a_pool_that_does_not_fit_the_recipe_is_one_line_and_no_files(teacher, tmp_path, more, message):
@@ -98,17 +98,17 @@ def test_a_pool_that_does_not_fit_the_recipe_is_one_line_and_no_files(teacher, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pool_without_a_readable_picture_leaves_nothing_behind(teacher, tmp_path):
+def test_a_pool_without_a_readable_image_leaves_nothing_behind(teacher, tmp_path):
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool" / "x.png").write_bytes(b"broken")
     done = compress(teacher, tmp_path / "out", "--recipe", "unlabeled", "--pool", tmp_path / "pool")
     assert done.exit_code == 2
-    assert "none of its 1 pictures can be read" in done.output
+    assert "none of its 1 image files can be read" in done.output
     assert [entry.name for entry in tmp_path.iterdir()] == ["pool"]
 
 
 @pytest.mark.parametrize("measured", [".", "whatever", ".."])
-def test_a_student_is_not_measured_on_pictures_it_learns_from(teacher, pool, tmp_path, measured):
+def test_a_student_is_not_evaluated_on_images_it_is_trained_on(teacher, pool, tmp_path, measured):
     done = compress(teacher, tmp_path / "out", "--recipe", "unlabeled", "--pool", pool, "--eval", f"{pool}/{measured}")
     assert done.exit_code == 2
     assert "share images" in done.stderr
