@@ -1,4 +1,4 @@
-"""The examples in README.md and docs/pipelines.md, run as they are printed."""
+"""The examples in README.md, docs/pipelines.md and docs/python.md, run as they are printed."""
 
 import json
 import os
@@ -86,6 +86,17 @@ def test_the_steps_of_the_github_job_end_as_the_gate_says(folder):
     assert "training" not in compressed.stderr
     gate = json.loads((folder / "gate.json").read_text())
     assert judged.returncode == (0 if gate["accuracy"] >= GATE else 5), judged.stderr
+
+
+def test_the_python_page_runs(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    code = "\n".join(
+        block.code for block in blocks((ROOT / "docs/python.md").read_text()) if block.language == "python"
+    )
+    exec(compile(code, "docs/python.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "step 4, 100%" in printed
+    assert printed.endswith(" 2\n")  # the exit code of the last example
 
 
 def test_the_tutorial_runs(tmp_path, monkeypatch):
