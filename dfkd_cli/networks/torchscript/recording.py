@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from dfkd_cli.networks.base import Outputs
@@ -25,7 +25,7 @@ def record(logits: Callable[[Tensor], Tensor], outputs: Callable[[Tensor], Outpu
 
     Raises ValueError when they compute something else: the network has data-dependent branches or random numbers.
     """
-    recording = Recording(_traced(logits, images), _traced(outputs, images))
+    recording = Recording(trace_operations(logits, images), trace_operations(outputs, images))
     others = images.flip(0, 2)
     expected = logits(others)
     if not torch.allclose(recording.logits(others), expected, rtol=0.0, atol=_TOLERANCE * float(expected.abs().max())):
@@ -33,7 +33,11 @@ def record(logits: Callable[[Tensor], Tensor], outputs: Callable[[Tensor], Outpu
     return recording
 
 
-def _traced(function: Callable[[Tensor], Any], images: Tensor) -> Callable[[Tensor], Any]:
+def trace_operations(function: Callable[[Tensor], Any], images: Tensor) -> fx.GraphModule:
+    """Return a module of the plain operations that `function` runs for batches shaped like `images`.
+
+    Every node that computes a tensor has a fake tensor of the same shape in `meta["val"]`. `images` can be fake too.
+    """
     # Traced above autocast and autograd, so that both can be chosen per call. Traced with fake tensors, because a batch
     # of large images takes long and the inputs of all layers take much memory.
     trace = make_fx(
