@@ -1,0 +1,117 @@
+"""Estimates the mean and size of a network's inputs during its training from its first BatchNorm layer.
+
+The running mean and variance of a BatchNorm layer describe the results of the convolution before it. Each filter gives
+one linear equation for the mean of its input, and one for its covariance. The covariance of natural images needs only
+few numbers: one standard deviation, one correlation between channels, and one correlation between neighbouring pixels,
+whose power gives that of distant pixels.
+"""
+
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dfkd_cli.networks.base import Network
+from dfkd_cli.networks.first_layer import FirstLayer, first_layer
+
+# Fitted together with the std, because they differ between 28x28 digits and photographs of 224x224.
+_PIXEL_CORRELATIONS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
+_CHANNEL_CORRELATIONS = (0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
+_DEAD = 0.03  # a filter whose std is less than this share of the median one is left out: weight decay has emptied it
+# Measured on the teachers of the tests and on 150 networks for CIFAR-10, MNIST and Fashion-MNIST: at most 0.07 and 0.24
+# where the estimate is right, within 0.1 std and 20 %.
+_LARGEST_MEAN_RESIDUAL = 0.12
+_LARGEST_SPREAD_RESIDUAL = 0.25
+_SMALLEST_MEAN_RESIDUAL = 0.02  # padding and the objects in the middle of images cause this much
+_LARGEST_MEAN_ERROR = 0.25  # of the mean over all channels, in std: filters that all ignore the mean do not give it
+_SPARE_FILTERS = 3  # more than there are channels; fewer fit by chance
+
+
+class InputStatistics(NamedTuple):
+    """Estimated statistics of a network's inputs, after every normalisation outside the network."""
+
+    mean: tuple[float, ...]  # per channel
+    std: float  # the same for all channels: their root mean square
+    mean_residual: float  # of the filters' means, in units of the filters' std, root mean square
+    spread_residual: float  # of the filters' variances, relative to the variances of filters of norm 1
+    trusted: bool  # whether the estimate explains the running statistics; it can be far off when it does not
+
+
+def estimate_input_statistics(network: Network, size: tuple[int, int, int]) -> InputStatistics | None:
+    """Return the statistics of the inputs that the network's first BatchNorm layer was trained on.
+
+    `size` (C, H, W) is any image size that the network accepts. Returns None when there is nothing to estimate from: no
+    observable BatchNorm, something else than a convolution before it, or running statistics that were never updated.
+    """
+    layer = first_layer(network, size)
+    return None if layer is None or _never_updated(layer) else _fit(_without_dead_filters(layer))
+
+
+def _never_updated(layer: FirstLayer) -> bool:
+    mean, var = layer.statistics
+    return not mean.any() and bool((var == 1).all())
+
+
+def _without_dead_filters(layer: FirstLayer) -> FirstLayer:
+    """Return the layer in double precision, with the filters that respond to the images."""
+    std = layer.statistics.var.clamp_min(0).sqrt()
+    alive = (std > _DEAD * std.median()) & layer.filters.flatten(1).any(dim=1)
+    statistics = layer.statistics._make(values[alive].double() for values in layer.statistics)
+    filters, sums, bias, _ = layer
+    return FirstLayer(filters[alive].double(), sums[alive].double(), bias[alive].double(), statistics)
+
+
+def _fit(layer: FirstLayer) -> InputStatistics | None:
+    count, channels = layer.sums.shape
+    if count < channels:
+        return None
+    mean, mean_residual, mean_error = _fit_mean(layer)
+    std, spread_residual = _fit_std(layer)
+    trusted = (
+        count >= channels + _SPARE_FILTERS
+        and mean_residual <= _LARGEST_MEAN_RESIDUAL
+        and mean_error <= _LARGEST_MEAN_ERROR * std
+        and spread_residual <= _LARGEST_SPREAD_RESIDUAL
+    )
+    return InputStatistics(tuple(mean.tolist()), std, mean_residual, spread_residual, trusted)
+
+
+def _fit_mean(layer: FirstLayer) -> tuple[Tensor, float, float]:
+    """Return the mean per channel [C], the residual, and the standard error of the mean over all channels."""
+    std = layer.statistics.var.sqrt()
+    sums = layer.sums / std[:, None]
+    wanted = (layer.statistics.mean - layer.bias) / std
+    inverse = torch.linalg.pinv(sums, rtol=1e-6)
+    mean = inverse @ wanted
+    residual = float((sums @ mean - wanted).square().mean().sqrt())
+    error = max(residual, _SMALLEST_MEAN_RESIDUAL) * float(inverse.mean(0).norm())
+    return mean, residual, error
+
+
+def _fit_std(layer: FirstLayer) -> tuple[float, float]:
+    """Return the std of the best covariance among the tried correlations, and its residual."""
+    channels = layer.filters.shape[1]
+    norms = layer.filters.flatten(1).norm(dim=1)
+    variances = layer.statistics.var / norms**2  # as of filters of norm 1, so that large filters count no more
+    filters = layer.filters / norms[:, None, None, None]
+    fits = []
+    for pixels in _PIXEL_CORRELATIONS:
+        covariances = _covariances(filters, pixels)
+        for between in _CHANNEL_CORRELATIONS if channels > 1 else (1.0,):
+            correlation = torch.full((channels, channels), between).double().fill_diagonal_(1.0)
+            gains = (covariances * correlation).sum((1, 2))
+            scale = (gains @ variances) / (gains @ gains)
+            residual = (variances - scale * gains).norm() / variances.norm()
+            fits.append((float(residual), float(scale.sqrt())))
+    residual, std = min(fits)
+    return std, residual
+
+
+def _covariances(filters: Tensor, correlation: float) -> Tensor:
+    """Return the covariance [O, C, C] of the responses to the channels of unit variance, if they were one channel."""
+    height, width = filters.shape[2:]
+    pixels = torch.tensor(list(product(range(height), range(width)))).double()
+    correlations = correlation ** torch.cdist(pixels, pixels)
+    flat = filters.flatten(2)
+    return (flat @ correlations) @ flat.mT

@@ -1,0 +1,364 @@
+"""The statistics of a network's inputs, estimated from its first BatchNorm layer."""
+
+import copy
+import functools
+import io
+import math
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from loading_helpers import load
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from dfkd_cli.loading.input_conventions import assumed_normalisation, contradicts, describe
+from dfkd_cli.loading.input_statistics import InputStatistics, estimate_input_statistics
+from dfkd_cli.networks import EagerNetwork, ExportedNetwork, Network, ScriptNetwork
+
+SIDE = 16
+BATCH = 32
+CONVENTIONS = {  # mean and std of the images, and the normalisation to assume for three channels
+    "normalised": (0.0, 1.0, (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)),
+    "unit range": (0.45, 0.25, ((0.0,) * 3, (1.0,) * 3)),
+    "bytes": (115.0, 64.0, ((0.0,) * 3, (1 / 255,) * 3)),
+    "centred": (-0.1, 0.5, ((0.5,) * 3, (0.5,) * 3)),
+    "unknown": (0.0, 0.004, None),
+}
+TEACHERS = {
+    "cifar_resnet20": "resnet20-12fca82f.th",
+    "cifar_resnet32": "resnet32-d509ac18.th",
+    "cifar_resnet44": "resnet44-014dd654.th",
+    "cifar_resnet56": "resnet56-4bfd9763.th",
+}
+
+
+def smooth_images(channels: int, mean: float, std: float, count: int = 256) -> Tensor:
+    """Coarse noise enlarged, plus fine noise: neither has the covariance that the estimate assumes."""
+    rng = torch.Generator().manual_seed(0)
+    coarse = F.interpolate(torch.randn(count, channels + 1, 5, 5, generator=rng), SIDE, mode="bicubic")
+    images = 3.0 * coarse[:, :1] + coarse[:, 1:] + 0.3 * torch.randn(count, channels, SIDE, SIDE, generator=rng)
+    offsets = torch.linspace(-0.2, 0.2, channels)[:, None, None] if channels > 1 else 0.0  # differ between channels
+    scale, centre = torch.std_mean(images, dim=(0, 2, 3), keepdim=True)
+    return mean + std * ((images - centre) / scale + offsets)
+
+
+def network(stem: nn.Module, channels: int, out: int = 16) -> nn.Sequential:
+    head = nn.Sequential(nn.Conv2d(out, 16, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(stem, nn.BatchNorm2d(out), nn.ReLU(), head, nn.Linear(16, channels + 4))
+
+
+def train(module: nn.Sequential, images: Tensor, steps: int = 30) -> nn.Sequential:
+    """Train for a moment to tell bright from dark and left from right; then let the running statistics converge."""
+    halves = images.mean(1).unflatten(2, (2, -1)).mean((1, 3))
+    labels = (halves.mean(1) > images.mean()).long() + 2 * (halves[:, 0] > halves[:, 1]).long()
+    optimizer = torch.optim.Adam(module.parameters(), 3e-3)
+    for step in range(steps):
+        batch = torch.arange(BATCH * step, BATCH * (step + 1)) % len(images)
+        loss = F.cross_entropy(module(images[batch]), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        for step in range(100):
+            module[:2](images[BATCH * step % len(images) :][:BATCH])
+    return module.eval()
+
+
+@functools.cache
+def unit_network() -> nn.Sequential:
+    return trained(smooth_images(3, 0.45, 0.25))
+
+
+def trained(images: Tensor, *, kernel: int = 3, stride: int = 1, bias: bool = False, out: int = 16, groups: int = 1):
+    torch.manual_seed(0)
+    channels = images.shape[1]
+    stem = nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=bias, groups=groups)
+    return train(network(stem, channels, out), images)
+
+
+def estimate(module: nn.Module, channels: int = 3, side: int = SIDE) -> InputStatistics | None:
+    size = (channels, side, side)
+    return estimate_input_statistics(EagerNetwork(module, input_size=size), size)
+
+
+def estimated(module: nn.Module, channels: int = 3, side: int = SIDE) -> InputStatistics:
+    statistics = estimate(module, channels, side)
+    assert statistics is not None
+    return statistics
+
+
+def assert_close(statistics: InputStatistics, images: Tensor, *, std_error: float = 0.12) -> None:
+    assert statistics.trusted, statistics
+    std, mean = torch.std_mean(images, dim=(0, 2, 3))
+    size = float(std.square().mean().sqrt())
+    assert max(abs(a - b) for a, b in zip(statistics.mean, mean.tolist(), strict=True)) < 0.03 * size
+    assert 1 / (1 + std_error) < statistics.std / size < 1 + std_error
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_statistics_and_convention_of_briefly_trained_networks(convention, channels):
+    mean, std, _ = CONVENTIONS[convention]
+    images = smooth_images(channels, mean, std)
+    # Running variances start at 1: those of tiny inputs need weights that make up for them, as after a long training.
+    module = trained(images) if std > 0.1 else rescaled(trained(images / std), std)
+    statistics = estimated(module, channels)
+    assert_close(statistics, images)
+    assert describe(statistics) == convention
+
+
+def rescaled(module: nn.Sequential, scale: float) -> nn.Sequential:
+    with torch.no_grad():
+        module[0].get_parameter("weight").div_(scale)
+    return module
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        {"kernel": 1, "bias": True},
+        {"kernel": 5, "stride": 2, "bias": True},
+        {"kernel": 7, "stride": 2, "out": 24},
+        {"kernel": 3, "stride": 2, "bias": True, "out": 8},
+        {"kernel": 3, "groups": 3, "out": 12},
+    ],
+    ids=str,
+)
+def test_statistics_of_other_stems(stem):
+    images = smooth_images(3, 0.45, 0.25)
+    assert_close(estimated(trained(images, **stem)), images)
+
+
+def test_normalisation_inside_the_network_is_included():
+    class Normalised(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, images):
+            return self.module((images - 0.45) / 0.25)
+
+    images = smooth_images(3, 0.45, 0.25)
+    statistics = estimated(Normalised(trained((images - 0.45) / 0.25)))
+    assert_close(statistics, images)
+    assert describe(statistics) == "unit range"
+
+
+@pytest.mark.parametrize("arch", TEACHERS)
+def test_teachers_were_trained_on_normalised_images(teachers, arch):
+    """CIFAR-10 has std 1.1 under ImageNet's values, and 1.3 with the black border that random crops add."""
+    teacher = load(teachers / TEACHERS[arch], arch=arch, mean=(0.5,), std=(0.5,), input_size=(3, 32, 32))
+    statistics = estimate_input_statistics(teacher.network, teacher.spec.size)
+    assert statistics is not None
+    assert describe(statistics) == "normalised"
+    assert all(-0.3 < mean < 0.0 for mean in statistics.mean)
+    assert 1.15 < statistics.std < 1.35
+    assert contradicts(statistics, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) is None
+    assert contradicts(statistics, (0.0,), (1.0,)) is not None
+    assert contradicts(statistics, (0.0,), (1 / 255,)) is not None
+
+
+def test_espnet_has_inputs_of_no_usual_convention(teachers):
+    weights = torch.load(teachers / "espnet_p_2_q_8_camvid.pth", map_location="cpu", weights_only=True)
+    module = network(nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), 3).eval()
+    module[0].load_state_dict({"weight": weights["encoder.level1.conv.weight"]})
+    names = ("weight", "bias", "running_mean", "running_var")
+    module[1].load_state_dict({name: weights[f"encoder.level1.bn.{name}"] for name in names}, strict=False)
+    statistics = estimated(module, side=64)
+    assert statistics.std == pytest.approx(1 / 255, rel=0.2)
+    assert all(abs(mean) < 1e-3 for mean in statistics.mean)
+    assert describe(statistics) == "unknown"
+    assert contradicts(statistics, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) is not None
+
+
+def exported(module: nn.Module) -> Network:
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    return ExportedNetwork(torch.export.export(module, (torch.rand(4, 3, SIDE, SIDE),), dynamic_shapes=shapes))
+
+
+def fixed_batch(module: nn.Module) -> Network:
+    return ExportedNetwork(torch.export.export(module, (torch.rand(8, 3, SIDE, SIDE),)))
+
+
+def traced(module: nn.Module) -> Network:
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(module, torch.rand(4, 3, SIDE, SIDE)), content)
+        content.seek(0)
+        script = torch.jit.load(content)
+    return ScriptNetwork(script, input_size=(3, SIDE, SIDE))
+
+
+@pytest.mark.parametrize("form", [exported, fixed_batch, traced])
+def test_archives_give_the_same_statistics(form):
+    module = trained(smooth_images(3, 0.45, 0.25), kernel=5, stride=2, bias=True)
+    statistics = estimate_input_statistics(form(copy.deepcopy(module)), (3, SIDE, SIDE))
+    expected = estimated(module)
+    assert statistics is not None
+    assert statistics.mean == pytest.approx(expected.mean, rel=1e-4)
+    assert statistics[1:] == pytest.approx(expected[1:], rel=1e-3)
+
+
+def test_estimating_leaves_the_network_as_it_was():
+    module = copy.deepcopy(unit_network()).train()
+    module.zero_grad()
+    before = copy.deepcopy(module.state_dict())
+    estimate(module)
+    assert module.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
+    torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
+
+
+def updated(norm: nn.Module) -> nn.Module:
+    norm.get_buffer("running_mean").normal_()
+    return norm
+
+
+REFUSED = {
+    "no BatchNorm": lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()),
+    "linear first layer": lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, 16), updated(nn.BatchNorm1d(16))),
+    "convolution of the whole image": lambda: nn.Sequential(nn.Conv2d(3, 16, SIDE), updated(nn.BatchNorm2d(16))),
+    "activation before it": lambda: nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), updated(nn.BatchNorm2d(16))),
+    "pooling before it": lambda: nn.Sequential(nn.Conv2d(3, 16, 3), nn.MaxPool2d(2), updated(nn.BatchNorm2d(16))),
+    "fewer filters than channels": lambda: nn.Sequential(nn.Conv2d(3, 2, 3), updated(nn.BatchNorm2d(2))),
+    "statistics of a new layer": lambda: nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_nothing_is_estimated_without_a_convolution_and_trained_statistics(case):
+    torch.manual_seed(0)
+    module = nn.Sequential(REFUSED[case](), nn.Flatten(), nn.LazyLinear(4)).eval()
+    module(torch.zeros(1, 3, SIDE, SIDE))
+    assert estimate(module) is None
+
+
+def test_one_more_convolution_does_estimate():
+    """The refusals above are not refusals of everything."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 16, 3), updated(nn.BatchNorm2d(16)), nn.Flatten(), nn.LazyLinear(4)).eval()
+    module(torch.zeros(1, 3, SIDE, SIDE))
+    assert estimate(module) is not None
+
+
+def shuffled_variances(module: nn.Sequential) -> None:
+    module[1].get_buffer("running_var").copy_(module[1].get_buffer("running_var").roll(1))
+
+
+def other_means(module: nn.Sequential) -> None:
+    module[1].get_buffer("running_mean").normal_(std=3.0)
+
+
+def barely_updated(module: nn.Sequential) -> None:
+    """As after 15 steps: the statistics of a new layer, mean 0 and variance 1, still weigh 20 %."""
+    module[1].get_buffer("running_mean").mul_(0.8)
+    module[1].get_buffer("running_var").mul_(0.8).add_(0.2)
+
+
+def without_means(module: nn.Sequential) -> None:
+    """Filters that sum to zero tell nothing about the mean."""
+    weight = module[0].get_parameter("weight")
+    with torch.no_grad():
+        weight.sub_(weight.mean((2, 3), keepdim=True))
+
+
+@pytest.mark.parametrize("change", [shuffled_variances, other_means, barely_updated, without_means])
+def test_statistics_that_do_not_fit_the_filters_are_not_trusted(change):
+    module = copy.deepcopy(unit_network())
+    assert estimated(module).trusted
+    change(module)
+    statistics = estimated(module)
+    assert not statistics.trusted
+    assert describe(statistics) == "unknown"
+    assert assumed_normalisation(statistics, 3) is None
+    assert contradicts(statistics, (100.0,), (1.0,)) is None
+
+
+def test_few_filters_are_not_trusted():
+    assert not estimated(trained(smooth_images(3, 0.45, 0.25), out=5)).trusted
+
+
+def statistics_of(mean: float, std: float, channels: int = 3) -> InputStatistics:
+    return InputStatistics((mean,) * channels, std, 0.0, 0.0, trusted=True)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_assumed_normalisation_of_three_channels(convention):
+    mean, std, expected = CONVENTIONS[convention]
+    assert assumed_normalisation(statistics_of(mean, std), 3) == expected
+
+
+def test_assumed_normalisation_of_one_channel_gives_the_estimated_statistics():
+    assumed = assumed_normalisation(statistics_of(0.2, 1.25, channels=1), 1)
+    assert assumed is not None
+    (mean,), (std,) = assumed
+    assert ((0.45 - mean) / std, 0.25 / std) == pytest.approx((0.2, 1.25))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "convention"),
+    [(0.13, 0.31, "unit range"), (33.0, 79.0, "bytes"), (-0.74, 0.62, "centred"), (0.0, 1.0, "normalised")],
+)
+def test_images_of_one_channel_can_be_dark(mean, std, convention):
+    """These are the statistics of MNIST."""
+    assert describe(statistics_of(mean, std, channels=1)) == convention
+
+
+def test_dark_colour_images_fit_no_convention():
+    assert describe(statistics_of(0.13, 0.31)) == "unknown"
+
+
+FLAGS = {
+    "normalised": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "unit range": ((0.0,), (1.0,)),
+    "bytes": ((0.0,), (1 / 255,)),
+    "centred": ((0.5,), (0.5,)),
+}
+
+
+@pytest.mark.parametrize("convention", FLAGS)
+def test_flags_of_the_same_convention_do_not_contradict(convention):
+    mean, std, _ = CONVENTIONS[convention]
+    for factor in (0.7, 1.4):
+        for shift in (-0.4, 0.4):
+            assert contradicts(statistics_of(mean + shift * std, factor * std), *FLAGS[convention]) is None
+
+
+@pytest.mark.parametrize(
+    ("convention", "flags"),
+    [
+        ("normalised", "unit range"),
+        ("unit range", "normalised"),
+        ("bytes", "unit range"),
+        ("bytes", "normalised"),
+        ("unit range", "bytes"),
+        ("centred", "unit range"),
+        ("unknown", "normalised"),
+    ],
+)
+def test_flags_of_another_convention_contradict(convention, flags):
+    mean, std, _ = CONVENTIONS[convention]
+    sentence = contradicts(statistics_of(mean, std), *FLAGS[flags])
+    assert sentence is not None
+    assert f"about mean {mean:.3g} and std {std:.3g}" in sentence
+
+
+def test_the_sentence_shows_both():
+    assert contradicts(statistics_of(0.0, 1.0), (0.0,), (1.0,)) == (
+        "mean 0 and std 1 give the network inputs of mean 0.45 and std 0.25, but its first BatchNorm layer was trained "
+        "on inputs of about mean 0 and std 1"
+    )
+
+
+def test_mnist_flags_do_not_contradict_a_network_for_mnist():
+    assert contradicts(statistics_of(0.0, 1.0, channels=1), (0.1307,), (0.3081,)) is None
+    assert contradicts(statistics_of(0.13, 0.31, channels=1), (0.0,), (1.0,)) is None
+
+
+def test_std_is_the_root_mean_square_over_channels():
+    images = smooth_images(3, 0.45, 0.25) * torch.tensor([0.8, 1.0, 1.2])[:, None, None]
+    size = math.sqrt(float(images.var((0, 2, 3)).mean()))
+    assert estimated(trained(images)).std == pytest.approx(size, rel=0.12)
