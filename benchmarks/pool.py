@@ -22,7 +22,7 @@ from benchmarks.throughput import SPEC
 from dfkd_cli.machine.device import resolve_device
 from dfkd_cli.machine.peak_memory import peak_memory_bytes
 from dfkd_cli.machine.runtime import Runtime, choose_dtype
-from dfkd_cli.pool.folder import picture_files, read_pool
+from dfkd_cli.pool.folder import image_files, read_pool
 from dfkd_cli.pool.selection import Selection
 from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.students.student import build_student
@@ -57,7 +57,7 @@ def main() -> None:
 
 def make_pool(pictures: Path, folder: Path, count: int) -> None:
     """Fills `folder` with `count` links to the pictures, 1,000 to a sub-folder."""
-    files = cycle([pictures.resolve() / name for name in picture_files(pictures)])
+    files = cycle([pictures.resolve() / name for name in image_files(pictures)])
     for number, file in enumerate(islice(files, count)):
         place = folder / f"{number // 1000:05}"
         place.mkdir(exist_ok=True)

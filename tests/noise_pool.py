@@ -1,4 +1,4 @@
-"""A pool of pictures that show nothing, for the methods that choose their images."""
+"""A pool of images of noise, for the methods that select their images from a pool."""
 
 import atexit
 import functools
@@ -14,10 +14,10 @@ COUNT, SIZE = 60, (8, 8)
 
 @functools.cache
 def noise_pool() -> Path:
-    """A folder of grey pictures of noise, made once per process and gone at its end."""
+    """Return a folder of grey images of noise, made once per process and deleted at its end."""
     folder = Path(tempfile.mkdtemp(prefix="dfkd-pool-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     pixels = torch.randint(256, (COUNT, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    for number, picture in enumerate(pixels):
-        Image.fromarray(picture.numpy()).save(folder / f"{number:02}.png")
+    for number, image in enumerate(pixels):
+        Image.fromarray(image.numpy()).save(folder / f"{number:02}.png")
     return folder

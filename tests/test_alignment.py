@@ -34,13 +34,13 @@ def test_maps_of_every_size_are_compared_in_the_teachers(student_size):
     assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in alignment.parameters())
 
 
-@pytest.mark.parametrize("blind", ["teacher", "student"])
-def test_networks_without_feature_maps_are_refused(monkeypatch, blind):
+@pytest.mark.parametrize("lacking", ["teacher", "student"])
+def test_networks_without_feature_maps_are_refused(monkeypatch, lacking):
     loop = make("csd")
     seen = dict(zip(("teacher", "student"), loop.setting.probe(), strict=True))
-    seen[blind] = seen[blind]._replace(stages=())
+    seen[lacking] = seen[lacking]._replace(stages=())
     monkeypatch.setattr(loop.setting, "probe", lambda: tuple(seen.values()))
-    network = getattr(loop.setting, blind)
-    monkeypatch.setattr(network, "origin", replace(network.origin, source=f"the {blind}"))
-    with pytest.raises(RecipeMismatchError, match=f"^the {blind} has no feature maps"):
+    network = getattr(loop.setting, lacking)
+    monkeypatch.setattr(network, "origin", replace(network.origin, source=f"the {lacking}"))
+    with pytest.raises(RecipeMismatchError, match=f"^the {lacking} has no visible feature maps"):
         FeatureAlignment(loop.setting, 5)

@@ -65,7 +65,7 @@ def test_a_share_of_the_images_gets_a_box_of_its_neighbour():
         assert torch.equal(mask, mask.any(1, keepdim=True) & mask.any(0, keepdim=True))  # rows times columns
 
 
-def test_views_of_one_image_each_join_no_two():
+def test_without_mixing_no_view_has_pixels_of_two_images():
     images = torch.arange(8.0).div(8).view(8, 1, 1, 1).expand(8, 1, 4, 4)
-    views = Augmentation(flip=True, shift=0.25, mix=1.0, cut=1.0).one_image_each()(images, rng())
+    views = Augmentation(flip=True, shift=0.25, mix=1.0, cut=1.0).without_mixing()(images, rng())
     assert torch.equal(views, images)

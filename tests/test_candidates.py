@@ -1,4 +1,4 @@
-"""The ranking against a plain reading of its rule, and that a stream gives what the whole gives."""
+"""The ranking against a plain implementation of its rule, and the equality of stream and whole."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def pool(count: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def greedy(scores: list[float], classes: list[int], cap: int) -> list[int]:
-    """Down the scores: accepted while the class has room, the rest by score."""
+    """Return indices in the order of the scores: those within the cap of their class, then the others."""
     order = sorted(range(len(scores)), key=lambda place: -scores[place])
     accepted, over, taken = [], [], {}
     for place in order:
@@ -43,10 +43,10 @@ def test_a_stream_keeps_what_the_whole_pool_would(keep, cap, seed):
     scores, classes = pool(400, 6, seed)
     scores = scores + torch.arange(400) * 1e-6  # equal scores may change places
     store = Candidates(keep + 25, keep, cap, (1, 1, 1), torch.device("cpu"))
-    for part in torch.arange(400).split(17):
-        images = (part % 256).to(torch.uint8).view(-1, 1, 1, 1)
-        names = [str(place) for place in part.tolist()]
-        store.add(images, scores[part], classes[part], names, [name.encode() for name in names])
+    for places in torch.arange(400).split(17):
+        images = (places % 256).to(torch.uint8).view(-1, 1, 1, 1)
+        names = [str(place) for place in places.tolist()]
+        store.add(images, scores[places], classes[places], names, [name.encode() for name in names])
     best = store.best()
     expected = rank(scores, classes, cap)[:keep]
     assert [int(store.files[slot]) for slot in best.tolist()] == expected.tolist()
@@ -63,9 +63,9 @@ def test_a_score_that_is_no_number_ranks_last():
     assert store.best().tolist() == [2, 1]
 
 
-def add(store: Candidates, pictures: dict[str, int]) -> list[str]:
-    """Adds pictures of one pixel, named and as confident as bright; the names of those that were unknown."""
-    names, digests = list(pictures), [bytes([pixel]) for pixel in pictures.values()]
+def add(store: Candidates, values: dict[str, int]) -> list[str]:
+    """Add images of one pixel by name; the value is also the score. Return the names of those that were unknown."""
+    names, digests = list(values), [bytes([pixel]) for pixel in values.values()]
     places = store.unknown(names, digests)
     pixels = torch.tensor([digests[place][0] for place in places], dtype=torch.uint8)
     added = [names[place] for place in places]
@@ -82,12 +82,12 @@ def test_a_copy_of_an_image_that_is_held_is_not_stored_and_the_first_of_its_name
     assert store.images[store.best()].flatten().tolist() == [3, 2, 1]
 
 
-@pytest.mark.parametrize(("remembered", "looked_at_again"), [(1000, []), (1, ["g"])])
-def test_a_rejected_image_is_not_looked_at_again_while_there_is_memory_for_it(monkeypatch, remembered, looked_at_again):
-    monkeypatch.setattr(candidates, "REJECTED", remembered)
+@pytest.mark.parametrize(("stored", "added"), [(1000, []), (1, ["g"])])
+def test_a_rejected_image_is_not_scored_again_while_its_digest_is_stored(monkeypatch, stored, added):
+    monkeypatch.setattr(candidates, "REJECTED", stored)
     store = Candidates(5, 2, 5, (1, 1, 1), torch.device("cpu"))
     add(store, {"a": 1, "b": 2, "c": 3})
     add(store, {"d": 4, "e": 5, "f": 6})
     add(store, {"x": 7})
-    assert add(store, {"g": 1, "h": 7}) == looked_at_again
+    assert add(store, {"g": 1, "h": 7}) == added
     assert [store.files[slot] for slot in store.best().tolist()] == ["h", "f"]

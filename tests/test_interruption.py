@@ -30,7 +30,7 @@ def test_the_first_signal_asks_and_the_second_stops(capfd, first, second):
         assert interruption.requested
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), second)
-    assert "once more" in capfd.readouterr().err
+    assert "interrupt again" in capfd.readouterr().err
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 

@@ -1,4 +1,4 @@
-"""The pass over a folder of pictures: every picture once, whatever else lies there."""
+"""The pass over a folder of images: every image once, and no other files."""
 
 import os
 from itertools import islice
@@ -11,7 +11,7 @@ from PIL import Image
 
 from dfkd_cli.errors import UsageError
 from dfkd_cli.pool import folder as pool_module
-from dfkd_cli.pool.folder import check_pool, picture_files, read_pool
+from dfkd_cli.pool.folder import check_pool, image_files, read_pool
 
 SIZE = (3, 8, 8)
 
@@ -24,17 +24,17 @@ def write(path: Path, value: int = 0, size: tuple[int, int] = (8, 8)) -> Path:
 
 @pytest.fixture
 def tree(tmp_path) -> Path:
-    """40 pictures in four folders, each of another grey."""
+    """40 images in four folders, each of another grey."""
     for number in range(40):
         write(tmp_path / "pool" / "abcd"[number // 10] / f"{number}.png", number)
     return tmp_path / "pool"
 
 
-def test_every_picture_of_a_tree_is_found_once_and_nothing_else(tree):
+def test_every_image_file_of_a_tree_is_found_once_and_nothing_else(tree):
     write(tree / "deep" / "er" / "x.JPG")
     write(tree / ".hidden" / "x.png")
     write(tree / ".x.png")
-    (tree / "a" / "notes.txt").write_text("no picture")
+    (tree / "a" / "notes.txt").write_text("no image")
     (tree / "folder.png").mkdir()
     (tree / "a" / "loop").symlink_to(tree)
     (tree / "linked.png").symlink_to(tree / "a" / "0.png")
@@ -42,7 +42,7 @@ def test_every_picture_of_a_tree_is_found_once_and_nothing_else(tree):
     (tree / "itself").symlink_to("itself")
     write(tree.parent / "beside" / "evaluation.png")
     (tree / "a" / "around").symlink_to(tree.parent)
-    found = list(picture_files(tree))
+    found = list(image_files(tree))
     expected = {f"{'abcd'[number // 10]}/{number}.png" for number in range(40)} | {"deep/er/x.JPG", "linked.png"}
     assert sorted(found) == sorted(expected)
 
@@ -50,28 +50,28 @@ def test_every_picture_of_a_tree_is_found_once_and_nothing_else(tree):
 def test_a_flat_folder_is_a_pool(tmp_path):
     for number in range(3):
         write(tmp_path / f"{number}.png")
-    assert sorted(picture_files(tmp_path)) == ["0.png", "1.png", "2.png"]
+    assert sorted(image_files(tmp_path)) == ["0.png", "1.png", "2.png"]
 
 
 def test_folders_take_turns(tmp_path, monkeypatch):
     monkeypatch.setattr(pool_module, "FILES_PER_TURN", 2)
     for number in range(40):
         write(tmp_path / "abcd"[number // 10] / f"{number}.png")
-    first = [name.split("/")[0] for name in islice(picture_files(tmp_path), 8)]
+    first = [name.split("/")[0] for name in islice(image_files(tmp_path), 8)]
     assert sorted(first) == ["a", "a", "b", "b", "c", "c", "d", "d"]
 
 
 def test_more_folders_than_may_be_open_are_all_read(tree, monkeypatch):
     monkeypatch.setattr(pool_module, "OPEN_FOLDERS", 1)
-    assert len(set(picture_files(tree))) == 40
+    assert len(set(image_files(tree))) == 40
 
 
 @pytest.mark.parametrize("threads", [1, 3, 8])
-def test_each_picture_comes_with_its_file_decoded_once(tree, monkeypatch, threads):
+def test_each_image_comes_with_its_file_and_is_decoded_once(tree, monkeypatch, threads):
     monkeypatch.setattr(pool_module, "DECODING_THREADS", threads)
     chunks = list(read_pool(tree, SIZE, 16))
     assert [len(chunk.files) for chunk in chunks] == [16, 16, 8]
-    assert [name for chunk in chunks for name in chunk.files] == list(picture_files(tree))
+    assert [name for chunk in chunks for name in chunk.files] == list(image_files(tree))
     for chunk in chunks:
         assert chunk.images.dtype == torch.uint8
         assert chunk.images.shape[1:] == SIZE
@@ -96,7 +96,7 @@ def test_a_chunk_without_a_readable_file_does_not_end_the_pass(tmp_path):
     assert [(len(chunk.files), chunk.unreadable) for chunk in chunks] == [(0, 4), (0, 2)]
 
 
-def test_pictures_of_other_sizes_and_colours_become_what_the_network_takes(tmp_path):
+def test_images_of_other_sizes_and_colours_become_what_the_network_takes(tmp_path):
     write(tmp_path / "wide.jpg", 100, (640, 360))
     Image.new("L", (5, 9), 50).save(tmp_path / "grey.png")
     (chunk,) = read_pool(tmp_path, SIZE, 4)
@@ -104,7 +104,7 @@ def test_pictures_of_other_sizes_and_colours_become_what_the_network_takes(tmp_p
     assert values == pytest.approx({"wide.jpg": 100, "grey.png": 50}, abs=1)
 
 
-def test_pictures_have_the_same_digest_exactly_when_their_pixels_are_the_same(tmp_path):
+def test_images_have_the_same_digest_exactly_when_their_pixels_are_the_same(tmp_path):
     write(tmp_path / "a.png", 7)
     write(tmp_path / "same.png", 7)
     Image.open(tmp_path / "a.png").save(tmp_path / "same.bmp")
@@ -136,7 +136,7 @@ def test_a_pass_that_is_ended_early_decodes_no_further(tree, monkeypatch):
 def test_what_cannot_be_a_pool_is_named(tmp_path):
     write(tmp_path / "file.png")
     (tmp_path / "empty").mkdir()
-    for name, message in (("nowhere", "no such folder"), ("file.png", "not a folder"), ("empty", "no pictures")):
+    for name, message in (("nowhere", "no such folder"), ("file.png", "not a folder"), ("empty", "no image files")):
         with pytest.raises(UsageError, match=message) as error:
             check_pool(tmp_path / name)
         assert f"--pool {tmp_path / name}" in str(error.value)
@@ -150,4 +150,4 @@ def test_a_folder_that_cannot_be_listed_is_named(tree, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(UsageError, match=r"cannot list the folder .*/a: Permission denied"):
-        list(picture_files(tree))
+        list(image_files(tree))

@@ -1,4 +1,4 @@
-"""Choosing from a pool: which images, in which time and memory, and what is said of it."""
+"""Selection from a pool: which images, in which time and memory, and its notes."""
 
 import shutil
 from dataclasses import replace
@@ -24,7 +24,7 @@ CONFIG = SelectionConfig("confidence", keep=10, class_cap=1.5, cache_mb=1, readi
 
 
 class Bare(nn.Module):
-    """No BatchNorm, and no linear layer whose input could be seen."""
+    """A network without BatchNorm layers and without a visible linear layer."""
 
     def forward(self, images):
         return 30 * images[:, 0, 0, :CLASSES]
@@ -48,12 +48,12 @@ def make_setting(module: nn.Module | None = None, size: tuple[int, int, int] = (
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory) -> Path:
-    """50 pictures of noise in five folders."""
+    """50 images of noise in five folders."""
     folder = tmp_path_factory.mktemp("pool")
     pixels = torch.randint(256, (50, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    for number, picture in enumerate(pixels):
+    for number, image in enumerate(pixels):
         (folder / f"class{number % 5}").mkdir(exist_ok=True)
-        Image.fromarray(picture.numpy()).save(folder / f"class{number % 5}" / f"{number:02}.png")
+        Image.fromarray(image.numpy()).save(folder / f"class{number % 5}" / f"{number:02}.png")
     return folder
 
 
@@ -115,32 +115,32 @@ def test_a_small_pool_is_chosen_whole_and_nothing_fresh_is_left(pool):
     selected = choose(pool, keep=1000)
     assert len(selected.chosen) == 50
     assert len(selected.next_best) == 0
-    assert "too few are left over" in selected.notes()[0]
+    assert "too few remain" in selected.notes()[0]
     assert len(selected.unseen(60)) == 60
 
 
-@pytest.mark.parametrize(("counts", "scarce"), [((8, 8, 8), 0), ((20, 3, 1), 0), ((39, 1, 0), 2), ((24, 0, 0), 2)])
-def test_classes_that_the_teacher_hardly_sees_in_the_pool_are_told(pool, counts, scarce):
+@pytest.mark.parametrize(("counts", "rare"), [((8, 8, 8), 0), ((20, 3, 1), 0), ((39, 1, 0), 2), ((24, 0, 0), 2)])
+def test_classes_that_the_teacher_rarely_predicts_are_noted(pool, counts, rare):
     classes = [number for number, count in enumerate(counts) for _ in range(count)]
     selected = replace(choose(pool), classes=classes, num_classes=len(counts))
     warnings = selected.notes()[1:]
-    assert len(warnings) == (scarce > 0)
-    assert all(f"sees {scarce} of its 3 classes in hardly any image" in warning for warning in warnings)
+    assert len(warnings) == (rare > 0)
+    assert all(f"predicts {rare} of its 3 classes for almost no image" in warning for warning in warnings)
 
 
-def test_out_of_time_the_images_seen_so_far_are_chosen_from_and_it_is_said(pool):
+def test_out_of_time_the_images_read_so_far_are_selected_from_and_a_note_says_so(pool):
     selection = Selection(make_setting(), CONFIG, pool)
     assert selection.advance(in_time=False) is None, "one chunk is read whatever the time"
     selected = selection.advance(in_time=False)
     assert selected is not None
     assert selected.seen == len(selected.files) == BATCH
     assert not selected.complete
-    assert "only in part" in selected.notes()[0]
+    assert "only partly" in selected.notes()[0]
 
 
 @pytest.mark.parametrize("score", ["confidence", "prototype"])
 def test_a_pass_that_is_over_stays_as_it_ended(pool, score):
-    """A run whose loss was not finite goes back to before the choice."""
+    """A run that restarts after a diverged loss asks for the selection again."""
     selection = Selection(make_setting(), replace(CONFIG, score=score), pool)
     while (selected := selection.advance(in_time=True)) is None:
         pass
@@ -152,7 +152,7 @@ def test_reading_leaves_a_budget_for_the_student():
         replace(CONFIG, reading_share=1.0)
 
 
-def test_unreadable_pictures_are_counted_and_a_pool_of_them_is_refused(pool, tmp_path):
+def test_unreadable_files_are_counted_and_a_pool_of_them_is_refused(pool, tmp_path):
     shutil.copytree(pool, tmp_path / "pool")
     (tmp_path / "pool" / "broken.png").write_bytes(b"broken")
     selected = choose(tmp_path / "pool")
@@ -160,35 +160,35 @@ def test_unreadable_pictures_are_counted_and_a_pool_of_them_is_refused(pool, tmp
     assert "1 unreadable skipped" in selected.notes()[0]
     for path in (tmp_path / "pool").rglob("*.png"):
         path.write_bytes(b"broken")
-    with pytest.raises(UsageError, match="none of its 51 pictures"):
+    with pytest.raises(UsageError, match="none of its 51 image files"):
         choose(tmp_path / "pool")
 
 
 @pytest.mark.parametrize("score", ["confidence", "prototype", "random"])
 def test_a_pool_with_copies_is_chosen_from_as_if_there_were_none(pool, tmp_path, score):
-    """Three of each, named so that the original comes first in order; which is found first, the file system decides."""
+    """Three copies of each image. The names put the original first; the file system decides which is found first."""
     shutil.copytree(pool, tmp_path / "pool")
     for number, path in enumerate(sorted((tmp_path / "pool").rglob("*.png")) * 3):
         shutil.copy(path, path.with_name(f"{path.stem}_copy_{number}.png"))
     alone, among_copies = choose(pool, score=score), choose(tmp_path / "pool", score=score)
     assert among_copies.files == alone.files
     assert (among_copies.seen, among_copies.copies, alone.copies) == (200, 150, 0)
-    assert "150 copies of others skipped" in among_copies.notes()[0]
+    assert "150 copies skipped" in among_copies.notes()[0]
     held = among_copies.images[torch.cat([among_copies.chosen, among_copies.next_best])]
     assert len({bytes(image.flatten().tolist()) for image in held}) == len(held), "agreement is measured on others"
 
 
-def test_the_teacher_looks_at_whole_batches_of_what_it_has_not_seen(pool, tmp_path, monkeypatch):
+def test_the_teacher_scores_whole_batches_without_copies(pool, tmp_path, monkeypatch):
     for number, path in enumerate([*pool.rglob("*.png")] * 3):
         shutil.copy(path, tmp_path / f"{number}.png")
-    look, sizes = Selection._look, []
-    monkeypatch.setattr(Selection, "_look", lambda self, images: sizes.append(len(images)) or look(self, images))
+    score, sizes = Selection._score, []
+    monkeypatch.setattr(Selection, "_score", lambda self, images: sizes.append(len(images)) or score(self, images))
     choose(tmp_path)
     assert sizes == [BATCH] * 12 + [2]
 
 
 def test_memory_bounds_what_is_kept(pool):
-    """1 MiB is 64 images of 1x128x128: a quarter is spare, a batch is on its way, four batches are for measuring."""
+    """1 MiB is 64 images of 1x128x128, less a spare quarter, an incoming batch and four batches for the agreement."""
     selection = Selection(make_setting(size=(1, 128, 128)), replace(CONFIG, keep=9999), pool)
     assert selection.candidates.images.nbytes <= 2**20
     assert selection.keep == 48 - 4 * BATCH

@@ -155,10 +155,10 @@ def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint_before(tmp_path, monk
     assert checkpoints.step() == 2
 
 
-def test_a_slow_run_is_heard_of_between_its_usual_reports(tmp_path, monkeypatch):
+def test_a_slow_run_has_events_between_its_usual_reports(tmp_path, monkeypatch):
     loop = make("ssd", "train.report_every=100")
     assert len(train(loop, tmp_path, Interval()).events) == 1
-    monkeypatch.setattr("dfkd_cli.training.session.LONGEST_SILENCE_S", 0.0)
+    monkeypatch.setattr("dfkd_cli.training.session.LONGEST_GAP_S", 0.0)
     slow = make("ssd", "train.report_every=100")
     (tmp_path / "slow").mkdir()
     ears = train(slow, tmp_path / "slow", Interval())

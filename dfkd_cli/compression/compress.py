@@ -125,7 +125,7 @@ def begin(parts: Parts, clock: Clock, seed: int) -> Distillation:
         rng=rng,
         pool=parts.pool,
     )
-    method = METHODS[parts.recipe.method](setting, parts.recipe.options)
+    method = METHODS[parts.recipe.method].build(setting, parts.recipe.options)
     return Distillation(method, setting, parts.recipe.train, clock)
 
 
@@ -186,7 +186,7 @@ def _clock(config: TrainConfig, started: float, reserve: float, saved: dict[str,
         return StepClock(config.steps)
     left = config.budget - reserve - (time.monotonic() - started)
     if saved is not None:
-        return BudgetClock(saved["run"]["clock"]["used"] + max(left, 0.0))
+        return BudgetClock(saved["distillation"]["clock"]["used"] + max(left, 0.0))
     if left <= 0.0:
         raise UsageError(f"--budget of {config.budget:.0f} s is used up before training starts; give it more time")
     return BudgetClock(left)

@@ -1,4 +1,4 @@
-"""A student's last feature map brought to the shape of the teacher's, and compared with it."""
+"""The distance of the last feature maps of student and teacher, after a trained projection."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,19 +8,21 @@ from dfkd_cli.training.setting import Setting
 
 
 class FeatureAlignment(nn.Module):
-    """How far the student's last feature map, projected, is from the teacher's.
+    """The relative error of the student's projected last feature map.
 
-    The projector of SimKD (arXiv:2203.14001, sec. 3.2): 1x1, 3x3 and 1x1 convolutions; CSD's code has it with a wide
-    middle. It is trained with the student and thrown away.
+    The projector of SimKD (arXiv:2203.14001, sec. 3.2): 1x1, 3x3 and 1x1 convolutions; CSD's code makes the middle one
+    wide. It is trained in the same step as the student and discarded with the run.
     """
 
     def __init__(self, setting: Setting, middle_channels: int):
-        """Raises RecipeMismatchError for networks whose feature maps cannot be seen."""
+        """Make the projection. Raises RecipeMismatchError for networks without visible feature maps."""
         super().__init__()
         teacher, student = setting.probe()
         if not (teacher.stages and student.stages):
-            blind = setting.teacher if not teacher.stages else setting.student
-            raise RecipeMismatchError(f"{blind.origin.source} has no feature maps to align; choose another network")
+            lacking = setting.teacher if not teacher.stages else setting.student
+            raise RecipeMismatchError(
+                f"{lacking.origin.source} has no visible feature maps to compare; choose another network"
+            )
         self.layers = nn.Sequential(
             nn.Conv2d(student.stages[-1].shape[1], middle_channels, 1, bias=False),
             nn.BatchNorm2d(middle_channels),
@@ -32,7 +34,7 @@ class FeatureAlignment(nn.Module):
         )
 
     def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
-        """[B, C, H, W], [B, C', H', W'] -> error of each image [B]."""
+        """Return the relative error of each image: [B, C, H, W], [B, C', H', W'] -> [B]."""
         height, width = teacher_map.shape[2:]
         if student_map.shape[2:] != (height, width):
             student_map = F.adaptive_avg_pool2d(student_map, (height, width))
@@ -40,9 +42,10 @@ class FeatureAlignment(nn.Module):
 
 
 def relative_error(features: Tensor, target: Tensor) -> Tensor:
-    """Squared error in units of the batch's mean squared target: [B, ...] x 2 -> [B]; 0 at equality, 1 for zeros.
+    """Return the squared error divided by the batch's mean squared target: [B, ...] x 2 -> [B].
 
-    Mean squared error is what is published; in these units one weight means the same on every teacher.
+    It is 0 at equality, and 1 on average for features of zeros. The published loss is the mean squared error. The
+    division makes one weight fit teachers of any activation scale.
     """
     target = target.float()
     error = (features.float() - target).square().flatten(1).mean(dim=1)

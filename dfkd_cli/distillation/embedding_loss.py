@@ -1,4 +1,4 @@
-"""What a student learns from a teacher's embedding: explicitly its direction, implicitly the relations of a batch."""
+"""Loss terms of the embedding: its direction (explicit), and distances and angles within a batch (implicit)."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ class EmbeddingWeights:
     explicit: float  # direction of the projected embedding
     distance: float  # implicit: distances between the images of a batch
     angle: float  # implicit: angles between them
-    relation_images: int  # of a batch that are related to each other: angles cost the cube of it
-    relation_warmup: float  # share of the training in which the implicit terms grow from 0
+    relation_images: int  # images of a batch that the implicit terms use; their cost is cubic in it
+    relation_warmup: float  # share of the training over which the implicit terms grow from 0
 
     def __post_init__(self) -> None:
         require(self, 0, "explicit", "distance", "angle")
@@ -28,14 +28,17 @@ class EmbeddingWeights:
 
 
 class EmbeddingLoss:
-    """The weighted terms for one teacher and student; `projection` is trained along, None where nothing can be seen."""
+    """The weighted terms for one teacher and student.
+
+    `projection` is trained in the same step as the student. It is None when an embedding is not visible.
+    """
 
     def __init__(self, setting: Setting, weights: EmbeddingWeights):
         self.weights = weights
         self.projection = make_projection(setting.student, setting.teacher)
 
     def __call__(self, student: Features, teacher: Features, progress: float) -> Terms:
-        """`explicit`, `distance` and `angle` of the same batch in both networks, those that have a weight."""
+        """Return those of the terms `explicit`, `distance` and `angle` that have a weight, for one batch."""
         if self.projection is None or student.embedding is None or teacher.embedding is None:
             return {}
         terms: Terms = {}
@@ -47,7 +50,7 @@ class EmbeddingLoss:
         return terms
 
     def _relations(self, student: Tensor, teacher: Tensor, progress: float) -> Terms:
-        related = slice(self.weights.relation_images)  # a batch is drawn at random, and so is its beginning
+        related = slice(self.weights.relation_images)  # the order of a batch is random
         distance, angle = losses.relations(student[related], teacher[related])
         grown = ramp(progress, self.weights.relation_warmup)
         terms = {"distance": (self.weights.distance, distance), "angle": (self.weights.angle, angle)}

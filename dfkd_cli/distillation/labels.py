@@ -1,4 +1,4 @@
-"""The terms that methods with labelled images share: softened predictions and the labels of the images."""
+"""The loss terms that methods with labelled images share: softened predictions and labels."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from dfkd_cli.training.setting import Features, Terms
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """What the student learns of predictions and labels."""
+    """The terms of predictions and labels in the student's loss."""
 
     temperature: float  # of the softened predictions
     weight: float  # of the label term; 0 switches it off
@@ -23,7 +23,10 @@ class LabelConfig:
 
 
 def kd_and_label(config: LabelConfig, teacher: Features, student: Features, labels: Tensor) -> tuple[Terms, Terms]:
-    """Return the terms `kd` and `label` for labels [B]; to log: agreement, and the share of labels that hold."""
+    """Return the terms `kd` and `label` for labels [B].
+
+    The second dictionary is to be logged: the agreement, and the share of labels that the teacher predicts.
+    """
     terms = {"kd": losses.kl_div(student.logits, teacher.logits, config.temperature).mean()}
     if config.weight:
         label = losses.label_loss(student.logits, teacher.logits, labels, config.mask)

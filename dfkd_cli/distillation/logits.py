@@ -1,4 +1,4 @@
-"""The plainest student loss: the teacher's softened predictions."""
+"""The student loss of plain distillation: the teacher's softened predictions."""
 
 from dfkd_cli.distillation import losses
 from dfkd_cli.training.method import Batch, StudentLoss, StudentTerms
@@ -12,7 +12,7 @@ class LogitLoss(StudentLoss):
         super().__init__()
         self.setting, self.temperature = setting, temperature
 
-    def __call__(self, batch: Batch, progress: float) -> StudentTerms:
+    def compute(self, batch: Batch, progress: float) -> StudentTerms:
         """Return the term `kd`, and the agreement of both networks."""
         teacher, student = self.setting.predict(batch.images)
         kd = losses.kl_div(student, teacher, self.temperature)

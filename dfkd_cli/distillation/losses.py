@@ -1,4 +1,4 @@
-"""The losses of distillation and inversion: pure functions of tensors, per sample unless the name says otherwise."""
+"""The losses of distillation and inversion: pure functions of tensors."""
 
 import math
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def kl_div(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """T^2 * KL(teacher || student) of the softened predictions in nats: [B, K], [B, K] -> [B].
+    """Return T^2 * KL(teacher || student) of the softened predictions in nats: [B, K], [B, K] -> [B].
 
-    The T^2 keeps the size of the gradient independent of the temperature (arXiv:1503.02531, sec. 2).
+    The factor T^2 makes the size of the gradient independent of the temperature (arXiv:1503.02531, sec. 2).
     """
     student = F.log_softmax(student_logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
@@ -18,56 +18,56 @@ def kl_div(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 
 
 
 def logit_distance(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Mean absolute difference of the logits: [B, K], [B, K] -> [B]. It depends on their scale, and on their shift."""
+    """Return the mean absolute difference of the logits: [B, K], [B, K] -> [B]. It depends on their scale and shift."""
     return (student_logits.float() - teacher_logits.float()).abs().mean(dim=1)
 
 
 def label_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, mask: bool) -> Tensor:
-    """Cross-entropy of the student against labels in nats: [B, K], [B, K], [B] -> [B].
+    """Return the cross-entropy of the student against labels in nats: [B, K], [B, K], [B] -> [B].
 
-    With `mask` it is 0 where the teacher sees another class: labels of generated images are wishes.
+    With `mask` it is 0 where the teacher predicts another class, as it can for the requested label of an image.
     """
     loss = F.cross_entropy(student_logits.float(), labels, reduction="none")
     return hits(teacher_logits, labels) * loss if mask else loss
 
 
 def batch_entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of the batch's mean prediction: [B, K] -> scalar in [0, log K]; high when all classes appear.
+    """Return the entropy of the batch's mean prediction in nats: [B, K] -> scalar in [0, log K].
 
-    The information entropy term of DAFL (arXiv:1904.01186, eq. 6).
+    It is high when all classes appear. The information entropy term of DAFL (arXiv:1904.01186, eq. 6).
     """
-    # In log space, where a class that never appears has a finite gradient; p * log(p) would have a NaN there.
+    # In log space, because p * log(p) has a NaN gradient for a class with probability 0.
     log_mean = torch.logsumexp(F.log_softmax(logits.float(), dim=1), dim=0) - math.log(len(logits))
     return -(log_mean.exp() * log_mean).sum()
 
 
 def activation_size(embedding: Tensor) -> Tensor:
-    """Mean absolute activation of the embedding: [B, D] -> [B]; real images excite a network more than noise does.
+    """Return the mean absolute activation of the embedding: [B, D] -> [B]; it is larger for real images than for noise.
 
-    The activation term of DAFL (arXiv:1904.01186, eq. 5), which maximises it.
+    DAFL maximises it (arXiv:1904.01186, eq. 5).
     """
     return embedding.float().flatten(1).abs().mean(dim=1)
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels: [B, C, H, W] -> [B] in [0, 2]; low for smooth images.
+    """Return the mean absolute difference of neighbouring pixels: [B, C, H, W] -> [B] in [0, 2]; low for smooth images.
 
-    Images of a single row or column have no neighbours there.
+    A dimension of size 1 adds nothing.
     """
     along = [images.diff(dim=dim).abs().mean(dim=(1, 2, 3)) for dim in (2, 3) if images.shape[dim] > 1]
     return torch.stack(along).sum(dim=0) if along else images.new_zeros(len(images))
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """1.0 where both networks predict the same class, else 0.0: [B, K], [B, K] -> [B]."""
+    """Return 1.0 where both networks predict the same class, else 0.0: [B, K], [B, K] -> [B]."""
     return (student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)).float()
 
 
 def class_dropped_kl(student_logits: Tensor, teacher_logits: Tensor, kept: int, temperature: float = 1.0) -> Tensor:
-    """T^2 * KL of the teacher's `kept` likeliest classes, renormalised, to the student's prediction: -> [B] >= 0.
+    """Return T^2 * KL(teacher || student) with the teacher's `kept` likeliest classes only: [B, K], [B, K] -> [B] >= 0.
 
-    [B, K], [B, K] -> [B]. The other classes count as noise: the teacher gives them nothing, the student's softmax
-    still runs over all. With `kept` >= K this is `kl_div`. A reconstruction; arXiv:2302.08771 names class dropping.
+    The teacher's probabilities of these classes are renormalised, those of the others are 0; the student's softmax runs
+    over all classes. With `kept` >= K this is `kl_div`. A reconstruction: arXiv:2302.08771 names class dropping.
     """
     top = teacher_logits.float().topk(min(kept, teacher_logits.shape[1]), dim=1)
     teacher = F.log_softmax(top.values / temperature, dim=1)
@@ -76,21 +76,21 @@ def class_dropped_kl(student_logits: Tensor, teacher_logits: Tensor, kept: int, 
 
 
 def dropped_mass(teacher_logits: Tensor, kept: int) -> Tensor:
-    """The probability that the teacher gives to all but its `kept` likeliest classes: [B, K] -> [B] in [0, 1]."""
+    """Return the teacher's probability of all but its `kept` likeliest classes: [B, K] -> [B] in [0, 1]."""
     probabilities = teacher_logits.float().softmax(dim=1)
     return (1.0 - probabilities.topk(min(kept, probabilities.shape[1]), dim=1).values.sum(dim=1)).clamp_min(0.0)
 
 
 def cosine_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Squared distance of the directions, 2 - 2 cos: [B, D], [B, D] -> [B] in [0, 4]."""
+    """Return the squared distance of the directions, 2 - 2 cos: [B, D], [B, D] -> [B] in [0, 4]."""
     return 2.0 - 2.0 * F.cosine_similarity(one.float(), other.float(), dim=1)
 
 
 def relations(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """How the distances and the angles within a batch differ between two embeddings: [B, D], [B, E] -> two scalars.
+    """Return the differences of distances and of angles within a batch: [B, D], [B, E] -> two scalars.
 
-    Distances of pairs are relative to their mean, angles are those at each point between every two others; both
-    differences pass a smooth L1 (RKD, arXiv:1904.05068, eqs. 3 to 9). Zero for a rotated and scaled copy.
+    Distances of pairs are divided by their mean; angles are those at each point between every two others. Both
+    differences are smooth L1 losses (RKD, arXiv:1904.05068, eqs. 3 to 9). Zero for a rotated and scaled copy.
     """
     student_distances, student_angles = _structure(student.float())
     teacher_distances, teacher_angles = _structure(teacher.float())
@@ -99,10 +99,10 @@ def relations(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _structure(embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Relative distances [B, B] and cosines [B, B, B]; [j, i, k] is that of the angle at j between i and k."""
+    """Return relative distances [B, B] and cosines [B, B, B]; [j, i, k] is that of the angle at j between i and k."""
     offsets = embedding.unsqueeze(0) - embedding.unsqueeze(1)
     squares = offsets.square().sum(dim=2)
-    # Two equal embeddings have no direction; the bound and the mask keep their gradients finite.
+    # Two equal embeddings have no direction; the bound and the mask make their gradients finite.
     distances = squares.clamp_min(1e-12).sqrt()
     directions = offsets * ((squares > 1e-12) / distances).unsqueeze(2)
     count = len(embedding)
@@ -110,5 +110,5 @@ def _structure(embedding: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hits(logits: Tensor, labels: Tensor) -> Tensor:
-    """1.0 where the predicted class is the label, else 0.0: [B, K], [B] -> [B]."""
+    """Return 1.0 where the predicted class is the label, else 0.0: [B, K], [B] -> [B]."""
     return (logits.argmax(dim=1) == labels).float()

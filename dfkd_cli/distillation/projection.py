@@ -1,4 +1,4 @@
-"""A linear map from a student's embedding to a teacher's, so that the two can be compared."""
+"""A linear map from the student's embedding to the teacher's."""
 
 import torch
 from torch import nn

@@ -1,7 +1,7 @@
-"""Self-paced learning: how much a sample counts, given how hard it is and how far the training has come.
+"""Self-paced learning: weights of samples by their loss and a threshold.
 
 Each weight v* is the v in [0, 1] that minimises v * loss + g(v; lambda), where g is the regulariser of the same form
-(arXiv:2208.13648). The threshold lambda grows over the training, so that hard samples are let in late.
+(arXiv:2208.13648). The threshold lambda grows over the training, so that hard samples get weight late.
 """
 
 import math
@@ -15,37 +15,37 @@ Pacing = Literal["none", "hard", "soft", "log"]
 
 
 def self_paced_weight(loss: Tensor, threshold: float, pacing: Pacing) -> Tensor:
-    """v* of each loss >= 0, whatever its shape, without gradients; in [0, 1], and all 1 with pacing "none"."""
+    """Return v* in [0, 1] of losses >= 0 of any shape, without gradients; all 1 with pacing "none"."""
     return WEIGHTS[pacing](loss.detach(), threshold)
 
 
 def hard_weight(loss: Tensor, threshold: float) -> Tensor:
-    """1 below the threshold, 0 from there on."""
+    """Return 1 below the threshold, 0 from there on."""
     return (loss < threshold).to(loss.dtype)
 
 
 def soft_weight(loss: Tensor, threshold: float) -> Tensor:
-    """1 at loss 0, falling linearly to 0 at the threshold."""
+    """Return 1 at loss 0, 0 from the threshold on, and linear values between."""
     return (1.0 - loss / threshold).clamp_min(0.0)
 
 
 def log_weight(loss: Tensor, threshold: float) -> Tensor:
-    """1 at loss 0, about a half at the threshold, towards 0 beyond: (1 + e^-lambda) / (1 + e^(loss - lambda))."""
+    """Return (1 + e^-lambda) / (1 + e^(loss - lambda)): 1 at loss 0, about 0.5 at the threshold, towards 0 beyond."""
     return (1.0 + math.exp(-threshold)) * torch.sigmoid(threshold - loss)
 
 
 def hard_regulariser(weight: Tensor, threshold: float) -> Tensor:
-    """g of the hard form, per sample."""
+    """Return g of the hard form, per sample."""
     return -threshold * weight
 
 
 def soft_regulariser(weight: Tensor, threshold: float) -> Tensor:
-    """g of the soft (linear) form, per sample."""
+    """Return g of the soft (linear) form, per sample."""
     return 0.5 * threshold * (weight.square() - 2.0 * weight)
 
 
 def log_regulariser(weight: Tensor, threshold: float) -> Tensor:
-    """g of the logarithmic form, per sample: mu log mu + v log v - lambda v with mu = 1 + e^-lambda - v."""
+    """Return g of the logarithmic form, per sample: mu log mu + v log v - lambda v with mu = 1 + e^-lambda - v."""
     rest = 1.0 + math.exp(-threshold) - weight
     return torch.xlogy(rest, rest) + torch.xlogy(weight, weight) - threshold * weight
 

@@ -37,11 +37,11 @@ def check_needs(name: str, teacher: Classifier) -> None:
 
 
 def check_pool_for(name: str, pool: Path | None) -> None:
-    """Raise UsageError for a pool that is missing, unusable, or given to a method that does not read one."""
+    """Raise UsageError for a pool that is missing, not usable, or given to a method that does not read one."""
     if METHODS[name].needs.pool and pool is None:
-        raise UsageError(f"recipe {name} learns from a folder of unlabelled images: name it with --pool DIR")
+        raise UsageError(f"recipe {name} needs a folder of unlabelled images: give --pool DIR")
     if pool is not None and not METHODS[name].needs.pool:
         takers = ", ".join(other for other, method in METHODS.items() if method.needs.pool)
-        raise UsageError(f"--pool {pool}: recipe {name} generates its own images; leave the flag out or use {takers}")
+        raise UsageError(f"--pool {pool}: recipe {name} generates its images; leave the option out or use {takers}")
     if pool is not None:
         check_pool(pool)

@@ -1,4 +1,4 @@
-"""CGDD: a conditional generator, and a student that also learns attention maps (arXiv:2112.15358)."""
+"""CGDD: a conditional generator, and a student loss with attention maps (arXiv:2112.15358)."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -44,7 +44,7 @@ class CgddOptions:
     store: StoreConfig
     on_class_only: bool  # adversarial term only where the teacher predicts the label
     gamma: float  # of the class prior's factor (1 - p)^gamma
-    sure_enough: float  # probability of the label from which on the class prior leaves an image out
+    sure_enough: float  # probability of the label from which on an image has no class prior
     labels: LabelConfig
     attention: AttentionConfig
 
@@ -77,7 +77,7 @@ def build(setting: Setting, options: CgddOptions) -> Method:
 def modulation(options: CgddOptions, teacher_logits: Tensor, labels: Tensor) -> Tensor:
     """Return (1 - p)^gamma with the probability p of the label, and 0 from `sure_enough` on: [B, K], [B] -> [B].
 
-    An image that the teacher recognises already gains nothing from being more typical and loses variety.
+    More class prior on an image that the teacher already recognises would only reduce variety.
     """
     of_label = teacher_logits.float().softmax(dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
     return (1.0 - of_label).pow(options.gamma) * (of_label < options.sure_enough)
@@ -118,15 +118,15 @@ class AttentionLoss(StudentLoss):
     def __init__(self, setting: Setting, labels: LabelConfig, attention: AttentionConfig):
         teacher, student = setting.probe()
         if not student.stages:
-            raise RecipeMismatchError("recipe cgdd sees no feature maps in this student; choose another --student")
+            raise RecipeMismatchError("recipe cgdd needs visible feature maps of the student; choose another --student")
         sizes = [f"{one.shape[2]}x{one.shape[3]}" for one, _ in match_stages(student.stages, teacher.stages)]
-        super().__init__([f"Attention is compared at {', '.join(sizes)} pixels."])
+        super().__init__([f"Attention maps are compared at {', '.join(sizes)} pixels."])
         self.setting, self.labels, self.attention = setting, labels, attention
 
     def compute(self, batch: Batch, progress: float) -> StudentTerms:
         """Return the terms `kd`, `label` and `attention`."""
         if batch.labels is None:
-            raise ValueError("cgdd learns from labelled images")
+            raise ValueError("cgdd needs labelled images")
         teacher, student = self.setting.observe(batch.images)
         terms, logged = kd_and_label(self.labels, teacher, student, batch.labels)
         if self.attention.weight:

@@ -26,10 +26,10 @@ from dfkd_cli.training.setting import Setting, Terms
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """The term that raises the head's cross-entropy."""
+    """The generator's term that raises the head's cross-entropy."""
 
     weight: float  # 0 switches it off, and the head with it
-    cap: float  # largest cross-entropy of an image that counts, in units of a random guess
+    cap: float  # upper bound of an image's cross-entropy, in units of that of a uniform prediction
 
     def __post_init__(self) -> None:
         require(self, 0, "weight", "cap")
@@ -54,7 +54,7 @@ class CsdOptions:
     generator: GeneratorConfig
     rounds_per_generator: int  # rounds until the generator gets new random weights; 0: never
     trainable_noise: bool  # optimise a round's noise with the generator; off: new noise at every step
-    augment_synthesis: bool  # show the networks random views of the generated images
+    augment_synthesis: bool  # compute the generator's loss on random views of the images
     inversion: InversionConfig
     warmup: WarmupConfig
     store: StoreConfig
@@ -68,7 +68,7 @@ class CsdOptions:
 
 
 def build(setting: Setting, options: CsdOptions) -> Method:
-    """Return a generator that is rewarded where the head fails, a store, and a loss with projected features."""
+    """Return a generator that also maximises the head's loss, a store, and a student loss with projected features."""
     trainer = GeneratorTrainer(
         setting,
         options.generator,
@@ -88,11 +88,11 @@ def build(setting: Setting, options: CsdOptions) -> Method:
 
 
 def _views(setting: Setting) -> Callable[[Tensor], Tensor]:
-    return partial(setting.augmentation.one_image_each(), rng=setting.rng)
+    return partial(setting.augmentation.without_mixing(), rng=setting.rng)
 
 
 def reward(config: RewardConfig, task: RotationTask) -> Term:
-    """Return the negative cross-entropy of the head up to the cap; it counts once the head has learned."""
+    """Return the negative cross-entropy of the head, up to the cap; active after the head's first step."""
 
     def value(view: View) -> Tensor:
         return -task.hardness(view.images, view.labels).clamp(max=config.cap * task.chance).mean()
@@ -101,7 +101,7 @@ def reward(config: RewardConfig, task: RotationTask) -> Term:
 
 
 class HeadAndFeatureLoss(StudentLoss):
-    """Predictions, labels and the projected last feature map; the head learns after each step."""
+    """Predictions, labels and the projected last feature map; the head is trained after each step."""
 
     def __init__(self, setting: Setting, options: CsdOptions):
         super().__init__()
@@ -114,9 +114,9 @@ class HeadAndFeatureLoss(StudentLoss):
         return (self.alignment,)
 
     def compute(self, batch: Batch, progress: float) -> StudentTerms:
-        """Return the terms `kd`, `label` and `feature`; per image whether the head learns from it."""
+        """Return the terms `kd`, `label` and `feature`; per image its weight in the head's training."""
         if batch.labels is None:
-            raise ValueError("csd learns from labelled images")
+            raise ValueError("csd needs labelled images")
         o = self.options
         teacher, student = self.setting.observe(batch.images)
         terms, logged = kd_and_label(o.labels, teacher, student, batch.labels)
@@ -134,7 +134,7 @@ class HeadAndFeatureLoss(StudentLoss):
         return self.task.learn(batch.images, batch.labels, per_image["trusted"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the head."""
+        """Return the state of the head."""
         return {"head": self.task.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

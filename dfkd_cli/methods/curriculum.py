@@ -30,14 +30,14 @@ class CurriculumOptions:
     inversion: InversionConfig
     warmup: WarmupConfig
     adversarial_temperature: float
-    adversarial_start: float  # share of the adversarial weight before the ramp
+    adversarial_start: float  # share of the adversarial weight up to `ramp_begin`
     ramp_begin: float  # progress at which the adversarial weight starts to grow
-    ramp_end: float  # progress at which it is whole
+    ramp_end: float  # progress from which on it is full
     pacing: Pacing
     pacing_level: Literal["sample", "batch"]
-    relative_difficulty: bool  # in units of the loss of a student with uniform predictions; off: the loss itself
-    lambda_start: float  # difficulty up to which a sample counts, at the start
-    lambda_end: float
+    relative_difficulty: bool  # difficulty in units of the loss of uniform predictions; off: the loss itself
+    lambda_start: float  # threshold of the difficulty at the start
+    lambda_end: float  # and at the end
     divergence: Literal["l1", "kl"]
     temperature: float  # of the kl divergence
 
@@ -49,7 +49,7 @@ class CurriculumOptions:
 
 
 def build(setting: Setting, options: CurriculumOptions) -> Method:
-    """Return a generator without memory whose adversary grows, and a self-paced student loss."""
+    """Return a generator without memory, with a growing adversarial term, and a self-paced student loss."""
     trainer = GeneratorTrainer(setting, options.generator)
     terms = inversion_terms(
         setting,
@@ -89,7 +89,7 @@ class SelfPacedLoss(StudentLoss):
         loss = self.divergence(student, teacher)
         if o.pacing_level == "batch":
             loss = loss.mean()
-        # The scale of the logits, and of the loss with it, differs between teachers; one lambda must fit them all.
+        # The scale of logits and loss differs between teachers; one lambda has to fit all of them.
         unit = self.divergence(torch.zeros_like(teacher), teacher).mean() if o.relative_difficulty else 1.0
         difficulty = loss.detach() / unit
         weight = self_paced_weight(difficulty, threshold, o.pacing)

@@ -1,4 +1,4 @@
-"""DAFL: images on which the teacher is certain, excited and balanced; no memory, no adversary (arXiv:1904.01186)."""
+"""DAFL: class prior, activation and balance; no memory and no adversarial term (arXiv:1904.01186)."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class DaflOptions:
 
 
 def build(setting: Setting, options: DaflOptions) -> Method:
-    """Return a generator without memory, and a student that learns the teacher's predictions."""
+    """Return a generator without memory, and the student loss of plain distillation."""
     weights = options.weights
     trainer = GeneratorTrainer(setting, options.generator)
     chosen = [

@@ -1,4 +1,4 @@
-"""SSD-KD: few synthetic images, balanced in class and difficulty, drawn by priority (arXiv:2406.07876)."""
+"""SSD-KD: few synthetic images, balanced in class and difficulty, sampled by priority (arXiv:2406.07876)."""
 
 import math
 from collections.abc import Mapping
@@ -32,9 +32,9 @@ class SsdOptions:
     diversity: bool  # first factor of phi
     difficulty: bool  # second factor of phi
     gamma: float  # exponent of the difficulty
-    priority: bool  # draw by priority; off: uniformly
+    priority: bool  # sample by priority; off: uniformly
     alpha: float  # exponent of the priorities
-    importance: bool  # weigh the loss against the bias of the draw
+    importance: bool  # importance weights, which correct the bias of the sampling
     beta: float  # exponent of the importance weights
     temperature: float
 
@@ -70,8 +70,8 @@ def build(setting: Setting, options: SsdOptions) -> Method:
 def modulation(buffer: ReplayBuffer, options: SsdOptions, teacher_logits: Tensor, labels: Tensor) -> Tensor:
     """Return phi with the probability of the label, as in focal loss: [B, K], [B] -> [B].
 
-    With the largest probability instead, an image that the teacher assigns to another class with certainty has no
-    gradient towards its label, and the generator ends up ignoring labels (measured: hit rate from 1.0 to 0.0).
+    With the largest probability instead, an image that the teacher assigns to another class with high confidence has
+    no gradient towards its label, and the generator ignores the labels (measured: hit rate from 1.0 to 0.0).
     """
     probabilities = teacher_logits.float().softmax(dim=1)
     of_label = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
@@ -96,7 +96,7 @@ class PhiQuartiles(RoundMeasure):
         self.quartiles = torch.linspace(0.0, 1.0, 5, device=device)
 
     def __call__(self, generated: Generated) -> Terms:
-        """Return the quartiles [5], the extremes included."""
+        """Return the quartiles and both extremes [5]."""
         phi = self.phi(generated.teacher_logits, generated.labels)
         return {"synthesis/phi_quartiles": phi.quantile(self.quartiles)}
 
@@ -104,7 +104,7 @@ class PhiQuartiles(RoundMeasure):
 class ImportanceWeightedLoss(StudentLoss):
     """KL divergence with the importance weights of the buffer, whose priorities are updated after each step.
 
-    The weights are not divided by their largest, as arXiv:1511.05952 does: that halves the step.
+    The weights are not divided by the largest one, unlike in arXiv:1511.05952, because that halves the step.
     """
 
     def __init__(self, setting: Setting, buffer: ReplayBuffer, temperature: float):
@@ -114,7 +114,7 @@ class ImportanceWeightedLoss(StudentLoss):
     def compute(self, batch: Batch, progress: float) -> StudentTerms:
         """Return the term `kd`; per image the KL at temperature 1."""
         if batch.index is None:
-            raise ValueError("ssd learns from batches of its own buffer")
+            raise ValueError("ssd needs batches of its buffer")
         teacher, student = self.setting.predict(batch.images)
         weights = self.buffer.weights[batch.index]
         kd = losses.kl_div(student, teacher, self.temperature)
@@ -127,7 +127,7 @@ class ImportanceWeightedLoss(StudentLoss):
     def after_step(self, batch: Batch, per_image: Mapping[str, Tensor]) -> Terms:
         """Update the priorities of the batch (equations of delta and w)."""
         if batch.index is None:
-            raise ValueError("ssd learns from batches of its own buffer")
+            raise ValueError("ssd needs batches of its buffer")
         self.buffer.update(batch.index, per_image["kl"])
         return {"priority/discrepancy": self.buffer.discrepancy[: len(self.buffer)].mean()}
 

@@ -21,7 +21,7 @@ class UnlabeledOptions:
     selection: SelectionConfig
     embedding: EmbeddingWeights
     temperature: float
-    kept_classes: int  # the likeliest classes of each prediction that count; all of them: plain distillation
+    kept_classes: int  # likeliest classes of each prediction that are used; all of them: plain distillation
 
     def __post_init__(self) -> None:
         require(self, 1, "kept_classes")
@@ -29,22 +29,22 @@ class UnlabeledOptions:
 
 
 def build(setting: Setting, options: UnlabeledOptions) -> Method:
-    """Return the selected images of the pool, and a loss of predictions, embeddings and relations."""
+    """Return the selected images of the pool, and a student loss of predictions and embeddings."""
     return Method(PoolImages(setting, options.selection), KnowledgeLoss(setting, options))
 
 
 class KnowledgeLoss(StudentLoss):
-    """Class-dropped KL, the direction of the embedding, and the relations within a batch."""
+    """Class-dropped KL, the direction of the embedding, and distances and angles within a batch."""
 
     def __init__(self, setting: Setting, options: UnlabeledOptions):
         super().__init__()
         self.setting, self.options = setting, options
         self.embedding_loss = EmbeddingLoss(setting, options.embedding)
         if self.embedding_loss.projection is None:
-            self.notes.append("The embedding is not visible: the explicit and implicit terms are dropped, kd remains.")
+            self.notes.append("The embedding is not visible: the explicit and implicit terms are left out, kd remains.")
 
     def modules(self) -> Iterable[nn.Module]:
-        """Return the projection of the student's embedding, where there is one."""
+        """Return the projection of the student's embedding, if there is one."""
         return [module for module in [self.embedding_loss.projection] if module is not None]
 
     def compute(self, batch: Batch, progress: float) -> StudentTerms:

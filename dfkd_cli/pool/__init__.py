@@ -1,1 +1,1 @@
-"""The user's unlabelled pictures: read once, scored by the teacher, the best of them kept."""
+"""Selection of training images from a user's folder of unlabelled images, by scores of the teacher."""

@@ -1,17 +1,17 @@
-"""The best images of a stream, in a store of fixed size: what they were ranked by, and the ranking itself."""
+"""The best images of a stream, in a store of fixed size, and their ranking."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-REJECTED = 2**20  # that are remembered: 8 MB
+REJECTED = 2**20  # digests of rejected images that are stored: 8 MB
 
 
 def rank(scores: Tensor, classes: Tensor, cap: int) -> Tensor:
-    """All places, best first: by score those within the `cap` best of their class, then by score the others.
+    """Return all indices, best first: the `cap` best of each class by score, then the others by score.
 
-    [N], [N] -> [N]. The first n of this order are the same whether the images are ranked at once or the best n of
-    what came so far are ranked with what comes next, for any n: a stream needs no larger store than its result.
+    [N], [N] -> [N]. The first n indices are the same when the images are ranked at once and when the best n of earlier
+    images are ranked together with later ones, for any n. A stream therefore needs no larger store than its result.
     """
     by_score = scores.argsort(descending=True, stable=True)
     ordered = classes[by_score]
@@ -24,9 +24,9 @@ def rank(scores: Tensor, classes: Tensor, cap: int) -> Tensor:
 
 
 class _Rejected:
-    """Images that will never be among the best, in a fixed memory: of two that share a place the later is known.
+    """A set of fixed size of images that cannot be among the best. An image replaces an earlier one in its slot.
 
-    By the first 64 bits of their digests: of a million images, one in ten million pools takes one for another.
+    It holds the first 64 bits of the images' digests: two images of a million are equal in one of ten million pools.
     """
 
     def __init__(self):
@@ -42,9 +42,9 @@ class _Rejected:
 
 
 class Candidates:
-    """The best `keep` images seen, and in `capacity` slots some that are not yet known to be worse; no two are equal.
+    """`capacity` slots with the best `keep` images of a stream and images that are not ranked yet. No two are equal.
 
-    Images are uint8 [capacity, C, H, W] on the device; what they are ranked by is on the CPU, one entry per slot.
+    Images are uint8 [capacity, C, H, W] on the device. Scores and classes, one per slot, are on the CPU.
     """
 
     def __init__(self, capacity: int, keep: int, cap: int, size: tuple[int, int, int], device: torch.device):
@@ -61,10 +61,10 @@ class Candidates:
         return min(len(self.taken), self.keep)
 
     def unknown(self, files: list[str], digests: list[bytes]) -> list[int]:
-        """Places in this batch of the images that nothing is known of: once each, and none whose copy came before.
+        """Return the indices in this batch of the images without an earlier copy, one per distinct image.
 
-        Of an image that is held under another name, the first name in order is kept: it does not depend on the order
-        in which the files were found.
+        Of a stored image's names, the first in alphabetical order is kept, so that the result does not depend on the
+        order in which the files were found.
         """
         first: dict[bytes, int] = {}
         for place, (file, digest) in enumerate(zip(files, digests, strict=True)):
@@ -78,9 +78,9 @@ class Candidates:
         return sorted(first.values())
 
     def add(self, images: Tensor, scores: Tensor, classes: Tensor, files: list[str], digests: list[bytes]) -> None:
-        """Stores at most `capacity - keep` images, all of them `unknown`; a score that is no number ranks last."""
+        """Store at most `capacity - keep` images that `unknown` returned. A score of NaN ranks last."""
         if len(images) > len(self.free):
-            self._forget_the_worst()
+            self._free_slots()
         slots, self.free = self.free.split([len(images), len(self.free) - len(images)])
         self.images[slots.to(self.images.device)] = images
         self.scores[slots] = scores.nan_to_num(nan=-torch.inf)
@@ -89,8 +89,8 @@ class Candidates:
             self.files[slot], self.digests[slot], self.slots[digest] = file, digest, slot
         self.taken = torch.cat([self.taken, slots])
 
-    def _forget_the_worst(self) -> None:
-        """Frees every slot but those of the best `keep` images."""
+    def _free_slots(self) -> None:
+        """Free every slot except those of the best `keep` images."""
         best = self.best()
         occupied = torch.zeros(len(self.images), dtype=torch.bool)
         occupied[best] = True
@@ -100,6 +100,6 @@ class Candidates:
         self.slots = {self.digests[slot]: slot for slot in self.taken.tolist()}
 
     def best(self) -> Tensor:
-        """Slots of the best `keep` images, best first."""
+        """Return the slots of the best `keep` images, best first."""
         order = rank(self.scores[self.taken], self.classes[self.taken], self.cap)
         return self.taken[order[: self.keep]]

@@ -1,4 +1,4 @@
-"""A folder of unlabelled pictures, read once from beginning to end without ever being held in memory."""
+"""A folder of unlabelled images, which is read once as a stream."""
 
 import os
 from collections import deque
@@ -24,45 +24,45 @@ from dfkd_cli.data.image_files import (
 )
 from dfkd_cli.errors import UsageError
 
-CHUNKS_AHEAD = 4  # decoded while the network works on an earlier one
-OPEN_FOLDERS = 256  # listed in turns; each holds a file descriptor, of which processes often have 1024
+CHUNKS_AHEAD = 4  # decoded in advance
+OPEN_FOLDERS = 256  # listed in turns; each needs a file descriptor, and processes often have 1024
 FILES_PER_TURN = 16
 DIGEST_BYTES = 16
 
 
 class Chunk(NamedTuple):
-    """Some pictures of the pool."""
+    """Some images of the pool."""
 
-    files: list[str]  # relative to the pool, one per image
-    digests: list[bytes]  # of each image: equal for equal pixels
+    files: list[str]  # paths relative to the pool, one per image
+    digests: list[bytes]  # one per image, equal for equal pixels
     images: Tensor  # uint8 [n, C, H, W] on the CPU
     unreadable: int  # files of this chunk that could not be decoded
 
     def only(self, places: Sequence[int]) -> "Chunk":
-        """These pictures of the chunk."""
+        """Return the images at these indices."""
         files, digests = [self.files[place] for place in places], [self.digests[place] for place in places]
         return Chunk(files, digests, self.images[places], unreadable=0)
 
     def followed_by(self, other: "Chunk") -> "Chunk":
-        """The pictures of both."""
+        """Return the images of both chunks."""
         images = torch.cat([self.images, other.images])
         return Chunk(self.files + other.files, self.digests + other.digests, images, self.unreadable + other.unreadable)
 
 
 def check_pool(pool: Path) -> None:
-    """Raises UsageError when `pool` is not a folder or no picture lies in or below it."""
+    """Raise UsageError when `pool` is not a folder or has no image file in it or below it."""
     if not pool.is_dir():
         raise UsageError(f"--pool {pool}: {'not a folder' if pool.exists() else 'no such folder'}")
-    if next(picture_files(pool), None) is None:
-        raise UsageError(f"--pool {pool}: no pictures in it or below it")
+    if next(image_files(pool), None) is None:
+        raise UsageError(f"--pool {pool}: no image files in it or below it")
 
 
-def picture_files(pool: Path) -> Iterator[str]:
-    """Paths of the pictures below `pool`, relative to it, found while they are asked for.
+def image_files(pool: Path) -> Iterator[str]:
+    """Yield the paths of the image files below `pool`, relative to it.
 
-    Folders take turns: what was read when the time is up is then a sample of all, not the first classes of a sorted
-    tree. Within a folder the order is that of the file system. Links are followed, but no folder is entered
-    twice, nor one around the pool.
+    Folders are read in turns, so that a pass which ends early has read a sample of all of them, not the first classes
+    of a sorted tree. Within a folder the order is that of the file system. Links are followed, but no folder is
+    entered twice, and none that contains the pool.
     """
     above, waiting, known = os.path.join(pool, ""), deque([str(pool)]), enclosing_folders(pool)
     for entry in _in_turns(waiting):
@@ -76,11 +76,11 @@ def _holds(check: Callable[[], bool]) -> bool:
     try:
         return check()
     except OSError:
-        return False  # a link to itself, or into a folder that is closed to us
+        return False  # a link to itself, or a folder without permission
 
 
 def _in_turns(waiting: deque[str]) -> Iterator[os.DirEntry]:
-    """Entries of the waiting folders, to which more may be added meanwhile: some of one, some of the next."""
+    """Yield the entries of the waiting folders, `FILES_PER_TURN` of each in turn. `waiting` may grow meanwhile."""
     with ExitStack() as listings:
         listed = deque()
         while waiting or listed:
@@ -94,13 +94,12 @@ def _in_turns(waiting: deque[str]) -> Iterator[os.DirEntry]:
 
 
 def read_pool(pool: Path, size: tuple[int, int, int], chunk: int) -> Generator[Chunk]:
-    """All pictures of the pool as uint8 images of `size` (C, H, W), `chunk` files at a time, each decoded once.
+    """Yield all images of the pool as uint8 of `size` (C, H, W), `chunk` files at a time, each decoded once.
 
-    Closing the generator ends the pass. Threads, because Pillow decodes outside the interpreter's lock: no second copy
-    of the process and its pictures.
+    Closing the generator ends the pass. Threads suffice, because Pillow releases the interpreter's lock to decode.
     """
     workers = ThreadPoolExecutor(DECODING_THREADS)
-    files = picture_files(pool)
+    files = image_files(pool)
     share = -(-chunk // DECODING_THREADS)
 
     def start() -> list[Future]:
@@ -110,9 +109,9 @@ def read_pool(pool: Path, size: tuple[int, int, int], chunk: int) -> Generator[C
     try:
         ahead = deque(start() for _ in range(CHUNKS_AHEAD))
         while ahead:
-            parts = [part.result() for part in ahead.popleft()]
+            decoded = [future.result() for future in ahead.popleft()]
             ahead.append(start())
-            found = _joined(parts)
+            found = _joined(decoded)
             if not found.files and not found.unreadable:
                 return
             yield found
@@ -121,33 +120,33 @@ def read_pool(pool: Path, size: tuple[int, int, int], chunk: int) -> Generator[C
 
 
 class _Decoded(NamedTuple):
-    """What one thread makes of its files."""
+    """The images that one thread decoded."""
 
     files: list[str]
     digests: list[bytes]
-    pictures: np.ndarray  # uint8 [n, H, W, C]
+    images: np.ndarray  # uint8 [n, H, W, C]
     unreadable: int
 
 
 def _decode(pool: Path, names: list[str], size: tuple[int, int, int]) -> _Decoded:
     channels, height, width = size
-    readable, digests, pictures = [], [], [np.empty((0, height, width, channels), np.uint8)]
+    readable, digests, images = [], [], [np.empty((0, height, width, channels), np.uint8)]
     for name in names:
         try:
-            picture = open_image(pool / name, at_least=(2 * width, 2 * height))
-            pictures.append(as_array(picture, channels, height, width)[None])
+            image = open_image(pool / name, at_least=(2 * width, 2 * height))
+            images.append(as_array(image, channels, height, width)[None])
         except UsageError:
             continue
         readable.append(name)
-        digests.append(blake2b(pictures[-1].data, digest_size=DIGEST_BYTES).digest())
-    return _Decoded(readable, digests, np.concatenate(pictures), len(names) - len(readable))
+        digests.append(blake2b(images[-1].data, digest_size=DIGEST_BYTES).digest())
+    return _Decoded(readable, digests, np.concatenate(images), len(names) - len(readable))
 
 
-def _joined(parts: list[_Decoded]) -> Chunk:
-    images = torch.from_numpy(np.concatenate([part.pictures for part in parts])).permute(0, 3, 1, 2).contiguous()
-    files = [name for part in parts for name in part.files]
-    digests = [digest for part in parts for digest in part.digests]
-    return Chunk(files, digests, images, sum(part.unreadable for part in parts))
+def _joined(decoded: list[_Decoded]) -> Chunk:
+    images = torch.from_numpy(np.concatenate([each.images for each in decoded])).permute(0, 3, 1, 2).contiguous()
+    files = [name for each in decoded for name in each.files]
+    digests = [digest for each in decoded for digest in each.digests]
+    return Chunk(files, digests, images, sum(each.unreadable for each in decoded))
 
 
 def _list(folder: str) -> AbstractContextManager[Iterator[os.DirEntry]]:

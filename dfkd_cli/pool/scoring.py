@@ -1,4 +1,4 @@
-"""What makes a picture of the pool worth learning from: pure functions, one score per image, higher is better."""
+"""Scores for the images of a pool: pure functions, one value per image, higher is better."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -11,27 +11,28 @@ from dfkd_cli.networks import NormStatistics
 
 
 def confidence(logits: Tensor) -> Tensor:
-    """The teacher's largest probability: [B, K] -> [B] in (0, 1]; the order of DFND (CVPR 2021)."""
+    """Return the teacher's largest probability: [B, K] -> [B] in (0, 1]. DFND (CVPR 2021) ranks by it."""
     return logits.float().softmax(dim=1).amax(dim=1)
 
 
 def negative_entropy(logits: Tensor) -> Tensor:
-    """Minus the entropy of the teacher's prediction in nats: [B, K] -> [B] in [-log K, 0]."""
+    """Return the negative entropy of the teacher's prediction in nats: [B, K] -> [B] in [-log K, 0]."""
     log_p = F.log_softmax(logits.float(), dim=1)
     return (log_p.exp() * log_p).sum(dim=1)
 
 
 def by_chance(digests: Sequence[bytes], seed: int) -> Tensor:
-    """A number in [0, 1) for each image: -> [B]; the same whenever the image comes, so that copies do not help it."""
+    """Return a pseudo-random number in [0, 1) for each image: -> [B]. It is the same for all copies of an image."""
     key = seed.to_bytes(16, "little", signed=True)
     drawn = [blake2b(digest, digest_size=3, key=key).digest() for digest in digests]
     return torch.tensor([int.from_bytes(number, "little") for number in drawn]) / 2**24
 
 
 def norm_closeness(norm_inputs: Sequence[Tensor], statistics: Sequence[NormStatistics]) -> Tensor:
-    """Minus the squared distance of each image's own statistics to the BatchNorm layers': layers of [B, C, ...] -> [B].
+    """Return the negative squared distance of each image's statistics to those of the BatchNorm layers: -> [B].
 
-    Per layer the mean over channels of (mean - running mean)^2 + (var - running var)^2, added up over the layers.
+    `norm_inputs` are the inputs of the layers, [B, C, ...] each. Per layer the distance is the mean over channels of
+    (mean - running mean)^2 + (var - running var)^2; it is summed over the layers.
     """
     distances = []
     for inputs, running in zip(norm_inputs, statistics, strict=True):
@@ -49,7 +50,7 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
 def prototype_score(
     embedding: Tensor, confidence: Tensor, classes: Tensor, prototypes: int = 4, iterations: int = 10
 ) -> Tensor:
-    """Confidence plus closeness to a prototype of the image's class, each in standard deviations: -> [N].
+    """Return confidence plus closeness to a prototype of the image's class, both standardised.
 
     [N, D], [N], [N] -> [N]. Prototypes are the centres of k-means within each class on embeddings of length 1; the
     closeness is the cosine to the nearest one.
@@ -63,13 +64,13 @@ def prototype_score(
 
 
 def _cosine_to_nearest_centre(directions: Tensor, count: int, iterations: int) -> Tensor:
-    """k-means on the sphere, started from members spread evenly: [n, D] -> [n]."""
+    """Return the cosine to the nearest centre of k-means on the sphere, started from spaced rows: [n, D] -> [n]."""
     spread = torch.linspace(0, len(directions) - 1, min(count, len(directions)), device=directions.device)
     centres = directions[spread.long()]
     for _ in range(iterations):
         nearest = (directions @ centres.T).argmax(dim=1)
         sums = torch.zeros_like(centres).index_add_(0, nearest, directions)
-        # A centre that nobody is nearest to stays where it is.
+        # A centre without members does not move.
         centres = torch.where(sums.norm(dim=1, keepdim=True) > 0, F.normalize(sums, dim=1), centres)
     return (directions @ centres.T).amax(dim=1)
 

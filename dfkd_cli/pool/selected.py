@@ -1,4 +1,4 @@
-"""The images chosen from a pool: what a student learns from, and what the run says of them."""
+"""The images selected from a pool, and the notes about them."""
 
 import csv
 import io
@@ -8,45 +8,45 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_SCARCE = 0.1  # of an even share of the chosen images
+_RARE = 0.1  # share of the mean class size below which a class is rare
 
 
 @dataclass(frozen=True)
 class Selected:
-    """Images of a pool, decoded, on the device that trains. Nothing here waits for the host."""
+    """Decoded images of a pool on the training device."""
 
     images: Tensor  # uint8 [slots, C, H, W]
-    chosen: Tensor  # [N], slots of the images to learn from, in the order of their files
+    chosen: Tensor  # [N], slots of the training images, in the order of their files
     next_best: Tensor  # [M], slots of images that were not chosen, best first
-    files: list[str]  # [N], relative to the pool
+    files: list[str]  # [N], paths relative to the pool
     classes: list[int]  # [N], the teacher's prediction
-    scores: list[float]  # [N], what they were chosen by: higher is better
+    scores: list[float]  # [N], higher is better
     seen: int  # images of the pool that were decoded
-    unreadable: int  # files of the pool that could not be
-    copies: int  # images seen whose pixels were those of one seen before, as far as that is remembered
+    unreadable: int  # files of the pool that could not be decoded
+    copies: int  # images with the pixels of an earlier one, as far as its digest is stored
     complete: bool  # whether the pool was read to its end
-    num_classes: int  # the teacher's
+    num_classes: int  # of the teacher
 
     def read(self, slots: Tensor) -> Tensor:
-        """The images in these slots as floats in [0, 1]."""
+        """Return the images in these slots as floats in [0, 1]."""
         return self.images[slots].float() / 255.0
 
     def draw(self, count: int, rng: torch.Generator) -> Tensor:
-        """`count` of the chosen images, uniformly with replacement."""
+        """Return `count` of the chosen images, uniformly with replacement."""
         return self.read(self.chosen[torch.randint(len(self.chosen), (count,), generator=rng, device=rng.device)])
 
     def spread(self, count: int) -> Tensor:
-        """At most `count` of the chosen images, evenly over the order of their files."""
+        """Return at most `count` of the chosen images, evenly spaced in the order of their files."""
         places = torch.linspace(0, len(self.chosen) - 1, min(count, len(self.chosen)), device=self.chosen.device)
         return self.read(self.chosen[places.long()])
 
     def unseen(self, count: int) -> Tensor:
-        """`count` of the next best images; of the chosen ones when there are none or too few."""
+        """Return `count` of the next best images; chosen ones when there are too few."""
         source = self.next_best if len(self.next_best) >= count else self.chosen
         return self.read(source[torch.arange(count, device=source.device) % len(source)])
 
     def to_csv(self) -> str:
-        """One line per chosen image: file, pseudo_class, score."""
+        """Return CSV with one line per chosen image: file, pseudo_class, score."""
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(("file", "pseudo_class", "score"))
@@ -54,35 +54,35 @@ class Selected:
         return table.getvalue()
 
     def class_counts(self) -> list[int]:
-        """How many chosen images the teacher sees in each class: [K]."""
+        """Return the number of chosen images that the teacher assigns to each class: [K]."""
         counts = Counter(self.classes)
         return [counts[number] for number in range(self.num_classes)]
 
     def notes(self) -> list[str]:
-        """What became of the pool, and whether the teacher sees too little of some classes in it, a sentence each."""
-        return [self._choice(), *self._scarcity()]
+        """Return a sentence about the selection and, if some classes are rare in it, a warning."""
+        return [self._summary(), *self._rare_classes()]
 
-    def _scarcity(self) -> list[str]:
+    def _rare_classes(self) -> list[str]:
         even = len(self.classes) / self.num_classes
-        scarce = sum(count < _SCARCE * even for count in self.class_counts())
-        if scarce == 0:
+        rare = sum(count < _RARE * even for count in self.class_counts())
+        if rare == 0:
             return []
         return [
-            f"The teacher sees {scarce:,} of its {self.num_classes:,} classes in hardly any image of the pool: the "
-            "student can learn little of them. A pool more like the teacher's own images would help."
+            f"The teacher predicts {rare:,} of its {self.num_classes:,} classes for almost no image of the pool: the "
+            "student will be poor on them. Use a pool that resembles the teacher's training images."
         ]
 
-    def _choice(self) -> str:
-        read = "read to its end" if self.complete else "read only in part, as the time for it was up"
-        text = f"The pool was {read}: {self.seen:,} images seen, {len(self.chosen):,} chosen"
+    def _summary(self) -> str:
+        read = "completely" if self.complete else "only partly, because its share of the budget was used up"
+        text = f"The pool was read {read}: {self.seen:,} images read, {len(self.chosen):,} selected"
         text += f", {self.unreadable:,} unreadable skipped" if self.unreadable else ""
-        text += f", {self.copies:,} copies of others skipped" if self.copies else ""
+        text += f", {self.copies:,} copies skipped" if self.copies else ""
         if len(self.next_best) == 0:
-            text += "; too few are left over to measure the agreement on images not learned from"
+            text += "; too few remain to measure the agreement on images that are not trained on"
         return f"{text}."
 
     def state_dict(self) -> dict:
-        """Everything, without the slots that nobody uses."""
+        """Return everything except unused slots."""
         slots = torch.cat([self.chosen, self.next_best])
         order = torch.arange(len(slots), device=slots.device)
         chosen, next_best = order.split([len(self.chosen), len(self.next_best)])
@@ -90,6 +90,6 @@ class Selected:
 
     @classmethod
     def from_state(cls, state: dict, device: torch.device) -> "Selected":
-        """What `state_dict` was called on, its tensors on `device`."""
+        """Return what `state_dict` was called on, with its tensors on `device`."""
         tensors = {name: state[name].to(device) for name in ("images", "chosen", "next_best")}
         return cls(**(state | tensors))

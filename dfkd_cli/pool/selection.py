@@ -1,4 +1,4 @@
-"""Chooses the images to learn from out of a pool in one pass over it: read, scored by the teacher, the best kept."""
+"""Selects the training images in one pass over a pool, by scores of the teacher."""
 
 import math
 from dataclasses import dataclass
@@ -14,35 +14,35 @@ from dfkd_cli.distillation.projection import embedding_size
 from dfkd_cli.errors import RecipeMismatchError, UsageError
 from dfkd_cli.pool import scoring
 from dfkd_cli.pool.candidates import Candidates, rank
-from dfkd_cli.pool.folder import Chunk, picture_files, read_pool
+from dfkd_cli.pool.folder import Chunk, image_files, read_pool
 from dfkd_cli.pool.selected import Selected
 from dfkd_cli.training.setting import Setting
 
-SPARE = 0.25  # slots beyond those kept, as a share: the more there are, the rarer all are ranked anew
-MOST_OF_A_BUDGET = 0.9  # for reading: something has to be left for the student
-FRESH_BATCHES = 4  # of next best images, never learned from, to measure agreement on
+SPARE = 0.25  # slots beyond those kept, as a share; with more of them the images are ranked less often
+LARGEST_READING_SHARE = 0.9  # of a budget; the rest is for the student's training
+FRESH_BATCHES = 4  # of next best images, which the agreement is measured on
 
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """Which images of the pool are chosen."""
+    """The selection of images from the pool."""
 
     score: Literal["confidence", "entropy", "bn", "prototype", "random"]
-    keep: int  # images to learn from, at most
-    class_cap: float  # a pseudo-class gets at most this times its even share, while others can fill up
-    cache_mb: int  # memory for the decoded images, on the device that trains
-    reading_share: float  # of a budget, at most, for the pass over the pool
+    keep: int  # largest number of training images
+    class_cap: float  # largest size of a pseudo-class, in units of the mean size, while others can fill up
+    cache_mb: int  # memory for the decoded images on the training device, in MiB
+    reading_share: float  # largest share of a budget for the pass over the pool
 
     def __post_init__(self) -> None:
         require(self, 1, "keep", "class_cap", "cache_mb")
-        require(self, 0, "reading_share", at_most=MOST_OF_A_BUDGET)
+        require(self, 0, "reading_share", at_most=LARGEST_READING_SHARE)
 
 
 class Selection:
-    """One pass over the pool: `advance` until it returns what was chosen, and from then on always returns it.
+    """One pass over the pool. Call `advance` until it returns the selection.
 
-    Raises UsageError when no memory, channels or pictures fit, RecipeMismatchError when the score needs what the
-    teacher does not have.
+    Raises UsageError when the memory is too small, the teacher's images are not those of files, or no file can be read.
+    Raises RecipeMismatchError when the teacher lacks what the score needs.
     """
 
     def __init__(self, setting: Setting, config: SelectionConfig, pool: Path):
@@ -58,23 +58,26 @@ class Selection:
 
     def _make_candidates(self) -> Candidates:
         spec, batch, config = self.setting.teacher.spec, self.setting.batch_size, self.config
-        # Prototypes are known only after the pass: they choose among twice the images.
+        # Prototypes are known only after the pass; they select from twice the images.
         wanted = (config.keep + self.fresh) * (2 if config.score == "prototype" else 1)
         room = config.cache_mb * 2**20 // math.prod(spec.size)
         held = min(wanted, int((room - batch) / (1.0 + SPARE)))
         if held - self.fresh < batch:
-            raise UsageError(f"options.selection.cache_mb={config.cache_mb} holds only {room:,} images; give it more")
+            raise UsageError(f"options.selection.cache_mb={config.cache_mb} holds only {room:,} images; increase it")
         keep = min(config.keep, held - self.fresh)
         cap = math.ceil(min(config.class_cap * keep / spec.num_classes, keep))
         capacity = math.ceil(held * (1.0 + SPARE)) + batch
         return Candidates(capacity, held, cap, spec.size, self.setting.runtime.device)
 
     def rounds(self) -> int:
-        """How often `advance` has to be called for the whole pool."""
-        return math.ceil(sum(1 for _ in picture_files(self.pool)) / self.setting.batch_size) + 1
+        """Return the number of calls of `advance` for the whole pool."""
+        return math.ceil(sum(1 for _ in image_files(self.pool)) / self.setting.batch_size) + 1
 
     def advance(self, in_time: bool) -> Selected | None:
-        """Takes one more chunk; chooses at the end of the pool and, once anything was seen, of the time for it."""
+        """Read and score one more chunk; select the images when the pool is read or `in_time` is false.
+
+        At least one chunk is read. Return None before the selection, and the selection in this and all later calls.
+        """
         if self.selected is not None:
             return self.selected
         reading = in_time or self.seen == 0
@@ -86,7 +89,7 @@ class Selection:
         return self.selected
 
     def _take(self, chunk: Chunk) -> None:
-        """Shows the teacher the next whole batch of images that are no copies; the others wait for more."""
+        """Score the next whole batch of images that are no copies; the others wait for the next chunk."""
         self.seen += len(chunk.files)
         self.unreadable += chunk.unreadable
         gathered = self.waiting.followed_by(chunk)
@@ -98,19 +101,19 @@ class Selection:
         self.waiting = gathered.only(unknown[len(now) :])
 
     def _store(self, chunk: Chunk) -> None:
-        """Scores at most a batch of images and keeps them while they are among the best."""
+        """Score at most a batch of images and add them to the candidates."""
         if chunk.files:
             images = chunk.images.to(self.setting.runtime.device)
-            classes, scores, _ = self._look(images)
+            classes, scores, _ = self._score(images)
             if self.config.score == "random":
                 scores = scoring.by_chance(chunk.digests, self.setting.rng.initial_seed())
             self.candidates.add(images, scores.cpu(), classes.cpu(), chunk.files, chunk.digests)
 
     @torch.no_grad()
-    def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The teacher's classes, the scores and the embeddings of at most a batch of uint8 images."""
+    def _score(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the teacher's classes, the scores and the embeddings of at most a batch of uint8 images."""
         count, kind, runtime = len(images), self.config.score, self.setting.runtime
-        # Always a whole batch, as the student's are: what is compiled is compiled once.
+        # Always a whole batch, of the student's batch size, so that the teacher is compiled only once.
         padding = images.new_zeros(self.setting.batch_size - count, *images.shape[1:])
         whole = runtime.images(torch.cat([images, padding]).float() / 255.0)
         with runtime.autocast():
@@ -128,14 +131,14 @@ class Selection:
     def _choose(self, complete: bool) -> Selected:
         self.chunks.close()
         if self.seen == 0:
-            raise UsageError(f"--pool {self.pool}: none of its {self.unreadable:,} pictures can be read")
+            raise UsageError(f"--pool {self.pool}: none of its {self.unreadable:,} image files can be read")
         self._store(self.waiting)
         store = self.candidates
         best = store.best() if self.config.score != "prototype" else self._best_by_prototypes()
-        # In an order that does not depend on the file system's.
+        # This order does not depend on that of the file system.
         chosen = sorted(best[: self.keep].tolist(), key=store.files.__getitem__)
         left = best[self.keep : self.keep + self.fresh]
-        next_best = left if len(left) == self.fresh else left[:0]  # too few would measure nothing
+        next_best = left if len(left) == self.fresh else left[:0]  # too few for a useful measurement
         return Selected(
             images=store.images,
             chosen=torch.tensor(chosen, device=store.images.device),
@@ -151,12 +154,12 @@ class Selection:
         )
 
     def _best_by_prototypes(self) -> Tensor:
-        """Ranks the most confident images anew, now that the embeddings of all of them can be compared."""
+        """Rank the most confident images by their prototype scores, which need all embeddings; return their slots."""
         store = self.candidates
         slots = store.best()
-        parts = [part.to(store.images.device) for part in slots.split(self.setting.batch_size)]
-        seen = [self._look(store.images[part])[2] for part in parts]
-        embedding = torch.cat([part.float().cpu() for part in seen if part is not None])
+        batches = [batch.to(store.images.device) for batch in slots.split(self.setting.batch_size)]
+        embeddings = [self._score(store.images[batch])[2] for batch in batches]
+        embedding = torch.cat([batch.float().cpu() for batch in embeddings if batch is not None])
         store.scores[slots] = scoring.prototype_score(embedding, store.scores[slots], store.classes[slots])
         return slots[rank(store.scores[slots], store.classes[slots], store.cap)]
 
@@ -164,10 +167,10 @@ class Selection:
 def _check(setting: Setting, score: str) -> None:
     spec = setting.teacher.spec
     if spec.size[0] not in MODES:
-        raise UsageError(f"pictures have 1 to 4 channels, the teacher takes {spec.size[0]}: it cannot look at a pool")
+        raise UsageError(f"image files have 1 to 4 channels, the teacher needs {spec.size[0]}: it cannot score a pool")
     lacking = {
         "bn": not setting.teacher.norm_statistics and "BatchNorm layers",
-        "prototype": embedding_size(setting.teacher) is None and "a last linear layer that can be seen",
+        "prototype": embedding_size(setting.teacher) is None and "a visible last linear layer",
     }
     if missing := lacking.get(score):
         raise RecipeMismatchError(

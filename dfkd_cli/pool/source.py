@@ -1,4 +1,4 @@
-"""A user's folder of unlabelled images as a source: one pass over it selects the images to learn from."""
+"""A user's folder of unlabelled images as a source: one pass over it selects the training images."""
 
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,17 @@ from dfkd_cli.training.setting import Setting, Terms
 
 
 class PoolImages(ImageSource):
-    """The images of a pool that the teacher scores best. The warm-up is the pass over the pool."""
+    """The images of a pool with the highest scores of the teacher. The warm-up is the pass over the pool."""
 
     def __init__(self, setting: Setting, config: SelectionConfig):
         super().__init__()
         self.setting, self.config = setting, config
         self.selection = Selection(setting, config, _pool_of(setting))
         if self.selection.keep < config.keep:
-            self.notes.append(f"At most {self.selection.keep:,} images are kept: cache_mb has no room for more.")
+            self.notes.append(f"At most {self.selection.keep:,} images fit into options.selection.cache_mb.")
         self.selected: Selected | None = None
-        self.first_done: float | None = None  # progress after this process's first chunk, in which all is compiled
+        # Progress after this process's first chunk, whose time includes compilation.
+        self.first_done: float | None = None
 
     def ready(self, progress: float) -> bool:
         """Return whether the images are selected."""
@@ -61,7 +62,7 @@ class PoolImages(ImageSource):
         return self._selected().spread(count)
 
     def counts(self) -> Counts:
-        """Return how many images of the pool were read, and how many are learned from."""
+        """Return how many images of the pool were read, and how many are selected."""
         kept = self.selection.candidates if self.selected is None else self.selected.chosen
         return Counts(self.selection.seen if self.selected is None else self.selected.seen, len(kept))
 
@@ -71,7 +72,7 @@ class PoolImages(ImageSource):
 
     def _selected(self) -> Selected:
         if self.selected is None:
-            raise ValueError("the pool is not read yet")
+            raise ValueError("the images are not selected yet")
         return self.selected
 
     def state_dict(self) -> dict[str, Any]:
@@ -87,5 +88,5 @@ class PoolImages(ImageSource):
 
 def _pool_of(setting: Setting) -> Path:
     if setting.pool is None:
-        raise UsageError("this recipe learns from a folder of unlabelled images: name it with --pool DIR")
+        raise UsageError("this recipe needs a folder of unlabelled images: give --pool DIR")
     return setting.pool

@@ -1,4 +1,4 @@
-"""How far a batch of images is from what a teacher's BatchNorm layers remember of its training data."""
+"""The distance of a batch's statistics to the running statistics of a teacher's BatchNorm layers."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -13,10 +13,10 @@ Distance = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def channel_moments(inputs: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population variance per channel, each [C] in float32, of one layer's input [B, C, ...].
+    """Return mean and population variance per channel of one layer's input: [B, C, ...] -> [C], [C] in float32.
 
-    Population variance, because that is what BatchNorm itself normalises with. Both moments come from one pass over the
-    input, which is what this loss costs; `shift` [C], any guess of the mean, keeps the difference of squares exact.
+    BatchNorm normalises with the population variance too. Both moments are computed in one pass over the input, which
+    dominates the cost of this loss. `shift` [C], an estimate of the mean, prevents cancellation.
     """
     dims = [0, *range(2, inputs.dim())]
     offset = inputs.float() - shift.view(1, -1, *[1] * (inputs.dim() - 2))
@@ -25,26 +25,27 @@ def channel_moments(inputs: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussian_kl(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: Tensor, eps: float = 1e-5) -> Tensor:
-    """KL(batch || running) of the two Gaussians of every channel, averaged over channels: [C] x 4 -> scalar in nats.
+    """Return KL(batch || running) of one Gaussian per channel, averaged over channels: [C] x 4 -> scalar in nats.
 
-    It does not depend on the scale of a channel or on their number, so one weight serves every teacher.
+    It depends neither on the scale of a channel nor on their number, so that one weight fits every teacher.
     """
     var, running_var = var + eps, running_var + eps
     return 0.5 * ((running_var / var).log() + (var + (mean - running_mean).square()) / running_var - 1.0).mean()
 
 
 def norm_distance(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
-    """||mean - running mean||_2 + ||var - running var||_2: [C] x 4 -> scalar (arXiv:1912.08795, eq. 4).
+    """Return ||mean - running mean||_2 + ||var - running var||_2: [C] x 4 -> scalar (arXiv:1912.08795, eq. 4).
 
-    The form most papers publish their weights for. Its size grows with the channels and their scale.
+    Most papers publish weights for this form. It grows with the number of channels and with their scale.
     """
     return torch.linalg.vector_norm(mean - running_mean) + torch.linalg.vector_norm(var - running_var)
 
 
 def relative_distance(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
-    """||mean - running mean||_2 / ||running std||_2 + ||var - running var||_2 / ||running var||_2: [C] x 4 -> scalar.
+    """Return `norm_distance` relative to the layer's own statistics: [C] x 4 -> scalar.
 
-    The published norms measured in units of the layer itself: neither the channels' scale nor their number matters.
+    ||mean - running mean||_2 / ||running std||_2 + ||var - running var||_2 / ||running var||_2. It depends neither on
+    the scale of the channels nor on their number.
     """
     tiny = torch.finfo(torch.float32).tiny
     shift = torch.linalg.vector_norm(mean - running_mean) / running_var.sum().sqrt().clamp_min(tiny)
@@ -55,9 +56,10 @@ DISTANCES: dict[BatchNormForm, Distance] = {"relative": relative_distance, "kl":
 
 
 def batchnorm_loss(norm_inputs: Sequence[Tensor], statistics: Sequence[NormStatistics], form: BatchNormForm) -> Tensor:
-    """Distance between the batch's statistics and the running ones over all BatchNorm layers: a scalar >= 0.
+    """Return the distance of the batch's statistics to the running ones over all BatchNorm layers: scalar >= 0.
 
-    `form` "relative" and "kl" are means over layers, the same size on every teacher; "norm" is the sum, as published.
+    The forms "relative" and "kl" are averaged over the layers and have a similar size on every teacher. "norm" is
+    summed, as published.
     """
     distances = []
     for inputs, running in zip(norm_inputs, statistics, strict=True):

@@ -1,4 +1,4 @@
-"""The class-conditional part of a class-conditional BatchNorm."""
+"""Class-conditional gains and shifts, which follow a BatchNorm layer."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ Conditioning = Literal["concat", "product", "batchnorm", "product_batchnorm"]
 
 
 class ClassModulation(nn.Module):
-    """What makes the BatchNorm before it class-conditional: a gain and a shift of each channel for every class."""
+    """A gain and a shift per channel and class. After a BatchNorm layer it is a class-conditional BatchNorm."""
 
     def __init__(self, channels: int, num_classes: int):
         super().__init__()
@@ -18,6 +18,6 @@ class ClassModulation(nn.Module):
         nn.init.zeros_(self.shift.weight)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Features [B, C, H, W] as the classes [B] change them; at first not at all."""
+        """Return modulated features for labels [B]: [B, C, H, W] -> the same shape. Initially the identity."""
         gain, shift = self.gain(labels)[:, :, None, None], self.shift(labels)[:, :, None, None]
         return features * (1.0 + gain) + shift

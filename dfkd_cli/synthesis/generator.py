@@ -1,4 +1,4 @@
-"""A convolutional generator that fits any image size from 8 to 224 pixels and any number of channels."""
+"""A convolutional generator for images of 8 to 224 pixels and any number of channels."""
 
 import math
 from itertools import pairwise
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.synthesis.class_modulation import ClassModulation, Conditioning
 
-SMALLEST_WIDTH = 16  # channels; below this a convolution no longer fills the machine's vectors
+SMALLEST_WIDTH = 16  # channels; narrower convolutions do not fill vector instructions
 
 
 class Generator(nn.Module):
     """Noise [B, noise_size], and labels [B] when conditional -> images [B, C, H, W] in [0, 1].
 
-    FastDFKD's generator (arXiv:2112.15278) made two convolutions deep per doubling, with as many doublings as the
-    image size asks for: 2 from 8x8 at 32 pixels, 5 from 7x7 at 224. As in DAFL (arXiv:1904.01186) a BatchNorm without
-    weights comes last: it gives every batch the mean and contrast that the teacher's normalisation says its training
-    images had.
+    FastDFKD's generator (arXiv:2112.15278) with two convolutions per doubling of the resolution. The image size
+    determines the number of doublings: 2 from 8x8 at 32 pixels, 5 from 7x7 at 224. The last layer is a BatchNorm
+    without weights, as in DAFL (arXiv:1904.01186). With the sigmoid after it, every batch has about the mean and the
+    standard deviation of the teacher's normalisation.
 
-    A conditional one hears of the class by `conditioning`: "concat" puts an embedding of it beside the noise; "product"
-    multiplies the two, as arXiv:2003.03603 does, so that nothing is drawn without noise; "batchnorm" gives the
-    last BatchNorm of every block a gain and a shift per class; "product_batchnorm" does both.
+    `conditioning` is how a conditional generator receives the class: "concat" concatenates an embedding of it with the
+    noise; "product" multiplies the two, as in arXiv:2003.03603; "batchnorm" adds a gain and a shift per class to the
+    last BatchNorm of every block; "product_batchnorm" does both.
     """
 
     centre: Tensor
@@ -42,7 +42,7 @@ class Generator(nn.Module):
         embeds = conditional and conditioning != "batchnorm"
         self.label_embedding = nn.Embedding(spec.num_classes, noise_size) if embeds else None
         self.project = nn.Linear(noise_size * (2 if self.concatenates else 1), math.prod(self.base))
-        # Per unit, not per channel: no place of the map starts with a mean of its own, which all images would share.
+        # Per unit, not per channel: otherwise each position would have its own mean, equal in all images.
         self.project_norm = nn.BatchNorm1d(math.prod(self.base), affine=False)
         self.blocks = nn.ModuleList(_UpBlock(before, after) for before, after in pairwise(widths))
         modulated = widths if conditional and "batchnorm" in conditioning else []
@@ -54,7 +54,7 @@ class Generator(nn.Module):
         self.register_buffer("slope", slope, persistent=False)
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images [B, C, H, W] in [0, 1], float32; labels exactly when the generator is conditional."""
+        """Return images [B, C, H, W] in [0, 1] as float32. A conditional generator requires `labels` [B]."""
         features = self.project_norm(self.project(self._labelled(noise, labels))).view(-1, *self.base)
         features = self._modulated(0, features, labels)
         for level, block in enumerate(self.blocks, start=1):
@@ -74,10 +74,10 @@ class Generator(nn.Module):
 
 
 def _pixel_curve(spec: InputSpec) -> tuple[Tensor, Tensor]:
-    """Centre and slope, each [C, 1, 1], of the sigmoid that turns unit variance into the teacher's mean and std.
+    """Return centre and slope, each [C, 1, 1], of the sigmoid from unit variance to the teacher's mean and std.
 
-    Its slope at the centre is mean * (1 - mean), hence the division. Normalisations that say nothing about the images,
-    such as mean 0 and std 1, are held within what images can have.
+    The sigmoid's derivative at the centre is mean * (1 - mean), hence the division. Normalisations that are no
+    statistics of images, such as mean 0 and std 1, are clamped to the range of images.
     """
     mean = torch.tensor(spec.mean).clamp(0.05, 0.95).view(-1, 1, 1)
     std = torch.tensor(spec.std).clamp(0.05, 0.35).view(-1, 1, 1)
@@ -85,9 +85,9 @@ def _pixel_curve(spec: InputSpec) -> tuple[Tensor, Tensor]:
 
 
 class _UpBlock(nn.Module):
-    """Twice the resolution, then two convolutions with BatchNorm: with one, images differ less in shape.
+    """Doubled resolution, then two convolutions with BatchNorm; with one convolution, shapes vary less between images.
 
-    Reflected borders: padded with zeros, a generator draws a dark frame around every image.
+    Convolutions pad by reflection, because zero padding leads to a dark frame around every image.
     """
 
     def __init__(self, before: int, after: int):

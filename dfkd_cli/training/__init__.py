@@ -1,1 +1,1 @@
-"""The one training loop, and what keeps it going through kills, full memory and Ctrl-C."""
+"""The training loop, its optimizers and schedules, checkpoints and interruption."""

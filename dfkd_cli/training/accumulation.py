@@ -13,16 +13,16 @@ Loss = Callable[[Batch], StudentTerms]
 
 
 class Accumulation:
-    """Computes the gradient of a student's batch, in parts once memory ran out."""
+    """Computes the gradient of a student's batch, in parts after memory ran out."""
 
     def __init__(self, optimizer: torch.optim.Optimizer):
         self.optimizer = optimizer
         self.parts = BatchParts()
 
     def backward(self, batch: Batch, loss: Loss) -> tuple[Terms, Mapping[str, Tensor]]:
-        """Leave the gradient of the batch's mean loss in the parameters.
+        """Store the gradient of the batch's mean loss in the parameters.
 
-        Return the means of the terms and of what is logged, and the per-image values of the whole batch. Raises
+        Return the means of all terms and logged values, and the per-image values of the whole batch. Raises
         OutOfMemoryError when parts of two images are still too large.
         """
         return self.parts.fit(len(batch.images), lambda count: self._sum_over_parts(batch, loss, count))

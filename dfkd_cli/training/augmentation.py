@@ -1,4 +1,4 @@
-"""Random views of a batch, made on its own device without a loop over samples."""
+"""Random views of a batch, computed on its device without a loop over samples."""
 
 from dataclasses import dataclass, replace
 
@@ -11,38 +11,38 @@ from dfkd_cli.config.values import require_share
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which views of an image the student and the teacher are shown."""
+    """The random transforms of the images that student and teacher receive."""
 
-    flip: bool  # mirror half of the images
-    shift: float  # move by up to this share of the image's size, borders reflected
-    mix: float  # share of the images blended with another one of the batch
-    cut: float  # share of the images that get a box of another one
+    flip: bool  # mirror each image with probability 0.5
+    shift: float  # largest translation, as a share of the image's smaller side; borders are reflected
+    mix: float  # share of the images that are blended with another one of the batch
+    cut: float  # share of the images in which a box is replaced by that of another one
 
     def __post_init__(self) -> None:
         require_share(self, "shift", "mix", "cut")
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """One random view of each image: [B, C, H, W] in [0, 1] -> the same."""
+        """Return one random view of each image: [B, C, H, W] in [0, 1] -> the same shape and range."""
         images = random_shift(images, round(self.shift * min(images.shape[2:])), rng)
         images = random_flip(images, rng) if self.flip else images
         images = random_mix(images, self.mix, rng) if self.mix > 0.0 else images
         return random_cut(images, self.cut, rng) if self.cut > 0.0 else images
 
-    def one_image_each(self) -> "Augmentation":
-        """The same views without what joins two images: of a joint one no label is known."""
+    def without_mixing(self) -> "Augmentation":
+        """Return the same transforms without `mix` and `cut`, whose results have no single label."""
         return replace(self, mix=0.0, cut=0.0)
 
 
 def random_flip(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Each image mirrored left to right with probability one half: [B, C, H, W] -> the same shape."""
+    """Return images mirrored left to right with probability 0.5 each: [B, C, H, W] -> the same shape."""
     flipped = torch.rand(len(images), 1, 1, 1, generator=rng, device=images.device) < 0.5
     return torch.where(flipped, images.flip(3), images)
 
 
 def random_shift(images: Tensor, pixels: int, rng: torch.Generator) -> Tensor:
-    """Each image moved by up to `pixels` each way, its border reflected: [B, C, H, W] -> the same shape.
+    """Return images translated by up to `pixels` in each direction: [B, C, H, W] -> the same shape.
 
-    The usual padded random crop. Images smaller than the padding are moved by what they allow.
+    This is a random crop after reflection padding. `pixels` is limited to the image's side minus 1.
     """
     batch, _, height, width = images.shape
     pixels = min(pixels, height - 1, width - 1)
@@ -57,9 +57,9 @@ def random_shift(images: Tensor, pixels: int, rng: torch.Generator) -> Tensor:
 
 
 def random_mix(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """A `share` of the images blended with another image of the batch by a uniform factor: -> the same shape.
+    """Return images of which a `share` is blended with another image of the batch: [B, C, H, W] -> the same shape.
 
-    Labels do not come along: the teacher is asked about the blend itself (arXiv:2106.05237, sec. 3).
+    The factor is uniform in [0, 1]. Labels are not mixed: the teacher predicts the blend (arXiv:2106.05237, sec. 3).
     """
     device, shape = images.device, (len(images), 1, 1, 1)
     factor = torch.rand(shape, generator=rng, device=device)
@@ -68,9 +68,10 @@ def random_mix(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
 
 
 def random_cut(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """A `share` of the images with a box of another image of the batch over a uniform part of their area: -> the same.
+    """Return images of which a `share` contains a box of another image of the batch: [B, C, H, W] -> the same shape.
 
-    CutMix (arXiv:1905.04899, eq. 2) without its labels, as in `random_mix`; boxes reach beyond the border.
+    CutMix (arXiv:1905.04899, eq. 2) without mixed labels, as in `random_mix`. The box's share of the area is uniform in
+    [0, 1] before it is clipped at the border.
     """
     device, (batch, _, height, width) = images.device, images.shape
     chosen, area, row, column = torch.rand(4, batch, 1, 1, 1, generator=rng, device=device)

@@ -1,4 +1,4 @@
-"""The student's weights averaged over its latest steps: what a run ends with, instead of where its last step fell."""
+"""A moving average of the student's weights, which become the weights of the result."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """A moving average of a module's weights and BatchNorm statistics that looks back over a share of the steps so far.
+    """A moving average of a module's weights and BatchNorm statistics over the latest `share` of its steps.
 
-    After t steps a new state has the weight 1 / max(1, share * t): short and long runs are averaged alike. With a
-    share of 0 the average is the last state.
+    After t steps a new state has the weight 1 / max(1, share * t), so that the window grows with the run. A share of 0
+    keeps the last state.
     """
 
     def __init__(self, module: nn.Module, share: float):
@@ -22,20 +22,20 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """Takes in the module as it is after so many steps."""
+        """Add the module's current state, after `steps` steps, to the average."""
         if self.share:
             weight = 1.0 / max(1.0, self.share * steps)
             torch._foreach_lerp_(self.means, self.averaged, weight)  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Gives the module its averaged weights."""
+        """Copy the averaged weights into the module."""
         if self.share:
             _copy(self.means, self.averaged)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the module has its averaged weights; afterwards those that it had before."""
+        """Return a context in which the module has its averaged weights."""
         held = [value.clone() for value in self.averaged]
         self.apply()
         try:
@@ -45,11 +45,11 @@ class WeightAverage:
                 _copy(held, self.averaged)
 
     def state_dict(self) -> dict[str, Any]:
-        """The average so far."""
+        """Return the average."""
         return {"means": self.means}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         _copy(state["means"], self.means)
 
 

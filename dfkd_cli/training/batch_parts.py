@@ -1,4 +1,4 @@
-"""Going on with half as many images at a time when memory runs out."""
+"""Computation of a batch in parts after memory ran out."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,13 +14,13 @@ Result = TypeVar("Result")
 
 
 class BatchParts:
-    """In how many parts a batch is computed: at once until memory runs out; from then on in two, four ... parts."""
+    """The number of parts in which a batch is computed: 1, doubled each time that memory runs out."""
 
     def __init__(self):
         self.count = 1
 
     def fit(self, size: int, compute: Callable[[int], Result]) -> Result:
-        """What `compute`, told the number of parts, returns for a batch of `size` images, once it fits.
+        """Return `compute(count)` for a batch of `size` images, with the number of parts that fits into memory.
 
         Raises OutOfMemoryError when parts of two images are still too large.
         """
@@ -31,7 +31,7 @@ class BatchParts:
                 if not is_out_of_memory(error):
                     raise
                 reason = first_line(error)
-            # Outside the handler: the error's traceback holds on to the tensors of the failed attempt.
+            # Outside the handler, because the error's traceback references the tensors of the failed attempt.
             if size < 2 * self.count * SMALLEST_PART:
                 each = size // self.count
                 raise OutOfMemoryError(f"out of memory with {each} images at a time: {reason}; use a smaller network")
@@ -42,10 +42,10 @@ class BatchParts:
                 make_room()
 
     def note(self, what: str) -> list[str]:
-        """What the user should know, one sentence, once memory ran out: `what` happens in parts."""
+        """Return a sentence for the user after memory ran out, else nothing. `what` names the computation in parts."""
         if self.count == 1:
             return []
         return [
-            f"Memory ran out: {what} in {self.count} parts whose gradients are added up. What is measured over a "
-            "batch, BatchNorm statistics above all, is now measured over a part."
+            f"Memory ran out: {what} in {self.count} parts whose gradients are added up. "
+            "Statistics of a batch, such as those of BatchNorm, are those of a part."
         ]

@@ -1,4 +1,4 @@
-"""The files an interrupted run goes on from: written whole or not at all, the last two kept, damage noticed."""
+"""Checkpoint files: written atomically, verified by a hash, the last two kept."""
 
 import hashlib
 import os
@@ -10,43 +10,43 @@ from typing import Any, BinaryIO
 
 import torch
 
-FORMAT = 2  # of what a run saves in them: one more whenever a `state_dict` gains, loses or reinterprets an entry
+FORMAT = 2  # increase it whenever an entry of a `state_dict` is added, removed or changes its meaning
 KEPT = 2
-_HASH_LETTERS = 16  # of the sha256 in a file's name: it appears together with the content, in one rename
+_HASH_LETTERS = 16  # of the sha256 in the file name: one rename publishes content and hash together
 
 
 @dataclass(frozen=True)
 class Interval:
-    """How often to write one: by time, by student steps, or by whichever comes first."""
+    """The time or the number of student steps between two checkpoints; whichever ends first counts."""
 
     seconds: float | None = None
     steps: int | None = None
 
     def over(self, seconds: float, steps: int) -> bool:
-        """Whether it has passed after so much time and so many steps."""
+        """Return whether the interval has ended after `seconds` and `steps`."""
         by_time = self.seconds is not None and seconds >= self.seconds
         return by_time or (self.steps is not None and steps >= self.steps)
 
 
 class Checkpoints:
-    """The checkpoints of one run, in a folder of their own that need not exist yet."""
+    """The checkpoints of one run in a folder, which the first `save` creates."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def found(self) -> list[Path]:
-        """All of them, oldest first."""
+        """Return the paths of all checkpoints, oldest first."""
         return sorted(self.folder.glob("*-step*-*.pt"))
 
     def step(self) -> int | None:
-        """The student step of the newest; None without any."""
+        """Return the student step of the newest checkpoint; None without one."""
         found = self.found()
         return _step(found[-1]) if found else None
 
     def save(self, state: dict[str, Any], step: int) -> None:
-        """Adds one of tensors, numbers and text; afterwards it is on the disk, and all but the last two are gone.
+        """Write a checkpoint of tensors, numbers and text to the disk and delete all but the last two.
 
-        Raises OSError when it cannot be written; the earlier ones are still there then.
+        Raises OSError when it cannot be written; the earlier checkpoints remain.
         """
         self.folder.mkdir(exist_ok=True)
         found = self.found()
@@ -68,7 +68,7 @@ class Checkpoints:
             old.unlink()
 
     def load(self, note: Callable[[str], None]) -> dict[str, Any] | None:
-        """The newest that is whole, on the CPU; None without one. Damaged ones before it are removed and noted."""
+        """Return the newest intact checkpoint, on the CPU; None without one. Notes and deletes damaged newer ones."""
         damaged: list[Path] = []
         for path in reversed(self.found()):
             with path.open("rb") as file:
@@ -83,7 +83,7 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Removes all of them."""
+        """Delete all checkpoints."""
         for path in self.found():
             path.unlink()
 
@@ -91,7 +91,7 @@ class Checkpoints:
 def _write(state: dict[str, Any], file: BinaryIO) -> None:
     try:
         torch.save(state, file)
-    except RuntimeError as error:  # of torch, which after a failed write fails once more to end its archive
+    except RuntimeError as error:  # torch raises it when it closes the archive after a failed write
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
@@ -107,7 +107,7 @@ def _digest(file: BufferedIOBase) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a rename in it last through a power cut."""
+    """Write the folder's entries to the disk, so that a rename survives a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""How far a run has come: by the count of its steps, or by the share of its time budget used."""
+"""Progress of a run, by the number of steps or by the time of a budget."""
 
 import time
 from abc import ABC, abstractmethod
@@ -6,19 +6,19 @@ from collections.abc import Callable
 
 
 class Clock(ABC):
-    """Progress of a run in [0, 1]; schedules are functions of it and the run ends at 1."""
+    """Measures the progress of a run in [0, 1]. Schedules are functions of it, and the run ends at 1."""
 
     @abstractmethod
     def progress(self, step: int) -> float:
-        """Share of the training done before this step, in [0, 1]."""
+        """Return the share of the training done before this step, in [0, 1]."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, float]:
-        """What a resumed run needs to go on from here."""
+        """Return everything that a resumed run needs."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Takes over what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
 
 
 class StepClock(Clock):
@@ -38,7 +38,7 @@ class StepClock(Clock):
 
 
 class BudgetClock(Clock):
-    """A run of a fixed time. Its schedules follow the measured time, so it ends on time on any machine."""
+    """A run of a fixed time. Schedules follow the measured time, so that the run ends on time on every machine."""
 
     def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic):
         self.seconds = seconds

@@ -29,25 +29,25 @@ class TrainConfig(OptimizerConfig):
 
     steps: int  # of the student
     budget: float | None  # seconds for the whole run; replaces `steps`
-    compile: Literal["auto", "on", "off"]  # torch.compile; auto: for runs that are long enough to gain from it
-    init: Literal["teacher", "random"]  # first weights of the student: the teacher's layers of equal name and shape
+    compile: Literal["auto", "on", "off"]  # torch.compile; auto: in runs long enough to gain from it
+    init: Literal["teacher", "random"]  # initial weights: the teacher's, in layers of equal name and shape
     batch_size: int
     lr_warmup: float  # share of the training in which the learning rate grows from 0
-    average: float  # share of the steps so far over which the student's weights are averaged; 0: the last weights
+    average: float  # share of the steps, up to the current one, over which weights are averaged; 0: the last weights
     round_every: int  # student steps between two rounds
     report_every: int  # steps and rounds between two events
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, 1, "steps", "round_every", "report_every")
-        require(self, 2, "batch_size")  # the student's BatchNorm needs two images
+        require(self, 2, "batch_size")  # BatchNorm statistics need two images
         require_share(self, "lr_warmup", "average")
         if self.budget is not None:
             require(self, 1, "budget")
 
 
 class Event(NamedTuple):
-    """The state of a run; `metrics` are means since the last event."""
+    """The state of a run and the means of its metrics since the last event."""
 
     phase: Literal["warm-up", "training"]
     step: int  # student steps done
@@ -57,7 +57,7 @@ class Event(NamedTuple):
 
 
 class Distillation:
-    """Trains `setting.student` in place. It can be saved and restored between two events."""
+    """Trains `setting.student` in place. Its state can be saved and restored between two events."""
 
     def __init__(self, method: Method, setting: Setting, config: TrainConfig, clock: Clock):
         self.method, self.setting, self.config, self.clock = method, setting, config, clock
@@ -74,13 +74,13 @@ class Distillation:
         self.warmup_ended = False
         self.begun_at: float | None = None  # progress at the first student step
         self.rate_scale = 1.0  # of the learning rate
-        self.remarks: list[str] = []  # on what happened during the run, for `notes`
+        self.remarks: list[str] = []  # sentences about what happened during the run, for `notes`
         if self.optimizer_kind == "adamw" and chosen == "auto":
             self.remarks.append("The student has no BatchNorm layers: AdamW trains it instead of Muon.")
         sizes = setting.student.parameter_count(), setting.teacher.parameter_count()
         if sizes[0] >= sizes[1]:
             self.remarks.append(f"The student is not smaller: {sizes[0]:,} parameters, the teacher has {sizes[1]:,}.")
-        self.earlier_peak_bytes = 0  # of memory, in the processes that this one continues
+        self.earlier_peak_bytes = 0  # peak memory of the processes that this one continues
 
     def events(self, due: Callable[[], bool] = lambda: False) -> Iterator[Event]:
         """Train to the end; yield an event every `report_every` steps, after a step when `due`, and at the end.
@@ -102,7 +102,7 @@ class Distillation:
         yield self._event("training", pending)
 
     def end_warmup(self) -> None:
-        """End the warm-up with the images that are there; a plan does not wait for all of them."""
+        """End the warm-up before all of its rounds are done; a plan measures only some of them."""
         self.warmup_ended = True
 
     def round(self, progress: float) -> Terms:
@@ -112,7 +112,7 @@ class Distillation:
             return self.method.source.round(progress)
 
     def student_step(self, progress: float) -> Terms:
-        """Train the student on one batch and return its terms and what else to log."""
+        """Train the student on one batch and return the terms and further values to log."""
         learned = self._learned(progress)
         share = self.rate_scale * cosine(learned, 1.0) * ramp(learned, self.config.lr_warmup)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
@@ -128,7 +128,7 @@ class Distillation:
             return terms | loss.after_step(batch, per_image)
 
     def _learned(self, progress: float) -> float:
-        """Return the share of the student's own training that is done: a budget also covers the warm-up before it."""
+        """Return the share of the student's steps that is done; `progress` also covers the warm-up in a budget."""
         if self.begun_at is None:
             self.begun_at = progress
         return (progress - self.begun_at) / (1.0 - self.begun_at)
@@ -141,7 +141,7 @@ class Distillation:
         return Event(phase, self.step, done, self.step * self.config.batch_size, metrics)
 
     def _check_finite(self, metrics: dict[str, float | list[float]]) -> None:
-        """Raise DivergedError for losses or weights that are not finite: the last step comes after the last loss."""
+        """Raise DivergedError for losses or weights that are not finite: the last step is followed by no loss."""
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
         weights = [value for value in self.trained.state_dict().values() if value.is_floating_point()]
         numbers["size of the weights"] = float(nn.utils.get_total_norm(weights))

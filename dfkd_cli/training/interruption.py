@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks a run to stop at a good place, the second stops it at once."""
+"""Ctrl-C and SIGTERM: the first signal ends a run after the current step, the second one immediately."""
 
 import os
 import signal
@@ -7,20 +7,20 @@ from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ANSWER = b"\nfinishing this step and saving a checkpoint; once more stops at once\n"
+ANSWER = b"\nfinishing this step and saving a checkpoint; interrupt again to stop at once\n"
 
 
 class Interruption:
-    """A context in which `requested` tells whether a signal has come; a second one raises KeyboardInterrupt."""
+    """A context in which the first signal sets `requested` and the second one raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.requested = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
             for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and background jobs want it ignored
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and background jobs ignore it
                     self._before[number] = signal.signal(number, self._answer)
         return self
 
@@ -32,4 +32,4 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        os.write(2, ANSWER)  # print() may be what the signal interrupted, and it cannot be entered twice
+        os.write(2, ANSWER)  # print() is not reentrant, and the signal may have interrupted one

@@ -1,4 +1,4 @@
-"""Means of what the steps log, without waiting for the device at each of them."""
+"""Means of logged values, without a transfer from the device at every step."""
 
 import torch
 
@@ -6,7 +6,7 @@ from dfkd_cli.training.setting import Terms
 
 
 class Means:
-    """Sums on the device, which the host reads only when an event is due."""
+    """Sums on the device, which are read only by `take`."""
 
     def __init__(self) -> None:
         self._clear()
@@ -17,14 +17,14 @@ class Means:
         self.added = 0  # steps and rounds
 
     def add(self, terms: Terms) -> None:
-        """Add what one step or round returned."""
+        """Add the values of one step or round."""
         for name, value in terms.items():
             self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach()
             self.counts[name] = self.counts.get(name, 0) + 1
         self.added += 1
 
     def take(self) -> dict[str, float | list[float]]:
-        """Return the means since the last call and start anew. Waits for the device."""
+        """Return the means since the last call and reset the sums. Waits for the device."""
         metrics: dict[str, float | list[float]] = {}
         for name, value in self.sums.items():
             metrics[name] = (value / self.counts[name]).tolist()

@@ -1,4 +1,4 @@
-"""What the training loop asks of a method: an image source, a student loss, and what both need."""
+"""The interface between the training loop and a method: an image source, a student loss and their requirements."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -40,20 +40,18 @@ class StudentTerms(NamedTuple):
 
     terms: Terms  # weighted scalars; the loop minimises their sum
     logged: Terms  # further quantities, scalars or vectors
-    per_image: Mapping[str, Tensor] = MappingProxyType(
-        {}
-    )  # [B, ...], without gradients: what `StudentLoss.after_step` needs
+    per_image: Mapping[str, Tensor] = MappingProxyType({})  # [B, ...], no gradients; for `StudentLoss.after_step`
 
 
 class ImageSource(ABC):
-    """Where the images come from that a student learns from."""
+    """The source of the images that a student is trained on."""
 
     def __init__(self, notes: Iterable[str] = ()):
         self.notes = list(notes)  # sentences for the user about this teacher and this source
 
     @abstractmethod
     def ready(self, progress: float) -> bool:
-        """Return whether the warm-up is over. `progress` is the share of the whole run done, in [0, 1]."""
+        """Return whether the warm-up is over. `progress` is the share of the whole run that is done, in [0, 1]."""
 
     @abstractmethod
     def warmup(self) -> WarmupPlan:
@@ -69,18 +67,18 @@ class ImageSource(ABC):
 
     @abstractmethod
     def fresh(self, count: int) -> Tensor:
-        """Return `count` images [count, C, H, W] in [0, 1] that the student has not seen, without augmentation."""
+        """Return `count` images [count, C, H, W] in [0, 1] that the student is not trained on, without augmentation."""
 
     @abstractmethod
     def shown(self, count: int) -> Tensor:
-        """Return at most `count` images [n, C, H, W] in [0, 1] that the student has seen, without augmentation."""
+        """Return at most `count` images [n, C, H, W] in [0, 1] that the student is trained on, without augmentation."""
 
     @abstractmethod
     def counts(self) -> Counts:
         """Return how many images the source has generated or read, and how many it holds."""
 
     def reserved_bytes(self) -> int:
-        """Return the memory that is reserved for images to come."""
+        """Return the size of the memory reserved for images that do not exist yet."""
         return 0
 
     def remarks(self) -> list[str]:
@@ -101,16 +99,16 @@ class ImageSource(ABC):
 
 
 class StudentLoss(ABC):
-    """What a student learns from a batch. Computing it changes nothing but BatchNorm statistics of the student."""
+    """The loss of a student for a batch. Computing it changes nothing but the student's BatchNorm statistics."""
 
     def __init__(self, notes: Iterable[str] = ()):
         self.notes = list(notes)  # sentences for the user about these two networks
 
     @abstractmethod
     def compute(self, batch: Batch, progress: float) -> StudentTerms:
-        """Return the loss of a batch, or of a part of one when memory is short.
+        """Return the loss of a batch, or of a part of a batch after memory ran out.
 
-        `progress` is the share of the student's own training done, in [0, 1]: 0 at its first step.
+        `progress` is the share of the student's steps that is done, in [0, 1]: 0 at its first step.
         """
 
     def modules(self) -> Iterable[nn.Module]:
@@ -118,7 +116,7 @@ class StudentLoss(ABC):
         return ()
 
     def after_step(self, batch: Batch, per_image: Mapping[str, Tensor]) -> Terms:
-        """Update what learns beside the student and return what to log.
+        """Update what is trained beside the student, and return values to log.
 
         The loop calls it once per student step, after the optimizer, with the whole batch and its `per_image` values,
         whether or not the loss was computed in parts.
@@ -137,7 +135,7 @@ class StudentLoss(ABC):
 
 @dataclass(frozen=True)
 class Method:
-    """An image source and a student loss that were made for one teacher and one student."""
+    """An image source and a student loss for one teacher and one student."""
 
     source: ImageSource
     loss: StudentLoss

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one line of JSON for every event of a run."""
+"""`metrics.jsonl`: one JSON object per line and event of a run."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from dfkd_cli.training.engine import Event
 
 
 class MetricsLog:
-    """Appends events to a file, and can go back to what it held at a checkpoint."""
+    """Appends events to a file, which can be truncated to its size at a checkpoint."""
 
     def __init__(self, path: Path):
         self.file = path.open("ab")
@@ -21,17 +21,17 @@ class MetricsLog:
         self.file.close()
 
     def write(self, event: Event, seconds: float) -> None:
-        """Adds a line; `seconds` of training before it."""
+        """Append an event as a line. `seconds` is the training time before it."""
         line = {"time_s": round(seconds, 3), **event._asdict()}
         self.file.write(json.dumps(line).encode() + b"\n")
         self.file.flush()
 
     def size(self) -> int:
-        """Bytes so far, all of them on the disk."""
+        """Write the file to the disk and return its size in bytes."""
         os.fsync(self.file.fileno())
         return self.file.tell()
 
     def cut(self, size: int) -> None:
-        """Forgets all but the first `size` bytes."""
+        """Truncate the file to its first `size` bytes."""
         self.file.truncate(size)
         self.file.seek(size)

@@ -1,4 +1,4 @@
-"""Muon for small convolutional networks: SGD whose steps on filters are made orthogonal first."""
+"""Muon for small convolutional networks: SGD with orthogonalised steps for convolution filters."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# Of the quintic iteration, chosen by its author for the steepest rise of small singular values; ends within 0.7 to 1.2.
+# Of the quintic iteration, chosen by its author for fast growth of small singular values. Results lie in [0.7, 1.2].
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-STEP_SIZE = 0.2  # root mean square over a filter of a step at rate 1, about that of Adam's steps (sec. 2.2)
+STEP_SIZE = 0.2  # root mean square over a filter of a step at rate 1, similar to Adam's (sec. 2.2)
 
 
 class Muon(torch.optim.SGD):
-    """SGD with Nesterov momentum, but for convolution filters, whose momentum is made orthogonal (arXiv:2502.16982).
+    """SGD with Nesterov momentum; the momentum of convolution filters is orthogonalised (arXiv:2502.16982).
 
-    A filter of A channels by B weights moves by rate * 0.2 * sqrt(max(A, B)) times an orthogonal matrix, and shrinks by
-    rate * decay. Ours, since `torch.optim.Muon` and timm's compute in bfloat16, which takes a processor without it up
-    to sixty times as long (measured), and the first takes no filters.
+    A step moves a filter of A channels by B weights by rate * 0.2 * sqrt(max(A, B)) times an orthogonal matrix and
+    multiplies it by 1 - rate * decay. `torch.optim.Muon` and timm's Muon are not used because they compute in bfloat16,
+    which is up to sixty times slower on a processor without it (measured); torch's also rejects filters.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Muon(torch.optim.SGD):
         known = set(map(id, filters))
         others = [parameter for parameter in module.parameters() if id(parameter) not in known]
         nesterov = momentum > 0.0
-        plain = {"momentum": 0.0, "nesterov": False}  # the direction has its momentum already
+        plain = {"momentum": 0.0, "nesterov": False}  # the direction already contains the momentum
         of_filters = {"params": filters, "lr": filter_lr, "weight_decay": filter_decay, **plain}
         super().__init__([{"params": others}, of_filters], lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
         self.filter_momentum = momentum
@@ -45,7 +45,7 @@ class Muon(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update from the gradients; those of filters are replaced by the direction of their step."""
+        """Update the weights. Replaces the gradients of filters by the directions of their steps."""
         for shape, stack in self.stacks.items():
             learned = [(weights, weights.grad) for weights in stack if weights.grad is not None]
             if not learned:
@@ -57,7 +57,7 @@ class Muon(torch.optim.SGD):
         return super().step(closure)
 
     def _look_ahead(self, weights: nn.Parameter, gradient: Tensor) -> Tensor:
-        """Nesterov's momentum of these weights."""
+        """Update the momentum of these weights and return Nesterov's form of it."""
         state = self.state[weights]
         if "moment" not in state:
             state["moment"] = torch.zeros_like(gradient)
@@ -66,21 +66,21 @@ class Muon(torch.optim.SGD):
 
 
 def find_filters(module: nn.Module) -> list[nn.Parameter]:
-    """The weights of convolutions that join all their channels; those of a group or a single channel are no matrix.
+    """Return the weights of all convolutions without groups, whose filters form one matrix per layer.
 
-    Computed weights, as those of a layer with weight normalisation, are not among them: what they come from is learned.
+    Computed weights, such as those of weight normalisation, are left out: the parameters behind them are trained.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, CONVOLUTIONS) and layer.groups == 1]
-    weights = dict.fromkeys(layer.weight for layer in layers)  # layers may share one
+    weights = dict.fromkeys(layer.weight for layer in layers)  # layers may share a weight
     return [parameter for parameter in weights if isinstance(parameter, nn.Parameter)]
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Each matrix with its singular values moved to about 1, by Newton and Schulz's iteration: [N, A, B] -> the same.
+    """Return matrices with singular values of about 1, by the Newton-Schulz iteration: [N, A, B] -> the same shape.
 
-    Singular values far below the largest stay below 1; a matrix of zeros stays zero. Every step is a polynomial in the
-    Gram matrix, which has the smaller of both sides: the factors are multiplied there, three times faster for large
-    filters than on the matrix itself (measured), and differ by 1e-5.
+    Singular values far below the largest one stay below 1; a matrix of zeros stays zero. The iteration multiplies
+    polynomials of the Gram matrix of the smaller side, which is three times faster for large filters than iterating
+    on the matrix itself (measured); the results differ by 1e-5.
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]

@@ -1,4 +1,4 @@
-"""The student's optimizer: what trains a network with BatchNorm fast ruins one without."""
+"""The student's optimizer, chosen by whether the student has BatchNorm layers."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,18 +9,18 @@ from torch import nn
 from dfkd_cli.config.values import require
 from dfkd_cli.training.muon import Muon
 
-SMALLEST_RATE = 1e-8  # a rate of 0 learns nothing
-LARGEST_MOMENTUM = 0.9999  # with 1 a step is never forgotten
+SMALLEST_RATE = 1e-8  # a rate of 0 would not train
+LARGEST_MOMENTUM = 0.9999  # with 1 the momentum would never decay
 OptimizerKind = Literal["muon", "sgd", "adamw"]
 OptimizerName = Literal["auto", "muon", "sgd", "adamw"]
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Which optimizer a student learns with, and its rates at their peak, of which each takes its own."""
+    """The student's optimizer, and the peak learning rates of all of them, of which the chosen one uses its own."""
 
     optimizer: OptimizerName
-    lr: float  # of SGD, and under Muon of everything but filters
+    lr: float  # of SGD, and of everything but filters under Muon
     muon_lr: float  # of filters under Muon
     muon_decay: float  # of filters under Muon
     adamw_lr: float
@@ -34,13 +34,13 @@ class OptimizerConfig:
 
 
 def suited_optimizer(student: nn.Module) -> OptimizerKind:
-    """Muon where BatchNorm bounds what a large step can do, else AdamW, whose steps have a size of their own."""
+    """Return "muon" for a student with BatchNorm, which tolerates large steps, and "adamw" for one without."""
     normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in student.modules())
     return "muon" if normalised else "adamw"
 
 
 def make_optimizer(trained: nn.Module, kind: OptimizerKind, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Muon or SGD, both with Nesterov momentum, or AdamW, to which the momentum is beta 1."""
+    """Return Muon or SGD, both with Nesterov momentum, or AdamW with the momentum as beta 1."""
     momentum, decay = config.momentum, config.weight_decay
     if kind == "muon":
         return Muon(trained, config.lr, momentum, decay, filter_lr=config.muon_lr, filter_decay=config.muon_decay)

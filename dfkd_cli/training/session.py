@@ -1,4 +1,4 @@
-"""Training in a world where processes die: checkpoints, a way back from a diverged loss, and Ctrl-C."""
+"""Training with checkpoints, a restart after a diverged loss, and a clean end after Ctrl-C."""
 
 import io
 import time
@@ -12,24 +12,24 @@ from dfkd_cli.training.engine import Distillation, Event
 from dfkd_cli.training.interruption import Interruption
 from dfkd_cli.training.metrics_log import MetricsLog
 
-LONGEST_SILENCE_S = 10.0
-SMALLER_STEP = 0.1  # of the learning rate, after a loss that was not finite
+LONGEST_GAP_S = 10.0  # between two events
+RATE_AFTER_DIVERGENCE = 0.1  # share of the learning rate
 
 
 class Listener(Protocol):
-    """Hears what happens while it happens."""
+    """Receives notes and events during a run."""
 
     def note(self, text: str) -> None:
-        """One sentence the user should know."""
+        """Receive one sentence for the user."""
 
     def event(self, event: Event) -> None:
-        """The loop went on."""
+        """Receive an event of the training loop."""
 
 
 class Session:
-    """One process's part of a run, from its start or a checkpoint to its end or an interruption.
+    """The share of a run in one process, from the start or a checkpoint to the end or an interruption.
 
-    `started`: when the run would have started had it never stopped, in time.monotonic().
+    `started` is the start of the run in time.monotonic(), moved by the time that earlier processes used.
     """
 
     def __init__(
@@ -44,26 +44,26 @@ class Session:
         self.distillation, self.checkpoints, self.interval = distillation, checkpoints, interval
         self.metrics, self.listener, self.started = metrics, listener, started
         self.begun = time.monotonic()
-        self.said: set[str] = set()
-        self.first: bytes | None = None  # the state before the first step, until there is a checkpoint
+        self.noted: set[str] = set()
+        self.initial: bytes | None = None  # the state before the first step; None once there is a checkpoint
 
     def resume(self, saved: dict[str, Any]) -> None:
-        """Takes the run to where `saved`, of `Checkpoints.load`, was written."""
+        """Restore the state `saved`, which `Checkpoints.load` returned."""
         self._restore(saved)
         self.begun -= saved["training_s"]
         self.distillation.remarks.append(f"The run was interrupted and went on from step {self.distillation.step:,}.")
-        self._say_news()
+        self._pass_new_notes()
 
     def train(self) -> None:
-        """Trains to the end; every event goes to the listener and the metrics.
+        """Train to the end and pass every event to the listener and the metrics.
 
-        Raises DivergedError when the loss is not finite for a second time, and KeyboardInterrupt after Ctrl-C, with a
-        checkpoint of the last step.
+        Raises DivergedError when the loss is not finite for a second time, and KeyboardInterrupt after Ctrl-C, when a
+        checkpoint of the last step is written.
         """
         if self.checkpoints.step() is None:
-            self.first = _packed(self._state())
-        self.heard_at = time.monotonic()
-        self.saved_at = self.heard_at, self.distillation.step
+            self.initial = _packed(self._state())
+        self.event_at = time.monotonic()
+        self.saved_at = self.event_at, self.distillation.step
         with Interruption() as interruption:
             while True:
                 try:
@@ -72,11 +72,11 @@ class Session:
                     self._go_back(error)
 
     def _train(self, interruption: Interruption) -> None:
-        for event in self.distillation.events(lambda: interruption.requested or self._due() or self._silent()):
-            self.heard_at = time.monotonic()
+        for event in self.distillation.events(lambda: interruption.requested or self._due() or self._gap_is_long()):
+            self.event_at = time.monotonic()
             self.listener.event(event)
             self.metrics.write(event, time.monotonic() - self.begun)
-            self._say_news()
+            self._pass_new_notes()
             if interruption.requested or self._due():
                 self._save()
             if interruption.requested:
@@ -86,50 +86,53 @@ class Session:
         seconds, step = self.saved_at
         return self.interval.over(time.monotonic() - seconds, self.distillation.step - step)
 
-    def _silent(self) -> bool:
-        """Whether the listener has waited long enough to wonder; on slow machines the usual interval takes minutes."""
-        return time.monotonic() - self.heard_at >= LONGEST_SILENCE_S
+    def _gap_is_long(self) -> bool:
+        """Return whether an event is due although `report_every` steps, minutes on slow machines, are not done."""
+        return time.monotonic() - self.event_at >= LONGEST_GAP_S
 
     def _save(self) -> None:
         self.checkpoints.save(self._state(), self.distillation.step)
-        self.saved_at, self.first = (time.monotonic(), self.distillation.step), None
+        self.saved_at, self.initial = (time.monotonic(), self.distillation.step), None
 
     def _state(self) -> dict[str, Any]:
         now = time.monotonic()
         return {
-            "run": self.distillation.state_dict(),
+            "distillation": self.distillation.state_dict(),
             "metrics_bytes": self.metrics.size(),
             "training_s": now - self.begun,
             "total_s": now - self.started,
         }
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        self.distillation.load_state_dict(saved["run"])
+        self.distillation.load_state_dict(saved["distillation"])
         self.metrics.cut(saved["metrics_bytes"])
 
     def _go_back(self, error: DivergedError) -> None:
-        """To the last checkpoint and on with a smaller step; only once."""
-        saved = self.checkpoints.load(self.listener.note) if self.first is None else _unpacked(self.first)
+        """Restore the last checkpoint and lower the learning rate. Raises `error` the second time."""
+        saved = self.checkpoints.load(self.listener.note) if self.initial is None else _unpacked(self.initial)
         if saved is None or self.distillation.rate_scale < 1.0:
-            self.checkpoints.clear()  # going on from them would end here again
+            self.checkpoints.clear()  # a run resumed from them would diverge again
             raise error
         diverged_at = self.distillation.step
-        # The time has passed, whatever came of it.
-        saved["run"] |= {"clock": self.distillation.clock.state_dict(), "seconds": self.distillation.stopwatch.totals()}
+        # The time since the checkpoint is used up.
+        saved["distillation"] |= {
+            "clock": self.distillation.clock.state_dict(),
+            "seconds": self.distillation.stopwatch.totals(),
+        }
         self._restore(saved)
         self.saved_at = time.monotonic(), self.distillation.step
-        self.distillation.rate_scale = SMALLER_STEP
+        self.distillation.rate_scale = RATE_AFTER_DIVERGENCE
         self.distillation.remarks.append(
             f"The loss was not finite near step {diverged_at:,}: the run went back to step "
-            f"{self.distillation.step:,} and continued with {SMALLER_STEP:g} of the learning rate."
+            f"{self.distillation.step:,} and continued with {RATE_AFTER_DIVERGENCE:g} of the learning rate."
         )
-        self._say_news()
+        self._pass_new_notes()
 
-    def _say_news(self) -> None:
+    def _pass_new_notes(self) -> None:
         for note in self.distillation.notes():
-            if note not in self.said:
+            if note not in self.noted:
                 self.listener.note(note)
-        self.said.update(self.distillation.notes())
+        self.noted.update(self.distillation.notes())
 
 
 def _packed(state: dict[str, Any]) -> bytes:

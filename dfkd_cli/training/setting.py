@@ -1,4 +1,4 @@
-"""What a method works with: two networks, their forwards, the augmentation, a random stream and the machine."""
+"""What a method receives: two networks, their compiled forwards, the augmentation, a random stream and the runtime."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +12,14 @@ from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.training.augmentation import Augmentation
 
-Terms = dict[str, Tensor]  # named losses (scalars) or measurements (scalars, vectors), on the device
+Terms = dict[str, Tensor]  # named losses (scalars) or logged values (scalars, vectors), on the device
 
 
 class Features(NamedTuple):
     """What a network computes for a batch of B images."""
 
     logits: Tensor  # [B, K]
-    embedding: Tensor | None  # what the last linear layer receives: [B, D]
+    embedding: Tensor | None  # input of the last linear layer: [B, D]
     stages: tuple[Tensor, ...]  # the last feature map of each resolution, large to small: [B, C, H, W]
 
 

@@ -1,4 +1,4 @@
-"""Where the time of a run goes, without making the host wait for the device."""
+"""Times of the phases of a run, measured without waiting for the device."""
 
 import time
 from collections import defaultdict
@@ -9,7 +9,7 @@ import torch
 
 
 class Stopwatch:
-    """Seconds per named part. On CUDA, events mark the parts on the device and are read only when asked for."""
+    """Measures seconds per named phase. On CUDA, events on the device mark the phases; `totals` reads them."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -17,29 +17,29 @@ class Stopwatch:
         self.pending: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        """Adds the time spent inside to `part`."""
+    def measure(self, phase: str) -> Iterator[None]:
+        """Return a context whose duration is added to `phase`."""
         if self.device.type != "cuda":
             start = time.perf_counter()
             yield
-            self.seconds[part] += time.perf_counter() - start
+            self.seconds[phase] += time.perf_counter() - start
             return
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         stream = torch.cuda.current_stream(self.device)
         begin.record(stream)
         yield
         end.record(stream)
-        self.pending.append((part, begin, end))
+        self.pending.append((phase, begin, end))
 
     def totals(self) -> dict[str, float]:
-        """Seconds of every part so far. Waits for the device."""
-        for part, begin, end in self.pending:
+        """Return the seconds of every phase. Waits for the device."""
+        for phase, begin, end in self.pending:
             end.synchronize()
-            self.seconds[part] += begin.elapsed_time(end) / 1000.0
+            self.seconds[phase] += begin.elapsed_time(end) / 1000.0
         self.pending.clear()
         return dict(self.seconds)
 
     def load(self, seconds: dict[str, float]) -> None:
-        """Goes on from what `totals` returned."""
+        """Replace the times by what `totals` returned."""
         self.pending.clear()
         self.seconds = defaultdict(float, seconds)

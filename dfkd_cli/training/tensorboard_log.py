@@ -1,4 +1,4 @@
-"""A run's numbers for TensorBoard, an optional extra, beside what is shown on the terminal."""
+"""The metrics of a run for TensorBoard, an optional extra."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class TensorBoardLog:
-    """A listener that hands everything on to another one and writes every number of an event into `folder`.
+    """A listener that passes everything to another listener and writes the metrics of every event into `folder`.
 
-    Numbers of the training stand at their student step, those from before at the count of events, below `warm-up/`.
-    Nothing is written before the first event. Raises UsageError when the extra is not installed, and at the first
-    event when the folder cannot be written.
+    The x axis is the student step; for metrics of the warm-up, below `warm-up/`, it is the number of the event. The
+    folder is created at the first event. Raises UsageError when the extra is not installed, and at the first event
+    when the folder cannot be written.
     """
 
     def __init__(self, folder: Path, listener: Listener):
@@ -40,11 +40,11 @@ class TensorBoardLog:
             self.writer.close()
 
     def note(self, text: str) -> None:
-        """Hands it on."""
+        """Pass the note on."""
         self.listener.note(text)
 
     def event(self, event: Event) -> None:
-        """Writes the numbers; a list becomes one curve for each of its entries."""
+        """Pass the event on and write its metrics; a list becomes one curve per entry."""
         self.listener.event(event)
         writer = self._opened()
         self.warmup_events += event.phase == "warm-up"
