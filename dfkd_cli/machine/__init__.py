@@ -1,1 +1,1 @@
-"""The computer a run uses: device, precision, memory, files."""
+"""The machine of a run: device, precision, memory, files."""

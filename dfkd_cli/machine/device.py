@@ -1,4 +1,4 @@
-"""Where a run computes: `--device` as people type it, made a torch device."""
+"""The torch device of a `--device` argument."""
 
 import torch
 
@@ -6,9 +6,9 @@ from dfkd_cli.errors import UsageError
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of `auto` (the first CUDA device, else the CPU), `cpu`, `cuda` or `cuda:INDEX`.
+    """Return the device of `auto` (the first CUDA device, else the CPU), `cpu`, `cuda` or `cuda:INDEX`.
 
-    Raises UsageError for any other name and for a CUDA device that is not there.
+    Raises UsageError for any other name and for a CUDA device that does not exist.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
@@ -20,5 +20,5 @@ def resolve_device(name: str) -> torch.device:
         raise UsageError(f"--device {name}: use auto, cpu, cuda or cuda:INDEX")
     if int(index or 0) >= count:
         seen = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device"
-        raise UsageError(f"--device {name}: torch sees {seen} here; use --device cpu")
+        raise UsageError(f"--device {name}: torch finds {seen}; use --device cpu")
     return torch.device("cuda", int(index or 0))

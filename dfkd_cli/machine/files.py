@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Write a file completely or not at all."""
 
 import os
 import uuid
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that `path` holds either what it held before or all of `content`."""
+    """Write a file such that `path` has either its earlier content or all of `content`."""
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         unfinished.write_bytes(content)
@@ -17,10 +17,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """`write_atomically` of text in UTF-8; what UTF-8 cannot hold is written as `printable` does."""
+    """Write `printable(text)` in UTF-8 as `write_atomically` does."""
     write_atomically(path, printable(text).encode())
 
 
 def printable(text: str) -> str:
-    """The text with an escape sequence for everything UTF-8 cannot hold: file names may hold any byte."""
+    """Return the text with escape sequences for what UTF-8 cannot encode: file names may contain any byte."""
     return text.encode(errors="backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The most memory that a process has held."""
+"""The peak memory of a process."""
 
 import resource
 import sys
@@ -7,7 +7,7 @@ import torch
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Of this process so far: on `device` if that is a GPU, else in all."""
+    """Return the peak memory of this process so far: on `device` if it is a GPU, of the whole process otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
