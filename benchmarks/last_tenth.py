@@ -10,10 +10,13 @@ from pathlib import Path
 
 from benchmarks.experiment import TEACHERS, arch_of
 from benchmarks.places import add_arguments, places_of
-from dfkd_cli.compression.compress import begin, load
+from dfkd_cli.compression.distillation import make_distillation
 from dfkd_cli.compression.job import Job
+from dfkd_cli.compression.load_job import load_job
 from dfkd_cli.evaluation.accuracy import measure_accuracy
 from dfkd_cli.loading import LoadOptions
+from dfkd_cli.machine.allocator import prepare_process
+from dfkd_cli.machine.device import resolve_device
 from dfkd_cli.training.clock import StepClock
 
 FROM, POINTS = 0.9, 10  # share of the training, measurements after it
@@ -50,20 +53,21 @@ def main() -> None:
 
 def accuracies(job: Job) -> list[float]:
     """Accuracy at the beginning of the last tenth and after each further hundredth."""
-    parts = load(job)
-    assert parts.data is not None
-    clock, seen, last = StepClock(parts.recipe.train.steps), [], -1
-    run = begin(parts, clock, job.seed)
+    prepare_process(resolve_device(job.device))
+    loaded = load_job(job)
+    assert loaded.data is not None
+    clock, seen, last = StepClock(loaded.recipe.train.steps), [], -1
+    distillation = make_distillation(loaded, clock, job.seed)
 
     def due() -> bool:
-        return clock.progress(run.step) >= FROM + len(seen) * (1.0 - FROM) / POINTS
+        return clock.progress(distillation.step) >= FROM + len(seen) * (1.0 - FROM) / POINTS
 
-    for event in run.run(due):
+    for event in distillation.events(due):
         if event.step != last and (due() or event.progress == 1.0):
             last = event.step
-            raw = measure_accuracy(parts.student, parts.data, parts.runtime.device).accuracy
-            with run.average.applied():
-                seen.append(measure_accuracy(parts.student, parts.data, parts.runtime.device).accuracy)
+            raw = measure_accuracy(loaded.student, loaded.data, loaded.runtime.device).accuracy
+            with distillation.average.applied():
+                seen.append(measure_accuracy(loaded.student, loaded.data, loaded.runtime.device).accuracy)
             print(f"step {last:,}, progress {event.progress:.3f}: {seen[-1]:.2%}, not averaged {raw:.2%}", flush=True)
     return seen
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from dfkd_cli.compression.compress import _clock
+from dfkd_cli.compression.budget import SAVING_RESERVE_S
+from dfkd_cli.compression.clock import make_clock
 from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.training.clock import BudgetClock, StepClock
 
@@ -39,14 +40,15 @@ def test_a_restored_budget_counts_the_time_already_used():
 def test_a_resumed_budget_spreads_what_is_left_of_the_whole_run():
     config = replace(load_recipe("ssd", []).train, budget=10_000.0)
     saved = {"distillation": {"clock": {"used": 3000.0}}}
-    clock = _clock(config, started=time.monotonic() - 4000.0, reserve=500.0, saved=saved)
+    clock = make_clock(config, started=time.monotonic() - 4000.0, teacher_pass_s=500.0, saved=saved)
     clock.load_state_dict(saved["distillation"]["clock"])
-    assert clock.progress(0) == pytest.approx(3000.0 / (3000.0 + 10_000.0 - 500.0 - 4000.0), abs=0.01)
+    left = 10_000.0 - 4000.0 - SAVING_RESERVE_S - 2 * 500.0
+    assert clock.progress(0) == pytest.approx(3000.0 / (3000.0 + left), abs=1e-4)
 
 
 def test_a_budget_that_loading_again_has_used_up_ends_at_once_with_what_there_is():
     config = replace(load_recipe("ssd", []).train, budget=100.0)
     saved = {"distillation": {"clock": {"used": 30.0}}}
-    clock = _clock(config, started=time.monotonic() - 99.0, reserve=5.0, saved=saved)
+    clock = make_clock(config, started=time.monotonic() - 99.0, teacher_pass_s=5.0, saved=saved)
     clock.load_state_dict(saved["distillation"]["clock"])
     assert clock.progress(0) == 1.0

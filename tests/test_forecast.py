@@ -1,8 +1,11 @@
-"""`dfkd plan`: the reckoning, and a plan held against the run that it foresees."""
+"""`dfkd plan`: its arithmetic, and plans compared with runs of the same arguments."""
 
 import json
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from command_line import LOOK, dfkd, save_teacher
@@ -10,24 +13,25 @@ from forked_command import ForkedCommand
 from noise_pool import noise_pool
 from operation_clock import main_by_operations
 
-from dfkd_cli.compression import pace
-from dfkd_cli.compression.compress import SAVING_SECONDS
+from dfkd_cli.compression import budget, pace
+from dfkd_cli.compression.budget import SAVING_RESERVE_S, SAVING_S, TRIED_IMAGES, reckon, time_teacher_pass
+from dfkd_cli.compression.clock import make_clock
 from dfkd_cli.compression.pace import Pace
-from dfkd_cli.compression.plan import SAVING_S, reckon
 from dfkd_cli.methods import METHODS
 from dfkd_cli.recipe.recipe import load_recipe
+from dfkd_cli.training.clock import BudgetClock
 from dfkd_cli.training.method import WarmupPlan
 
 PACE = Pace(
     start_s=5.0,
-    filling=WarmupPlan(rounds=10, share=0.2),
-    filling_s=2.0,
-    refresh_s=4.0,
+    warmup=WarmupPlan(rounds=10, share=0.2),
+    warmup_round_s=2.0,
+    round_s=4.0,
     step_s=0.5,
     peak_bytes=10**9,
     laps=12,
 )
-# Renewals of the images before and between the student's steps, and each of these many times.
+# Several rounds before the student steps, and several between them.
 RUN = (
     "train.steps=25",
     "train.batch_size=64",
@@ -43,32 +47,72 @@ def config(**changes):
     return replace(load_recipe("ssd", []).train, **changes)
 
 
-def test_a_run_of_steps_takes_the_sum_of_its_parts():
-    steps, rounds, seconds = reckon(config(steps=101, round_every=4), PACE, loading_s=3.0, evaluation_s=7.0)
+@dataclass(frozen=True)
+class Labelled:
+    """Evaluation data, as far as its size goes."""
+
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def test_a_run_of_steps_takes_the_sum_of_its_phases():
+    steps, rounds, seconds = reckon(config(steps=101, round_every=4), PACE, loading_s=3.0, teacher_pass_s=7.0)
     assert (steps, rounds) == (101, 10)
-    assert (seconds.loading, seconds.evaluation, seconds.saving) == (8.0, 7.0, SAVING_S)
-    assert seconds.filling == 20.0
-    assert seconds.synthesis == 25 * 4.0  # 26 renewals, of which the last filling is the first
+    assert (seconds.loading, seconds.evaluation, seconds.saving) == (8.0, 21.0, SAVING_S)
+    assert seconds.warmup == 20.0
+    assert seconds.synthesis == 25 * 4.0  # 26 rounds, of which the last one of the warm-up is the first
     assert seconds.distillation == 50.5
-    assert seconds.total == 8.0 + 20.0 + 100.0 + 50.5 + 7.0 + SAVING_S
+    assert seconds.total == 8.0 + 20.0 + 100.0 + 50.5 + 21.0 + SAVING_S
 
 
-def test_a_budget_is_kept_and_tells_how_many_steps_fit():
-    steps, rounds, seconds = reckon(config(budget=1000.0, round_every=4), PACE, loading_s=3.0, evaluation_s=7.0)
+def test_the_steps_of_a_budget_are_those_that_fit():
+    steps, rounds, seconds = reckon(config(budget=1000.0, round_every=4), PACE, loading_s=3.0, teacher_pass_s=7.0)
     assert seconds.total == 1000.0
-    left = 1000.0 - 3.0 - 5.0 - 7.0 - SAVING_SECONDS - 20.0
+    left = 1000.0 - 3.0 - 5.0 - 3 * 7.0 - SAVING_RESERVE_S - 20.0
     assert (steps, rounds) == (int(left / (0.5 + 4.0 / 4)), 10)
 
 
-def test_a_short_budget_cuts_the_filling_and_a_tiny_one_leaves_no_steps():
-    _, rounds, seconds = reckon(config(budget=68.0), PACE, loading_s=0.0, evaluation_s=0.0)
-    assert (rounds, seconds.filling) == (6, 12.0)  # a fifth of the 60 s that are left
-    steps, rounds, _ = reckon(config(budget=5.0), PACE, loading_s=0.0, evaluation_s=0.0)
+def test_a_short_budget_cuts_the_warm_up_and_a_tiny_one_leaves_no_steps():
+    _, rounds, seconds = reckon(config(budget=68.0), PACE, loading_s=0.0, teacher_pass_s=0.0)
+    assert (rounds, seconds.warmup) == (6, 12.0)  # a fifth of the 60 s that are left
+    steps, rounds, _ = reckon(config(budget=5.0), PACE, loading_s=0.0, teacher_pass_s=0.0)
     assert (steps, rounds) == (0, 0)
 
 
+@pytest.mark.parametrize("teacher_pass_s", [0.0, 7.0])
+def test_a_plan_and_its_run_set_aside_the_same_seconds(monkeypatch, teacher_pass_s):
+    train, loading_s = config(budget=1000.0), 30.0
+    _, _, seconds = reckon(train, replace(PACE, start_s=0.0), loading_s, teacher_pass_s)
+    # The clock of a run starts after loading and after one pass of the teacher.
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: loading_s + teacher_pass_s)
+        clock = make_clock(train, started=0.0, teacher_pass_s=teacher_pass_s, saved=None)
+    assert isinstance(clock, BudgetClock)
+    assert clock.seconds == 1000.0 - seconds.loading - seconds.evaluation - seconds.saving
+    assert clock.seconds == 1000.0 - 30.0 - 3 * teacher_pass_s - SAVING_RESERVE_S
+
+
+@pytest.mark.parametrize("count", [100, 3000])
+def test_a_plan_estimates_the_pass_that_a_run_measures(monkeypatch, count):
+    now, passed = [0.0], []
+
+    def measure(_teacher: Any, data: Labelled, _device: Any) -> None:
+        passed.append(len(data))
+        now[0] += 0.25 * len(data)
+
+    monkeypatch.setattr(budget, "measure_accuracy", measure)
+    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    loaded: Any = SimpleNamespace(data=Labelled((0,) * count), teacher=None, runtime=SimpleNamespace(device=None))
+    assert time_teacher_pass(loaded) == time_teacher_pass(loaded, TRIED_IMAGES) == 0.25 * count
+    assert passed == [count, min(count, TRIED_IMAGES)]
+    loaded.data = None
+    assert time_teacher_pass(loaded) == 0.0
+
+
 def test_a_plan_foresees_time_and_memory_of_its_run(tmp_path):
-    """In operations instead of seconds: a machine that others use too would be slower in one of the two."""
+    """Time is counted in operations, because other load on the machine would affect only one of the two."""
     settings = [part for value in RUN for part in ("--set", value)]
     teacher = save_teacher(tmp_path / "teacher.pt")
     told = [str(teacher), *LOOK, "--student", "cifar_resnet8", *settings, "--precision", "fp32", "--json"]
@@ -78,7 +122,7 @@ def test_a_plan_foresees_time_and_memory_of_its_run(tmp_path):
     assert plan["recipe_sha256"] == report["recipe"]["sha256"]
     seconds, took = plan["seconds"], report["time"]
     assert seconds["distillation"] == pytest.approx(took["distillation_s"], rel=0.05)
-    assert seconds["filling"] + seconds["synthesis"] == pytest.approx(took["synthesis_s"], rel=0.05)
+    assert seconds["warmup"] + seconds["synthesis"] == pytest.approx(took["synthesis_s"], rel=0.05)
     # Files are written without an operation.
     assert seconds["total"] - seconds["saving"] == pytest.approx(took["total_s"], rel=0.1)
     assert plan["peak_bytes"] == pytest.approx(report["memory"]["peak_bytes"], rel=0.3)
@@ -100,7 +144,8 @@ def test_every_recipe_can_be_planned(tmp_path, monkeypatch, recipe):
     assert result.exit_code == 0, result.stderr
     plan = json.loads(result.stdout)
     assert plan["steps"] == 10
-    assert min(plan["step_s"], plan["seconds"]["distillation"], plan["seconds"]["filling"]) > 0
+    seconds = plan["seconds"]
+    assert min(plan["warmup_rounds"], plan["step_s"], plan["round_s"], seconds["distillation"], seconds["warmup"]) > 0
 
 
 def test_a_long_share_for_the_pool_can_be_planned(tmp_path, monkeypatch):
@@ -123,7 +168,7 @@ def test_a_plan_writes_nothing_and_fits_on_a_terminal(tmp_path, monkeypatch):
     assert result.stdout.startswith("time     10 min 00 s: loading ")
     labels = [line.split()[0] for line in result.stdout.splitlines() if not line.startswith(" ")]
     assert labels == ["time", "steps", "memory", "teacher", "student", "recipe", *["note"] * labels.count("note")]
-    assert "--resolved --set train.compile=off" in result.stdout
+    assert "--resolved --set train.compile=off" in " ".join(result.stdout.split())
     assert len(result.stdout.splitlines() + result.stderr.splitlines()) < 24  # a line is left for the prompt
     assert max(map(len, result.stdout.splitlines())) <= 80
 

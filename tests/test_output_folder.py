@@ -193,7 +193,10 @@ def test_a_run_with_a_checkpoint_stays_hidden_until_it_is_resumed(tmp_path, stop
     with pytest.raises(DfkdError if isinstance(stop, OSError) else type(stop)) as caught:
         stop_after_a_checkpoint(OutputFolder(out), stop)
     if isinstance(stop, OSError):
-        assert str(caught.value) == f"the disk that holds {out} is full; go on with --resume {out} after that"
+        assert (
+            str(caught.value)
+            == f"the disk that holds {out} is full; free some space, then continue with --resume {out}"
+        )
     assert names(out.parent) == [".out.unfinished"]
     output = OutputFolder(out, resume=True)
     assert output.stopped_at() == 7

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dfkd_cli.cli.arguments import parse_budget
 from dfkd_cli.cli.progress import PlainProgress, describe, time_left
+from dfkd_cli.config.times import parse_budget
 from dfkd_cli.errors import UsageError
 from dfkd_cli.training.engine import Event
 

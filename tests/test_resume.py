@@ -186,7 +186,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(stopped, monkeypatch,
     assert interrupted.returncode == 130, said
     assert "interrupt again to stop at once" in said
     last = said.splitlines()[-1]
-    assert last.startswith("error: interrupted; to go on from step ")
+    assert last.startswith("error: interrupted; to continue from step ")
     assert last.endswith(f"--resume {out}")
     command = last.partition(": dfkd ")[2].split()
     assert dfkd(monkeypatch, *command) == 0
@@ -276,7 +276,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_goes_on(ssd, monkeypa
         assert dfkd(patch, *arguments("ssd", teacher, "--resume", out, "--checkpoint-every", 2)) == 1
     said = capsys.readouterr().err.splitlines()
     assert [line for line in said if line.startswith("error:")] == said[-1:]
-    assert "is full; go on with --resume" in said[-1]
+    assert "is full; free some space, then continue with --resume" in said[-1]
     assert not out.exists()
     assert saved_step(out) == before
     assert dfkd(monkeypatch, *arguments("ssd", teacher, "--resume", out)) == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -16,11 +15,11 @@ import typer
 
 from dfkd_cli.cli import options
 from dfkd_cli.cli.completion import complete_recipe, complete_student
+from dfkd_cli.config.times import parse_budget
 from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from dfkd_cli.cli.progress import PlainProgress
-    from dfkd_cli.compression.job import Job
     from dfkd_cli.loading import LoadOptions
 
 DEFAULT_RECIPE = "ssd"
@@ -30,7 +29,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe, e.g. train.lr=0.05; repeatable."),
 ]
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def taking(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -87,11 +85,25 @@ class NetworkArguments:
     output: options.Output = None
     trust_pickle: options.TrustPickle = False
 
+    def facts(self) -> dict[str, Any]:
+        """Return the facts as keyword arguments of the functions in api.py. Raises UsageError for a wrong flag."""
+        return {
+            "arch": self.arch,
+            "num_classes": self.num_classes,
+            "input_size": options.parse_size(self.input_size),
+            "mean": options.parse_channels("--mean", self.mean),
+            "std": options.parse_channels("--std", self.std),
+            "output": self.output,
+            "trust_pickle": self.trust_pickle,
+        }
+
     def load_options(self) -> LoadOptions:
         """Return the options of the loader. Raises UsageError that names a wrong flag."""
-        return options.load_options(
-            self.arch, self.num_classes, self.input_size, self.mean, self.std, self.output, self.trust_pickle
-        )
+        facts = self.facts()
+
+        from dfkd_cli.loading import LoadOptions
+
+        return LoadOptions(**facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,30 +162,28 @@ class JobArguments(NetworkArguments):
     ] = False
     as_json: options.Json = False
 
-    def job(self, out: Path) -> Job:
-        """Return the job. Raises UsageError that names a wrong flag."""
-        changes = list(self.overrides or [])
-        if self.budget is not None:
-            changes.append(f"train.budget={parse_budget(self.budget)}")
-        load = self.load_options()
+    def job_values(self) -> dict[str, Any]:
+        """Return the keyword arguments that `api.compress` and `make_job` share. Raises UsageError for a wrong flag."""
+        return {
+            "teacher": self.teacher,
+            "student": self.student,
+            "recipe": self.recipe,
+            "budget": None if self.budget is None else parse_budget(self.budget),
+            "settings": self.overrides or (),
+            "eval_data": self.eval_data,
+            "pool": self.pool,
+            "seed": self.seed,
+            "device": self.device,
+            "precision": self.precision,
+            "command": command_line(),
+        }
 
-        from dfkd_cli.compression.job import Job
+    def prepare_process(self) -> None:
+        """Apply the memory settings of commands that train on the device. Raises UsageError for a wrong device."""
+        from dfkd_cli.machine.allocator import prepare_process
+        from dfkd_cli.machine.device import resolve_device
 
-        return Job(
-            teacher=self.teacher,
-            load=load,
-            student=self.student,
-            recipe=self.recipe,
-            overrides=tuple(changes),
-            out=out,
-            overwrite=False,
-            seed=self.seed,
-            device=self.device,
-            precision=self.precision,
-            eval_data=self.eval_data,
-            pool=self.pool,
-            command=command_line(),
-        )
+        prepare_process(resolve_device(self.device))
 
     def make_progress(self) -> PlainProgress:
         """Return the context manager that shows the run. Raises UsageError for --quiet with --verbose."""
@@ -190,19 +200,3 @@ def command_line() -> str:
     options_set = sorted(name for name, value in os.environ.items() if name.startswith("DFKD_COMPRESS_") and value)
     words = [f"{name}={shlex.quote(os.environ[name])}" for name in options_set]
     return " ".join([*words, shlex.join(["dfkd", *sys.argv[1:]])])
-
-
-def parse_budget(text: str) -> float:
-    """Return the seconds of a time such as 90s, 30m or 1.5h. Raises UsageError for anything else."""
-    seconds = parse_seconds(text)
-    if seconds is None:
-        raise UsageError(f"--budget {text}: write a time such as 90s, 30m or 2h")
-    return seconds
-
-
-def parse_seconds(text: str) -> float | None:
-    """Return the seconds of a time such as 90s, 30m or 1.5h, None for anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip().lower())
-    if match is None or float(match[1]) == 0.0:
-        return None
-    return float(match[1]) * _SECONDS[match[2]]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dfkd_cli.cli import options
-from dfkd_cli.cli.arguments import JobArguments, parse_seconds, taking
+from dfkd_cli.cli.arguments import JobArguments, taking
 from dfkd_cli.cli.wrapping import print_rows
+from dfkd_cli.config.times import parse_interval
 from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,33 +57,32 @@ def compress(
     ] = None,
 ) -> object:
     """Train a small student of TEACHER on images generated from TEACHER, or on unlabelled images (--pool)."""
-    folder, interval = output_folder(out, resume), parse_interval(checkpoint_every)
+    folder = output_folder(out, resume)
+    parse_interval(checkpoint_every)  # before the imports below, which take seconds
     if tensorboard is not None:
         check_tensorboard(tensorboard, folder)
     with arguments.make_progress() as progress:
-        job = arguments.job(folder)
+        values = arguments.job_values() | arguments.facts()
 
-        from dfkd_cli.compression import compress as command
+        from dfkd_cli import api
         from dfkd_cli.machine.files import printable
-        from dfkd_cli.training.checkpoint import Interval
         from dfkd_cli.training.tensorboard_log import TensorBoardLog
 
-        job = replace(job, overwrite=overwrite, resume=resume is not None, checkpoint_every=Interval(*interval))
+        arguments.prepare_process()
         with TensorBoardLog(tensorboard, progress) if tensorboard else nullcontext(progress) as listener:
-            report = command.compress(job, listener)
+            report = api.compress(
+                **values,
+                out=folder,
+                overwrite=overwrite,
+                resume=resume is not None,
+                checkpoint_every=checkpoint_every,
+                listener=listener,
+            )
     if arguments.as_json:
         return report
     if not arguments.quiet:
         print_rows([(label, printable(text)) for label, text in _rows(report, folder)], COLUMN)
     return None
-
-
-def parse_interval(text: str) -> tuple[float | None, int | None]:
-    """Return seconds (of 10m) and None, or None and steps (of 500). Raises UsageError for anything else."""
-    seconds = parse_seconds(text)
-    if seconds is None and not (text.isdecimal() and int(text) > 0):
-        raise UsageError(f"--checkpoint-every {text}: write a time such as 10m, or a number of steps such as 500")
-    return (seconds, None) if seconds is not None else (None, int(text))
 
 
 def output_folder(out: Path | None, resume: Path | None) -> Path:

@@ -14,7 +14,6 @@ from dfkd_cli.errors import GateMissedError, UsageError
 
 if TYPE_CHECKING:
     from dfkd_cli.evaluation.evaluate import Evaluation
-    from dfkd_cli.loading import LoadOptions
 
 _TOLERANCE = 1e-9  # in floating point, 0.93 - 0.91 is slightly more than 0.02
 _GATES = "Quality gates (exit code 5 when missed)"
@@ -64,15 +63,20 @@ def evaluate(
     """
     if max_drop is not None and teacher is None:
         raise UsageError("--max-drop needs --teacher, whose accuracy it compares with")
-    if teacher_arch is not None and teacher is None:
-        raise UsageError("--teacher-arch needs --teacher, whose architecture it is")
-    flags = arguments.load_options()
+    facts = arguments.facts()
 
-    from dfkd_cli.evaluation.evaluate import evaluate as evaluate_networks
+    from dfkd_cli import api
 
-    student_flags, teacher_flags = _who_gets(flags, teacher_arch, student, teacher)
-    reference = None if teacher is None else (teacher, teacher_flags)
-    evaluation = evaluate_networks((student, student_flags), data, reference, arguments.device, batch_size, _note)
+    evaluation = api.evaluate(
+        student,
+        data,
+        teacher=teacher,
+        device=arguments.device,
+        batch_size=batch_size,
+        teacher_arch=teacher_arch,
+        note=_note,
+        **facts,
+    )
     missed = _missed_gates(evaluation, min_accuracy, max_drop)
     if not as_json:
         _print_table(asdict(evaluation))
@@ -83,21 +87,6 @@ def evaluate(
 
 def _note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
-
-
-def _who_gets(
-    flags: LoadOptions, teacher_arch: str | None, student: str, teacher: str | None
-) -> tuple[LoadOptions, LoadOptions]:
-    """Return the flags for student and for teacher: none for a network that dfkd wrote, unless dfkd wrote both."""
-    from dataclasses import replace
-
-    from dfkd_cli.students.student import is_student
-
-    teacher_flags = replace(flags, arch=teacher_arch or flags.arch)
-    if teacher is None or is_student(student) == is_student(teacher):
-        return flags, teacher_flags
-    nothing = type(flags)()
-    return (nothing, teacher_flags) if is_student(student) else (flags, nothing)
 
 
 def _print_table(facts: dict[str, Any]) -> None:

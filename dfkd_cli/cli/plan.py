@@ -46,13 +46,16 @@ def plan(
     Writes nothing. Fails with the same exit code when compress would fail before the training.
     """
     with arguments.make_progress() as progress:
-        job = arguments.job(out or Path("out"))
+        values, load = arguments.job_values(), arguments.load_options()
 
+        from dfkd_cli.compression.make_job import make_job
         from dfkd_cli.compression.output_folder import OutputFolder
         from dfkd_cli.compression.plan import forecast
 
         if out is not None:
             OutputFolder(out, overwrite)
+        arguments.prepare_process()
+        job = make_job(**values, load=load, out=out or "out")
         foreseen = forecast(job, progress.note)
     if arguments.as_json:
         return foreseen

@@ -1,1 +1,1 @@
-"""`dfkd compress` and `dfkd plan` from files to files."""
+"""The functions of `dfkd compress`, `dfkd plan` and `dfkd inspect`, without the command line."""

@@ -1,4 +1,4 @@
-"""What makes two runs the same run, so that one can go on where the other stopped."""
+"""The identity of a run: a run can only be resumed with arguments that give the same identity."""
 
 import json
 import platform
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dfkd_cli import __version__
-from dfkd_cli.compression.job import Job, Parts
+from dfkd_cli.compression.job import Job, LoadedJob
 from dfkd_cli.errors import UsageError
 from dfkd_cli.machine.files import write_atomically
 from dfkd_cli.machine.runtime import Precision
@@ -21,40 +21,40 @@ PRECISIONS: dict[torch.dtype, Precision] = {torch.float32: "fp32", torch.bfloat1
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that decides the student bit by bit, as plain values."""
+    """Everything that determines the bits of the student, as plain values."""
 
-    command: str  # that started the run
-    facts: dict[str, Any]  # dotted name -> value; all must be the same in a resumed run
-    environment: dict[str, Any]  # likewise, but a difference costs no more than the last bits
+    command: str  # the shell command that started the run
+    facts: dict[str, Any]  # dotted name -> value; a resumed run must have the same
+    environment: dict[str, Any]  # likewise; other values can change the last bits only
 
     def save(self, folder: Path) -> None:
-        """Writes it as `run.json`."""
+        """Write the identity as `run.json`."""
         write_atomically(folder / FILE, json.dumps(asdict(self), indent=2).encode())
 
     def must_equal(self, earlier: "Identity") -> None:
-        """Raises UsageError, naming every difference, when this is not the earlier run again."""
+        """Raise UsageError with all differences when the facts are not those of the earlier run."""
         found = differences(earlier.facts, self.facts)
         if found:
             raise UsageError(
-                f"--resume: the unfinished run was another one: {'; '.join(found)}; "
-                "give the same arguments again, or --overwrite instead of --resume to start anew"
+                f"--resume: the unfinished run had other arguments: {'; '.join(found)}; "
+                "give the same arguments, or --overwrite instead of --resume to start anew"
             )
 
 
-def identity(job: Job, parts: Parts) -> Identity:
-    """The identity of a loaded job."""
-    teacher = parts.teacher
+def make_identity(job: Job, loaded: LoadedJob) -> Identity:
+    """Return the identity of a loaded job."""
+    teacher = loaded.teacher
     facts = {
         "checkpoint format": FORMAT,
         "teacher sha256": teacher.origin.sha256 or teacher.origin.source,
         "teacher": asdict(teacher.spec),
-        "student": parts.student.origin.arch,
+        "student": loaded.student.origin.arch,
         "seed": job.seed,
-        "pool": None if parts.pool is None else str(parts.pool.resolve()),
-        "device": parts.runtime.device.type,
-        "precision": PRECISIONS[parts.runtime.dtype],
-        "compiled": parts.runtime.compiles,
-        "recipe": asdict(parts.recipe),
+        "pool": None if loaded.pool is None else str(loaded.pool.resolve()),
+        "device": loaded.runtime.device.type,
+        "precision": PRECISIONS[loaded.runtime.dtype],
+        "compiled": loaded.runtime.compiles,
+        "recipe": asdict(loaded.recipe),
     }
     environment = {
         "dfkd": __version__,
@@ -67,7 +67,7 @@ def identity(job: Job, parts: Parts) -> Identity:
 
 
 def read_identity(folder: Path) -> Identity:
-    """What `save` wrote into the folder. Raises UsageError when it cannot be read."""
+    """Return the identity that `save` wrote into the folder. Raises UsageError when it cannot be read."""
     try:
         return Identity(**json.loads((folder / FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
@@ -75,7 +75,7 @@ def read_identity(folder: Path) -> Identity:
 
 
 def differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """`name old -> new` for every value that is not the same in both."""
+    """Return `name old -> new` for every value that differs or is in one of them only."""
     names = {**earlier, **now}
     return [
         f"{name} {_shown(earlier, name)} -> {_shown(now, name)}"

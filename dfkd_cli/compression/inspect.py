@@ -1,4 +1,4 @@
-"""`dfkd inspect` without its flags: what is known of a teacher before anything is trained."""
+"""Inspect a teacher: its input, its layers, and the recipes that fit it."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -17,50 +17,50 @@ from dfkd_cli.recipe.listing import list_recipes
 
 @dataclass(frozen=True)
 class RecipeFit:
-    """Whether a recipe can work with this teacher."""
+    """Whether a recipe fits a teacher."""
 
     name: str
     fits: bool
-    reason: str | None  # what the teacher lacks; None when it fits
-    pool: bool  # whether it learns from pictures that the user names with --pool
+    reason: str | None  # what the teacher lacks; None when the recipe fits
+    pool: bool  # whether the recipe learns from unlabelled images (--pool)
 
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """What the running statistics tell of the training images."""
+    """The BatchNorm layers with running statistics."""
 
-    layers: int  # calls of a layer in one forward
-    channels: int  # of all layers together
-    untrained_layers: int  # those that still hold mean 0 and variance 1
+    layers: int  # calls in one forward
+    channels: int  # in all calls together
+    untrained_layers: int  # with the initial mean 0 and variance 1
 
 
 @dataclass(frozen=True)
 class Inspection:
     """What `dfkd inspect --json` prints."""
 
-    source: str  # what the user typed
+    source: str  # as the user wrote it
     kind: str
     arch: str | None
-    sha256: str | None  # None when the weights did not come from one file
+    sha256: str | None  # None when the weights are not in one file
     file_bytes: int | None
     classes: int
     input_size: tuple[int, int, int]  # channels, height, width
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    found: dict[str, str]  # which of these came from where
+    found: dict[str, str]  # name of a value -> where it was found
     parameters: int
     macs: int  # multiply-accumulate operations of one image
-    norm_layers: dict[str, int]  # kind -> count; of a program, only what keeps running statistics
+    norm_layers: dict[str, int]  # class -> count; in an archive, only layers with running statistics
     batchnorm: BatchNorm
-    embedding: int | None  # size of what the last linear layer receives; None when there is no such layer to see
-    stages: tuple[tuple[int, ...], ...]  # channels, height, width of the feature maps, large to small
-    input_gradient: bool  # whether images can be made from it
+    embedding: int | None  # inputs of the last linear layer; None when no such layer is visible
+    stages: tuple[tuple[int, ...], ...]  # (channels, height, width) of the feature maps, large to small
+    input_gradient: bool  # whether a gradient reaches the images, so that images can be generated
     recipes: tuple[RecipeFit, ...]
     notes: tuple[str, ...]
 
 
 def inspect_teacher(source: str, options: LoadOptions) -> Inspection:
-    """Loads the teacher as a run would and looks at it. Raises UsageError and TeacherError as loading does."""
+    """Load the teacher as a run does and return what is found. Raises UsageError and TeacherError as loading does."""
     teacher = load_classifier(source, options)
     spec, origin = teacher.spec, teacher.origin
     gradient = input_gradient_reaches(teacher.network, spec.size)
@@ -90,13 +90,14 @@ def inspect_teacher(source: str, options: LoadOptions) -> Inspection:
 
 
 def _norm_layers(teacher: Classifier) -> dict[str, int]:
+    """Return the number of normalisation layers by class."""
     if isinstance(teacher.network, EagerNetwork):
         return dict(Counter(type(layer).__name__ for layer in teacher.network.module.modules() if _is_norm(layer)))
     return {"BatchNorm": len(teacher.norm_statistics)} if teacher.norm_statistics else {}
 
 
 def _is_norm(layer: nn.Module) -> bool:
-    # By name: timm and others have normalisations of their own that share no base class.
+    # By name: the normalisation layers of timm and other libraries share no base class.
     return "Norm" in type(layer).__name__ and not any(True for _ in layer.children())
 
 

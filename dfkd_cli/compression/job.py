@@ -1,4 +1,4 @@
-"""What a compression was asked to do, and what it consists of once everything is loaded."""
+"""A job as the user gives it, and the same job with everything loaded."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,36 +15,36 @@ DEFAULT_INTERVAL = Interval(seconds=300.0)
 
 @dataclass(frozen=True)
 class Job:
-    """What the user asked for."""
+    """What the user asked for, before anything is read."""
 
     teacher: str
-    load: LoadOptions
-    student: str
-    recipe: str
-    overrides: tuple[str, ...]
+    load: LoadOptions  # of the teacher
+    student: str  # name of an architecture
+    recipe: str  # name or YAML file
+    overrides: tuple[str, ...]  # KEY=VALUE, in this order
     out: Path
     overwrite: bool
     seed: int
     device: str
     precision: Precision
     eval_data: str | None
-    pool: Path | None  # folder of unlabelled pictures, for recipes that learn from one
-    command: str
-    resume: bool = False  # go on with the unfinished run in `out`
+    pool: Path | None  # folder of unlabelled images, for recipes that learn from one
+    command: str  # the shell command that repeats the job
+    resume: bool = False  # continue the unfinished run in `out`
     checkpoint_every: Interval = DEFAULT_INTERVAL
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a job consists of once everything is loaded and checked."""
+class LoadedJob:
+    """A job whose recipe, networks and data are loaded, checked and on their device."""
 
     recipe: Recipe
     teacher: Classifier
     student: Classifier
-    data: LabelledImages | None
+    data: LabelledImages | None  # for the evaluation
     runtime: Runtime
     pool: Path | None
 
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of the two networks, one sentence each."""
+        """Return sentences for the user about the two networks."""
         return (*self.teacher.origin.notes, *self.student.origin.notes)

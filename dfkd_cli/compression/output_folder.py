@@ -1,4 +1,4 @@
-"""The folder a run leaves behind: complete or not there at all, and never at the cost of somebody's files."""
+"""The output folder of a run: it appears when the result is complete, and replaces no files of others."""
 
 import contextlib
 import errno
@@ -12,8 +12,7 @@ from typing import TextIO
 from dfkd_cli.errors import DfkdError, UsageError
 from dfkd_cli.training.checkpoint import Checkpoints
 
-# Everything a run writes at the top of its folder. `--overwrite` replaces a folder only when it holds nothing else but
-# what `dfkd export` made of an earlier student there.
+# All files of a result. `--overwrite` replaces a folder only if it holds nothing but these and exports of its student.
 WRITTEN = (
     "student.safetensors",
     "config.json",
@@ -32,27 +31,27 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class OutputFolder:
-    """A context whose value is a hidden folder to write into; it becomes `path` when the block ends without an error.
+    """A context that yields a hidden folder; it is renamed to `path` when the block ends without an error.
 
-    Beside the result, `unfinished` holds what a run needs to go on after it was stopped: its checkpoints, above all.
-    After an error it stays when there are any, else nothing is left; a folder that is to be overwritten is still what
-    it was. A complete result that cannot become `path` stays there too. One process at a time may enter.
+    The hidden folder is in `unfinished`, beside the identity and the checkpoints that a resumed run needs. After an
+    error `unfinished` stays if it has a checkpoint, and is removed otherwise; a folder that was to be overwritten is
+    unchanged. A complete result that cannot be renamed to `path` stays in `unfinished`. A lock excludes other
+    processes.
 
-    Raises UsageError when made: `path` is a file, holds something and `overwrite` is off, or holds files that no run
-    of dfkd wrote; there is an unfinished run, and neither `resume` nor `overwrite` is on; there is none to resume; a
-    result that could not become `path` is still there, and `overwrite` is off. Raises UsageError at the end for what
-    came into the way of the result meanwhile, DfkdError when the disk refuses it, and DfkdError instead of the block's
-    OSError when the disk is full.
+    The constructor raises UsageError if `path` is a file, is not empty without `overwrite`, or holds files that dfkd
+    did not write; if there is an unfinished run without `resume` or `overwrite`, or none to resume; and if an earlier
+    result could not be renamed and `overwrite` is off. The end of the block raises UsageError if something is at
+    `path` by then, DfkdError if the rename fails, and DfkdError in place of an OSError if the disk is full.
     """
 
     def __init__(self, path: Path | str, overwrite: bool = False, resume: bool = False):
         self.path = Path(os.path.abspath(path))
-        self.place = Path(os.path.realpath(path))  # through a link, if `path` is one: the link stays
+        self.place = Path(os.path.realpath(path))  # if `path` is a link, its target is replaced and not the link
         self.overwrite, self.resume = overwrite, resume
-        # On the disk of the result, so that moving it there is one rename, and always found again.
+        # On the disk of the result, so that one rename moves it, and at a place that `path` determines.
         self.unfinished = self.place.with_name(f".{self.place.name}.unfinished")
         self.checkpoints = Checkpoints(self.unfinished / "checkpoints")
-        self._made: list[Path] = []  # parents that did not exist
+        self._made: list[Path] = []  # parents that this object creates
         self._lock: TextIO | None = None
         self._check_unfinished()
         self._check()
@@ -76,7 +75,8 @@ class OutputFolder:
         lock, self._lock = self._lock, None
         if lock is None:
             return
-        way_out = "nothing was written" if self.stopped_at() is None else f"go on with --resume {self.path} after that"
+        resumable = self.stopped_at() is not None
+        advice = f"free some space, then continue with --resume {self.path}" if resumable else "nothing was written"
         moved = False
         try:
             if error is None:
@@ -87,11 +87,11 @@ class OutputFolder:
                 self._remove_unfinished()
             lock.close()
         if isinstance(error, OSError) and error.errno in _NO_SPACE:
-            raise DfkdError(f"the disk that holds {self.path} is full; {way_out}") from error
+            raise DfkdError(f"the disk that holds {self.path} is full; {advice}") from error
 
     def stopped_at(self) -> int | None:
-        """The student step from which an unfinished run can go on; None without one."""
-        # The result moves out in the end: without it the run has finished, and only its rest was not removed.
+        """Return the student step from which an unfinished run can continue; None without such a run."""
+        # Without the result the run has finished, and only the rest of `unfinished` was not removed.
         return self.checkpoints.step() if self._result.is_dir() else None
 
     @property
@@ -100,10 +100,10 @@ class OutputFolder:
 
     @property
     def _finished(self) -> Path:
-        return self.unfinished / "finished"  # the result once it is complete, until it is moved
+        return self.unfinished / "finished"  # the complete result, before it is moved to `place`
 
     def _take_lock(self) -> TextIO:
-        """A file that is locked while it is open and this process lives."""
+        """Return an open file with a lock, which ends when the file is closed or the process ends."""
         try:
             file = (self.unfinished / LOCK).open("w")
         except OSError as error:
@@ -126,12 +126,10 @@ class OutputFolder:
         step = self.stopped_at()
         if self.resume and step is None:
             finished = "a finished result" if (self.path / "report.json").exists() else "no unfinished run"
-            raise UsageError(
-                f"--resume {self.path}: there is {finished}, nothing to go on with; use --out for a new run"
-            )
+            raise UsageError(f"--resume {self.path}: there is {finished}, nothing to continue; use --out for a new run")
         if step is not None and not self.resume and not self.overwrite:
             raise UsageError(
-                f"{self.path} has an unfinished run, stopped at step {step:,}: go on with --resume {self.path}, or "
+                f"{self.path} has an unfinished run, stopped at step {step:,}: continue with --resume {self.path}, or "
                 "start anew with --overwrite"
             )
 
@@ -140,13 +138,13 @@ class OutputFolder:
             raise UsageError("; ".join(obstacle))
 
     def _obstacle(self) -> tuple[str, str] | None:
-        """What is in the way of a result, and what to do before a run."""
+        """Return why `path` cannot become a result, and what the user can do before a run; None if it can."""
         if not os.path.lexists(self.path):
             return None
         if not self.path.is_dir():
             return f"{self.path} is a file", "the output must be a folder"
         if os.path.ismount(self.place):
-            return f"{self.path} is a mount point, which no result can replace", "use a folder in it"
+            return f"{self.path} is a mount point, which cannot be replaced", "use a folder in it"
         found = sorted(entry.name for entry in self.path.iterdir())
         if found and not self.overwrite:
             return f"{self.path} is not empty (it holds {found[0]})", "use --overwrite or another folder"
@@ -159,7 +157,7 @@ class OutputFolder:
         )
 
     def _finish(self) -> None:
-        """Moves the result to its place, or tells where it lies instead."""
+        """Move the result to its place. Raises DfkdError or UsageError that names the folder where it is otherwise."""
         try:
             os.rename(self._result, self._finished)
             obstacle = self._obstacle()
@@ -172,13 +170,13 @@ class OutputFolder:
 
     def _kept(self) -> str:
         kept = self._finished if self._finished.is_dir() else self._result
-        return f"the finished result is left in {kept}: move it from there yourself"
+        return f"the finished result is left in {kept}: move it yourself"
 
     def _move_into_place(self) -> None:
         if not self.place.exists():
             os.rename(self._finished, self.place)
             return
-        replaced = self.unfinished / "replaced"  # removed with the rest, also when this process dies before
+        replaced = self.unfinished / "replaced"  # removed with `unfinished`, by a later run if this process ends before
         os.rename(self.place, replaced)
         try:
             os.rename(self._finished, self.place)
@@ -188,7 +186,7 @@ class OutputFolder:
 
     def _remove_unfinished(self) -> None:
         shutil.rmtree(self.unfinished, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not empty, after all
+        with contextlib.suppress(OSError):  # not empty
             for parent in self._made:
                 parent.rmdir()
 

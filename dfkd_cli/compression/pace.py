@@ -1,37 +1,37 @@
-"""How fast a run will go: the real loop, for a few rounds, with a clock that stands still."""
+"""Measure how fast a run is: the real loop for some rounds and steps, with a clock that is set by hand."""
 
 import time
 from dataclasses import dataclass, replace
 from statistics import median
 
-from dfkd_cli.compression.compress import begin
-from dfkd_cli.compression.job import Parts
+from dfkd_cli.compression.distillation import make_distillation
+from dfkd_cli.compression.job import LoadedJob
 from dfkd_cli.machine.peak_memory import peak_memory_bytes
-from dfkd_cli.training.method import WarmupPlan
 from dfkd_cli.training.clock import Clock
+from dfkd_cli.training.method import WarmupPlan
 
-HALFWAY = 0.5  # of the training: what a method turns on at some moment is on by then
-LATE = 0.999  # where the images of every method have had their time
-REFRESH_EVERY = 2  # student steps between renewals while measuring, so that there are renewals to measure
-WARMING = 4  # laps that compilers and caches have for themselves: two of every kind
+HALFWAY = 0.5  # progress at which everything that a method turns on later is on
+LATE = 0.999  # progress at which the warm-up of every method is over
+ROUND_EVERY = 2  # student steps between two rounds while measuring, so that rounds are measured too
+DISCARDED = 4  # laps for compilers and caches: two with a round and two without
 ENOUGH_S, FEWEST, MOST = 6.0, 4, 40  # of measured laps
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What the parts of a run take: seconds of wall clock, bytes of peak memory."""
+    """Durations in seconds of wall clock, and peak memory in bytes."""
 
-    start_s: float  # once: building, compiling and whatever else only the first steps cost
-    filling: WarmupPlan  # renewals before the first student step
-    filling_s: float  # one of them
-    refresh_s: float  # one renewal between student steps
+    start_s: float  # once: building, compilation, and whatever else only the first steps cost
+    warmup: WarmupPlan
+    warmup_round_s: float  # one round before the first student step
+    round_s: float  # one round between student steps
     step_s: float  # one student step
     peak_bytes: int
     laps: int  # that were measured
 
 
-class _StandingClock(Clock):
-    """Progress that somebody else sets."""
+class _HandClock(Clock):
+    """A clock whose progress is set from outside."""
 
     value = 0.0
 
@@ -47,75 +47,81 @@ class _StandingClock(Clock):
 
 @dataclass(frozen=True)
 class _Lap:
-    """Seconds of one round of the loop and of its two parts."""
+    """Seconds of one pass through the loop: a round, a student step, or both."""
 
-    filling: bool
+    warmup: bool
     total: float
-    refresh: float  # 0 in a round without a renewal
-    step: float
+    round: float  # 0 without a round
+    step: float  # 0 during the warm-up
 
 
 class _Testbed:
-    """A run of the recipe that is stopped after every round."""
+    """A run of the recipe that yields after every pass through the loop."""
 
-    def __init__(self, parts: Parts, seed: int):
-        train = replace(parts.recipe.train, report_every=1, round_every=REFRESH_EVERY)
-        self.clock = _StandingClock()
-        self.run = begin(replace(parts, recipe=replace(parts.recipe, train=train)), self.clock, seed)
-        self.events = self.run.events()
+    def __init__(self, loaded: LoadedJob, seed: int):
+        train = replace(loaded.recipe.train, report_every=1, round_every=ROUND_EVERY)
+        self.clock = _HandClock()
+        recipe = replace(loaded.recipe, train=train)
+        self.distillation = make_distillation(replace(loaded, recipe=recipe), self.clock, seed)
+        self.events = self.distillation.events()
 
-    def until_ready(self) -> list[_Lap]:
-        """Rounds to the middle of the training, where a method makes do with what it has, or to where it must."""
+    def laps(self) -> tuple[list[_Lap], list[_Lap]]:
+        """Return laps to discard, and enough laps to measure; fewer when the warm-up ends before."""
+        discarded, measured, started = [], [], time.monotonic()
+        warmup = self.clock.value == 0.0
+        while len(measured) < MOST and (len(measured) < FEWEST or time.monotonic() - started < ENOUGH_S):
+            lap = self._lap()
+            (discarded if len(discarded) < DISCARDED else measured).append(lap)
+            if warmup and not lap.warmup:
+                break
+        return discarded, measured
+
+    def finish_warmup(self) -> list[_Lap]:
+        """Return laps until student steps begin, at half of the progress or later if the method needs more images.
+
+        After MOST laps there are enough images to time a student step, and the warm-up is ended.
+        """
         self.clock.value, laps = HALFWAY, []
-        while not (self.run.warmup_ended or self.run.method.source.ready(self.clock.value)):
+        while not self.distillation.method.source.ready(self.clock.value):
             laps.append(self._lap())
             self.clock.value = LATE
             if len(laps) == MOST:
-                # Images enough to time a student step are there, and this method belongs to nobody else.
-                self.run.end_warmup()
+                self.distillation.end_warmup()
+                break
         return laps
 
-    def laps(self) -> tuple[list[_Lap], list[_Lap]]:
-        """Rounds to warm up, and then enough rounds to measure; fewer when the filling ends before."""
-        warming, measured, started = [], [], time.monotonic()
-        filling = self.clock.value == 0.0
-        while len(measured) < MOST and (len(measured) < FEWEST or time.monotonic() - started < ENOUGH_S):
-            lap = self._lap()
-            (warming if len(warming) < WARMING else measured).append(lap)
-            if filling and not lap.filling:
-                break
-        return warming, measured
-
     def _lap(self) -> _Lap:
-        before, started = self.run.stopwatch.totals(), time.monotonic()
+        stopwatch = self.distillation.stopwatch
+        before, started = stopwatch.totals(), time.monotonic()
         event = next(self.events)
-        total, after = time.monotonic() - started, self.run.stopwatch.totals()
-        refresh, step = (after.get(part, 0.0) - before.get(part, 0.0) for part in ("synthesis", "distillation"))
-        return _Lap(event.phase == "warm-up", total, refresh, step)
+        total, after = time.monotonic() - started, stopwatch.totals()
+        round_s, step_s = (after.get(name, 0.0) - before.get(name, 0.0) for name in ("synthesis", "distillation"))
+        return _Lap(event.phase == "warm-up", total, round_s, step_s)
 
 
-def measure_pace(parts: Parts, seed: int) -> Pace:
-    """Trains `parts.student` for some rounds of its recipe; what it has learned then is worth nothing."""
+def measure_pace(loaded: LoadedJob, seed: int) -> Pace:
+    """Return the pace of the job. Trains `loaded.student`, which is of no use afterwards."""
     started = time.monotonic()
-    bed = _Testbed(parts, seed)
-    method, device, built_s = bed.run.method, parts.runtime.device, time.monotonic() - started
-    filling, between, training = bed.laps(), bed.until_ready(), bed.laps()
-    filling_s = _median([lap.refresh for lap in filling[1] or filling[0] if lap.filling])
-    refresh_s = _median([lap.refresh for lap in training[1] if lap.refresh])
+    bed = _Testbed(loaded, seed)
+    source, device, built_s = bed.distillation.method.source, loaded.runtime.device, time.monotonic() - started
+    warmup, between, training = bed.laps(), bed.finish_warmup(), bed.laps()
+    warmup_round_s = _median([lap.round for lap in warmup[1] or warmup[0] if lap.warmup])
+    round_s = _median([lap.round for lap in training[1] if lap.round])
     step_s = _median([lap.step for lap in training[1]])
-    laps = [lap for part in (*filling, between, *training) for lap in part]
-    usual = sum(filling_s if lap.filling else step_s + (refresh_s if lap.refresh else 0.0) for lap in laps)
+    laps = [*warmup[0], *warmup[1], *between, *training[0], *training[1]]
+    usual = sum(warmup_round_s if lap.warmup else step_s + (round_s if lap.round else 0.0) for lap in laps)
     return Pace(
         start_s=built_s + max(0.0, sum(lap.total for lap in laps) - usual),
-        filling=method.source.warmup(),
-        filling_s=filling_s,
-        refresh_s=refresh_s,
+        warmup=source.warmup(),
+        warmup_round_s=warmup_round_s,
+        round_s=round_s,
         step_s=step_s,
-        # What is reserved for images to come: a CPU gives memory out only when it is used.
-        peak_bytes=peak_memory_bytes(device) + (method.source.reserved_bytes() if device.type == "cpu" else 0),
+        # Memory that is reserved for images to come is not in the peak of a CPU, which provides it at the first use.
+        peak_bytes=peak_memory_bytes(device) + (source.reserved_bytes() if device.type == "cpu" else 0),
         laps=len(laps),
     )
 
 
 def _median(seconds: list[float]) -> float:
+    """Return the median, 0 without values."""
     return median(seconds) if seconds else 0.0

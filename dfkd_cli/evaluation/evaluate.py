@@ -32,15 +32,15 @@ def evaluate(
     `load_classifier`, `open_dataset` and `measure_accuracy` raise.
     """
     where = resolve_device(device)
-    network = _load(*student)
+    network = load_network(*student)
     images = open_dataset(data, network.spec)
-    reference = None if teacher is None else _load(*teacher)
+    reference = None if teacher is None else load_network(*teacher)
     for text in (*network.origin.notes, *(reference.origin.notes if reference else ())):
         note(text)
     measured = measure_accuracy(network, images, where, teacher=reference, batch_size=batch_size)
     return Evaluation(**asdict(measured), parameters=network.parameter_count(), file_bytes=file_bytes(student[0]))
 
 
-def _load(source: str, options: LoadOptions) -> Classifier:
-    """Load any network that `dfkd compress` takes, or an ONNX file."""
+def load_network(source: str, options: LoadOptions) -> Classifier:
+    """Return any network that `dfkd compress` takes, or the network in an ONNX file."""
     return load_onnx(source, options) if is_onnx(source) else load_classifier(source, options)

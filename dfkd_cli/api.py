@@ -1,0 +1,214 @@
+"""Python interface: compress a teacher, evaluate a network, load a network.
+
+from dfkd_cli import compress, evaluate, load
+
+report = compress("teacher.pt2", student="resnet18", out="out", budget="30m")
+print(evaluate("out", "images/", teacher="teacher.pt2").relative_accuracy)
+student = load("out")
+
+The commands `dfkd compress` and `dfkd evaluate` call these functions. All errors that a user can act on are subclasses
+of `dfkd_cli.errors.DfkdError`; their messages name the options of the commands, which have the same names here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dfkd_cli.compression import compress as compression
+from dfkd_cli.compression.make_job import Settings, make_job
+from dfkd_cli.config.times import parse_interval
+from dfkd_cli.errors import UsageError
+from dfkd_cli.evaluation import evaluate as evaluation
+from dfkd_cli.evaluation.evaluate import Evaluation
+from dfkd_cli.loading import LoadOptions
+from dfkd_cli.machine.runtime import Precision
+from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.report.report import Report
+from dfkd_cli.students.student import is_student
+from dfkd_cli.training.checkpoint import Interval
+from dfkd_cli.training.engine import Event
+from dfkd_cli.training.session import Listener
+
+__all__ = ["compress", "evaluate", "load"]
+
+
+class SilentListener:
+    """A listener that ignores everything."""
+
+    def note(self, text: str) -> None:
+        """Ignore a sentence for the user."""
+
+    def event(self, event: Event) -> None:
+        """Ignore the progress of the loop."""
+
+
+def compress(
+    teacher: str | Path,
+    *,
+    student: str,
+    out: str | Path,
+    recipe: str | Path = "ssd",
+    budget: str | float | None = None,
+    settings: Settings = (),
+    eval_data: str | Path | None = None,
+    pool: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "auto",
+    arch: str | None = None,
+    num_classes: int | None = None,
+    input_size: tuple[int, int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    output: str | None = None,
+    trust_pickle: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    checkpoint_every: str = "5m",
+    listener: Listener | None = None,
+    command: str | None = None,
+) -> Report:
+    """Train a student of `teacher` without its training data, and write it with its report into the folder `out`.
+
+    Args:
+        teacher: a checkpoint, a TorchScript or .pt2 file, a folder with config.json, timm:NAME or hf-hub:NAME.
+        student: architecture of the student, a name that `dfkd models` lists.
+        out: new folder for the result.
+        recipe: name of a recipe, or a YAML file.
+        budget: time for the whole run, as seconds or as text such as "30m"; None: the steps of the recipe.
+        settings: changes of the recipe, as {"train.lr": 0.05} or ["train.lr=0.05"].
+        eval_data: labelled images for the evaluation, which are not trained on.
+        pool: folder of unlabelled images to train on, for the recipe `unlabeled`.
+        seed: of all random choices. torch's global generator is seeded with it too.
+        device: "auto", "cpu", "cuda" or "cuda:INDEX".
+        precision: "auto", "fp32" or "bf16".
+        arch, num_classes, input_size, mean, std, output: facts about the teacher that its file does not contain.
+            `input_size` is (channels, height, width); `mean` and `std` have one value, or one per channel, and are
+            those of images in [0, 1].
+        trust_pickle: open files that can run any code.
+        overwrite: replace an existing result in `out`.
+        resume: continue the interrupted run in `out`; the other arguments must be the same.
+        checkpoint_every: interval between two checkpoints, as time ("5m") or steps ("500").
+        listener: receives notes and the progress; None: nothing is shown.
+        command: shell command for the report, which repeats the run; None: the equivalent `dfkd compress`.
+
+    Returns the report, whose fields are those of `report.json`. Raises DfkdError or a subclass; then nothing is
+    written, except the checkpoints from which the run can continue.
+    """
+    job = make_job(
+        teacher=teacher,
+        load=_load_options(arch, num_classes, input_size, mean, std, output, trust_pickle),
+        student=student,
+        recipe=recipe,
+        out=out,
+        budget=budget,
+        settings=settings,
+        eval_data=eval_data,
+        pool=pool,
+        seed=seed,
+        device=device,
+        precision=precision,
+        command=command,
+        overwrite=overwrite,
+        resume=resume,
+        checkpoint_every=Interval(*parse_interval(checkpoint_every)),
+    )
+    return compression.compress(job, listener or SilentListener())
+
+
+def evaluate(
+    network: str | Path,
+    data: str | Path,
+    *,
+    teacher: str | Path | None = None,
+    device: str = "auto",
+    batch_size: int = 256,
+    arch: str | None = None,
+    teacher_arch: str | None = None,
+    num_classes: int | None = None,
+    input_size: tuple[int, int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    output: str | None = None,
+    trust_pickle: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Return the accuracy of `network` on labelled images, and with a teacher relative accuracy and agreement.
+
+    Args:
+        network: folder or file of a student, an ONNX file, or any teacher of `compress`.
+        data: a folder with one subfolder per class (in alphabetical order), or cifar10:ROOT, cifar100:ROOT,
+            mnist:ROOT, fashion-mnist:ROOT in torchvision's format.
+        teacher: a network to compare with.
+        device: "auto", "cpu", "cuda" or "cuda:INDEX".
+        batch_size: images per batch.
+        arch, num_classes, input_size, mean, std, output: facts that a file does not contain, as for `compress`. They
+            are for the network that dfkd did not write; if dfkd wrote neither, for both.
+        teacher_arch: architecture of `teacher` in place of `arch`.
+        trust_pickle: open files that can run any code.
+        note: receives sentences for the user about the networks.
+
+    Raises DfkdError or a subclass.
+    """
+    if teacher_arch is not None and teacher is None:
+        raise UsageError("--teacher-arch needs --teacher, whose architecture it is")
+    facts = _load_options(arch, num_classes, input_size, mean, std, output, trust_pickle)
+    source, reference = str(network), None if teacher is None else str(teacher)
+    options, reference_options = _described(facts, teacher_arch, source, reference)
+    compared = None if reference is None else (reference, reference_options)
+    return evaluation.evaluate((source, options), str(data), compared, device, batch_size, note or _ignore)
+
+
+def load(
+    source: str | Path,
+    *,
+    arch: str | None = None,
+    num_classes: int | None = None,
+    input_size: tuple[int, int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    output: str | None = None,
+    trust_pickle: bool = False,
+) -> Classifier:
+    """Return a network as a module that takes images [B, C, H, W] in [0, 1] and returns logits [B, K].
+
+    The module normalises the images itself. It is on the CPU, in eval mode, and its parameters take no gradients.
+    `source` is the folder or file of a student, an ONNX file, or any teacher of `compress`; the other arguments are
+    facts that the file does not contain, as for `compress`. Raises UsageError and TeacherError.
+    """
+    options = _load_options(arch, num_classes, input_size, mean, std, output, trust_pickle)
+    return evaluation.load_network(str(source), options)
+
+
+def _load_options(
+    arch: str | None,
+    num_classes: int | None,
+    input_size: tuple[int, int, int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    output: str | None,
+    trust_pickle: bool,
+) -> LoadOptions:
+    return LoadOptions(
+        arch=arch,
+        num_classes=num_classes,
+        input_size=input_size,
+        mean=None if mean is None else tuple(mean),
+        std=None if std is None else tuple(std),
+        output=output,
+        trust_pickle=trust_pickle,
+    )
+
+
+def _described(
+    facts: LoadOptions, teacher_arch: str | None, network: str, teacher: str | None
+) -> tuple[LoadOptions, LoadOptions]:
+    """Return the options for network and teacher: none for one that dfkd wrote, unless dfkd wrote both."""
+    teacher_facts = replace(facts, arch=teacher_arch or facts.arch)
+    if teacher is None or is_student(network) == is_student(teacher):
+        return facts, teacher_facts
+    return (LoadOptions(), teacher_facts) if is_student(network) else (facts, LoadOptions())
+
+
+def _ignore(text: str) -> None:
+    pass

@@ -1,0 +1,26 @@
+"""Compose the training loop of a loaded job."""
+
+import torch
+
+from dfkd_cli.compression.job import LoadedJob
+from dfkd_cli.methods import METHODS
+from dfkd_cli.training.clock import Clock
+from dfkd_cli.training.engine import Distillation
+from dfkd_cli.training.setting import Setting
+
+
+def make_distillation(loaded: LoadedJob, clock: Clock, seed: int) -> Distillation:
+    """Return the loop with the recipe's method, before its first step."""
+    rng = torch.Generator(loaded.runtime.device)
+    rng.manual_seed(seed)
+    setting = Setting(
+        loaded.teacher,
+        loaded.student,
+        batch_size=loaded.recipe.train.batch_size,
+        augmentation=loaded.recipe.augmentation,
+        runtime=loaded.runtime,
+        rng=rng,
+        pool=loaded.pool,
+    )
+    method = METHODS[loaded.recipe.method].build(setting, loaded.recipe.options)
+    return Distillation(method, setting, loaded.recipe.train, clock)

@@ -1,0 +1,19 @@
+"""The first notes of a run: what was loaded and where it computes."""
+
+from dfkd_cli.compression.job import LoadedJob
+from dfkd_cli.report.quantities import counted
+
+
+def introduction(loaded: LoadedJob) -> list[str]:
+    """Return one note each about the teacher, the student and the device."""
+    teacher, student, spec = loaded.teacher, loaded.student, loaded.teacher.spec
+    found = ", ".join(f"{name} from {where}" for name, where in teacher.origin.found.items())
+    dtype = str(loaded.runtime.dtype).removeprefix("torch.")
+    return [
+        f"teacher: {teacher.origin.kind}, {teacher.parameter_count():,} parameters, "
+        f"{counted(len(teacher.norm_statistics), 'BatchNorm layer')}, {spec.num_classes} classes, "
+        f"images {'x'.join(map(str, spec.size))} ({found})",
+        f"student: {student.origin.arch}, {student.parameter_count():,} parameters",
+        f"computing on {loaded.runtime.device} in {dtype}"
+        + (", compiled: the first steps take a minute" if loaded.runtime.compiles else ""),
+    ]

@@ -1,0 +1,82 @@
+"""Load and check everything that a job names, before anything is trained."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from dfkd_cli.compression.job import Job, LoadedJob
+from dfkd_cli.data.datasets import open_dataset
+from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.loading import load_classifier
+from dfkd_cli.machine.device import resolve_device
+from dfkd_cli.machine.runtime import Runtime, choose_dtype
+from dfkd_cli.methods import METHODS, check_needs, check_pool_for
+from dfkd_cli.networks import input_gradient_reaches
+from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.recipe.recipe import load_recipe
+from dfkd_cli.students.inheritance import inherit_layers
+from dfkd_cli.students.student import build_student
+from dfkd_cli.training.engine import TrainConfig
+
+WORTH_COMPILING_S = 300.0  # of budget: on 2 cores compilation takes about a minute and almost halves a step
+WORTH_COMPILING_STEPS = 1500  # the same for runs without a budget
+
+
+def load_job(job: Job) -> LoadedJob:
+    """Return the loaded job; the cheapest checks come first. Seeds torch's global random generator.
+
+    Raises UsageError, TeacherError and RecipeMismatchError for everything that prevents the run.
+    """
+    recipe = load_recipe(job.recipe, list(job.overrides))
+    check_pool_for(recipe.method, job.pool)
+    _check_apart(job.pool, job.eval_data)
+    device = resolve_device(job.device)
+    runtime = Runtime(device, choose_dtype(job.precision, device), _worth_compiling(recipe.train))
+    teacher = load_classifier(job.teacher, job.load)
+    check_needs(recipe.method, teacher)
+    if not METHODS[recipe.method].needs.pool:
+        _check_gradient(job.teacher, teacher)
+    data = open_dataset(job.eval_data, teacher.spec, "--eval") if job.eval_data is not None else None
+    torch.manual_seed(job.seed)
+    student = build_student(job.student, teacher.spec)
+    if recipe.train.init == "teacher":
+        _inherit(student, teacher)
+    teacher = runtime.place(teacher).eval().requires_grad_(False)
+    return LoadedJob(recipe, teacher, runtime.place(student), data, runtime, job.pool)
+
+
+def _check_gradient(source: str, teacher: Classifier) -> None:
+    """Raise TeacherError when no gradient reaches the teacher's input, which generated images need."""
+    if not input_gradient_reaches(teacher.network, teacher.spec.size):
+        raise TeacherError(
+            f"{source} passes no gradient to its input, as archives that were optimised for inference do; "
+            "use the file from before the optimisation"
+        )
+
+
+def _inherit(student: Classifier, teacher: Classifier) -> None:
+    """Copy the teacher's layers that fit into the student, and add a note about it."""
+    total = student.parameter_count()
+    if inherited := inherit_layers(student.network.get_submodule("module"), teacher.network):
+        note = f"The student starts with layers of the teacher: {inherited:,} of its {total:,} parameters."
+        student.origin = replace(student.origin, notes=(*student.origin.notes, note))
+
+
+def _check_apart(pool: Path | None, eval_data: str | None) -> None:
+    """Raise UsageError when pool and evaluation data are the same folder, or one contains the other."""
+    if pool is None or eval_data is None:
+        return
+    learned, measured = pool.resolve(), Path(eval_data).resolve()
+    if learned == measured or learned in measured.parents or measured in learned.parents:
+        raise UsageError(
+            f"--eval {eval_data} and --pool {pool} share images: accuracy on images that the student was trained on "
+            "is meaningless; evaluate on other images, or leave --eval out"
+        )
+
+
+def _worth_compiling(config: TrainConfig) -> bool:
+    """Return whether the run uses torch.compile; `auto` does when the run is long enough to gain from it."""
+    if config.compile != "auto":
+        return config.compile == "on"
+    return config.steps >= WORTH_COMPILING_STEPS if config.budget is None else config.budget >= WORTH_COMPILING_S

@@ -1,0 +1,65 @@
+"""Build the report of a finished run."""
+
+from dfkd_cli.compression.job import Job, LoadedJob
+from dfkd_cli.compression.measurement import Measurement, images_report
+from dfkd_cli.compression.result_files import StudentFile
+from dfkd_cli.loading.weights_file import file_bytes
+from dfkd_cli.report.environment import Environment, gpu_name
+from dfkd_cli.report.report import MemoryReport, RecipeReport, Report, StudentReport, TeacherReport, TimeReport
+from dfkd_cli.training.engine import Distillation
+
+
+def make_report(
+    job: Job,
+    loaded: LoadedJob,
+    distillation: Distillation,
+    student_file: StudentFile,
+    measurement: Measurement,
+    total_s: float,
+) -> Report:
+    """Return the report of a run that took `total_s`."""
+    accuracy, seconds = measurement.accuracy, distillation.stopwatch.totals()
+    return Report(
+        relative_accuracy=accuracy and accuracy.relative_accuracy,
+        agreement=measurement.agreement,
+        agreement_on=measurement.agreement_on,
+        teacher=_teacher(job, loaded, measurement),
+        student=StudentReport(
+            arch=loaded.student.origin.arch or job.student,
+            accuracy=accuracy and accuracy.accuracy,
+            parameters=loaded.student.parameter_count(),
+            sha256=student_file.sha256,
+            file_bytes=student_file.bytes,
+        ),
+        images=images_report(loaded, distillation),
+        time=TimeReport(
+            total_s=total_s,
+            synthesis_s=seconds.get("synthesis", 0.0),
+            distillation_s=seconds.get("distillation", 0.0),
+        ),
+        memory=MemoryReport(peak_bytes=distillation.peak_bytes()),
+        recipe=RecipeReport(name=loaded.recipe.method, sha256=loaded.recipe.sha256()),
+        steps=distillation.step,
+        seed=job.seed,
+        device=str(loaded.runtime.device),
+        precision=str(loaded.runtime.dtype).removeprefix("torch."),
+        optimizer=distillation.optimizer_kind,
+        command=job.command,
+        notes=(*loaded.notes(), *distillation.notes()),
+        environment=Environment(gpu=gpu_name(loaded.runtime.device)),
+    )
+
+
+def _teacher(job: Job, loaded: LoadedJob, measurement: Measurement) -> TeacherReport:
+    origin, accuracy = loaded.teacher.origin, measurement.accuracy
+    return TeacherReport(
+        source=origin.source,
+        kind=origin.kind,
+        arch=origin.arch,
+        accuracy=accuracy and accuracy.teacher_accuracy,
+        parameters=loaded.teacher.parameter_count(),
+        batchnorm_layers=len(loaded.teacher.norm_statistics),
+        sha256=origin.sha256,
+        file_bytes=file_bytes(job.teacher),
+        flags=job.load.as_words(),
+    )
