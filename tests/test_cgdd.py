@@ -118,5 +118,5 @@ def test_a_student_without_feature_maps_is_refused_before_anything_is_made():
     setting, options = cgdd().setting, tiny_recipe("cgdd").options
     flat = EagerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES)))
     setting.student = Classifier(flat, setting.teacher.spec, setting.teacher.origin)
-    with pytest.raises(RecipeMismatchError, match="feature maps in this student"):
+    with pytest.raises(RecipeMismatchError, match="feature maps of the student"):
         CGDD.build(setting, options)

@@ -32,11 +32,11 @@ LOOK = ("--input-size", "1x8x8", "--mean", "0.4", "--std", "0.3", "--student", "
 # Method -> print of the names of everything that its checkpoints hold. Together these methods save every part that
 # there is, so a method composed of such parts needs no entry.
 PRINTS = {
-    "ssd": "255706b3",
-    "curriculum": "15dc8400",
-    "csd": "ff8bf3d8",
-    "cgdd": "2d515608",
-    "unlabeled": "b1e1f9fd",
+    "ssd": "330fd5b2",
+    "curriculum": "78d8c6ed",
+    "csd": "bce12c7d",
+    "cgdd": "7445602f",
+    "unlabeled": "834f1fcd",
 }
 
 

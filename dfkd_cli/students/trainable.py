@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
 
-from dfkd_cli.errors import DfkdError, UsageError, first_line
+from dfkd_cli.errors import DfkdError, UsageError
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork
 from dfkd_cli.networks.base import Network
-from dfkd_cli.networks.fixed_batch import largest_difference
+from dfkd_cli.networks.fixed_batch import largest_difference, last_line
 from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.outputs import pick_logits
@@ -35,7 +35,6 @@ _CHECKS = {
     aten._assert_tensor_metadata.default,
     aten._assert_scalar.default,
     aten._assert_async.msg,
-    torch._C._set_grad_enabled,
 }
 
 
@@ -119,7 +118,7 @@ def _trace(network: Network, batch: int, input_size: tuple[int, int, int]) -> fx
             images = torch.empty(batch, *input_size, device=device)
         return trace_operations(network, images)
     except Exception as error:  # an archive from outside can fail in any way
-        raise TrainableError(f"its operations cannot be traced ({first_line(error)})") from error
+        raise TrainableError(f"its operations cannot be traced ({last_line(error)})") from error
 
 
 def _simplify(graph: fx.Graph) -> None:
@@ -128,13 +127,18 @@ def _simplify(graph: fx.Graph) -> None:
         if node.target in _NO_OPERATIONS:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
-        elif node.target in _CHECKS and not node.users:
+        elif (node.target in _CHECKS or _sets_gradient_mode(node)) and not node.users:
             graph.erase_node(node)
     places = {node: place for place, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         out_of_place = _out_of_place(node.target)
         if out_of_place is not None and _is_only_reference(node.args[0], node, places):
             node.target = out_of_place
+
+
+def _sets_gradient_mode(node: fx.Node) -> bool:
+    """Return whether the node is a `torch.no_grad` or the like, which a trace contains as a call of a private name."""
+    return getattr(node.target, "__name__", "") == "_set_grad_enabled"
 
 
 def _out_of_place(target: Any) -> Any:
@@ -187,7 +191,7 @@ def _check_logits(module: nn.Module, network: Network, input_size: tuple[int, in
             try:
                 logits = module(images)
             except Exception as error:  # a recorded size that was not recognised can fail in any operation
-                raise TrainableError(f"it does not run with {batch} images ({first_line(error)})") from error
+                raise TrainableError(f"it does not run with {batch} images ({last_line(error)})") from error
         if logits.shape != expected.shape or not largest_difference(logits, expected) <= _TOLERANCE:
             raise TrainableError(f"the network of layers made from it computes other logits for {batch} images")
 
@@ -199,7 +203,7 @@ def _check_gradients(module: nn.Module, images: Tensor) -> None:
         logits = module(images)
         gradients = torch.autograd.grad(logits.sum(), list(names.values()), allow_unused=True)
     except Exception as error:  # as above
-        raise TrainableError(f"its gradient cannot be computed ({first_line(error)})") from error
+        raise TrainableError(f"its gradient cannot be computed ({last_line(error)})") from error
     for name, gradient in zip(names, gradients, strict=True):
         if gradient is None:
             raise TrainableError(f"no gradient reaches its parameter {name}")

@@ -1,6 +1,6 @@
 """A moving average of the student's weights, which become the weights of the result."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,8 @@ class WeightAverage:
 
     def __init__(self, module: nn.Module, share: float):
         self.share = share
-        self.averaged = [value for value in module.state_dict().values() if value.is_floating_point()]
+        floats = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
+        self.names, self.averaged = list(floats), list(floats.values())
         self.means = [value.clone() for value in self.averaged]
 
     @torch.no_grad()
@@ -43,6 +44,14 @@ class WeightAverage:
         finally:
             with torch.no_grad():
                 _copy(held, self.averaged)
+
+    def named(self) -> dict[str, Tensor]:
+        """Return the average by the names of the module's state dict."""
+        return dict(zip(self.names, self.means, strict=True))
+
+    def set_named(self, means: Mapping[str, Tensor]) -> None:
+        """Replace the average by the values of these names."""
+        _copy([means[name] for name in self.names], self.means)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from dfkd_cli.config.values import require, require_share
 from dfkd_cli.errors import DfkdError, DivergedError
@@ -15,12 +15,15 @@ from dfkd_cli.training.accumulation import Accumulation
 from dfkd_cli.training.averaging import WeightAverage
 from dfkd_cli.training.clock import Clock
 from dfkd_cli.training.means import Means
-from dfkd_cli.training.method import Method
+from dfkd_cli.training.method import Batch, Method, StudentTerms
 from dfkd_cli.training.optimizer import OptimizerConfig, OptimizerKind, make_optimizer, suited_optimizer
 from dfkd_cli.training.random_streams import random_streams, set_random_streams
+from dfkd_cli.training.reshaping import Reshaping
 from dfkd_cli.training.schedules import cosine, ramp
 from dfkd_cli.training.setting import Setting, Terms
 from dfkd_cli.training.stopwatch import Stopwatch
+
+STUDENT = "0"  # name of the student among the trained networks
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,19 @@ class Event(NamedTuple):
 class Distillation:
     """Trains `setting.student` in place. Its state can be saved and restored between two events."""
 
-    def __init__(self, method: Method, setting: Setting, config: TrainConfig, clock: Clock):
+    def __init__(
+        self, method: Method, setting: Setting, config: TrainConfig, clock: Clock, reshaping: Reshaping | None = None
+    ):
         self.method, self.setting, self.config, self.clock = method, setting, config, clock
+        self.reshaping = reshaping
         self.stopwatch = Stopwatch(setting.runtime.device)
         self.trained = nn.ModuleList([setting.student, *method.loss.modules()])
         chosen = config.optimizer
         self.optimizer_kind: OptimizerKind = suited_optimizer(setting.student) if chosen == "auto" else chosen
-        self.optimizer = make_optimizer(self.trained, self.optimizer_kind, config)
-        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self._follow_shape()
+        rate = 1.0 if reshaping is None else reshaping.rate
+        self.peaks = [rate * group["lr"] for group in self.optimizer.param_groups]
         self.accumulation = Accumulation(self.optimizer)
-        self.average = WeightAverage(setting.student, config.average)
         self.step = 0
         self.round_at = -1  # the step before which the latest round was done
         self.warmup_ended = False
@@ -98,6 +104,8 @@ class Distillation:
                 yield self._event("warm-up" if warming else "training", pending)
         if self.step == 0:
             raise DfkdError("the budget ended before the first training step; give --budget more time")
+        if self.reshaping is not None and self.reshaping.due(1.0):
+            self._remove_channels(self.reshaping)
         self.average.apply()
         yield self._event("training", pending)
 
@@ -117,15 +125,50 @@ class Distillation:
         share = self.rate_scale * cosine(learned, 1.0) * ramp(learned, self.config.lr_warmup)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = share * peak
-        loss = self.method.loss
+        if self.reshaping is not None:
+            self._reshape(self.reshaping, learned)
         with self.stopwatch.measure("distillation"):
             batch = self.method.source.sample()
             self.trained.train()
-            terms, per_image = self.accumulation.backward(batch, lambda part: loss.compute(part, learned))
+            terms, per_image = self.accumulation.backward(batch, lambda part: self._loss(part, learned))
             self.optimizer.step()
             self.step += 1
             self.average.update(self.step)
-            return terms | loss.after_step(batch, per_image)
+            return terms | self.method.loss.after_step(batch, per_image)
+
+    def _loss(self, part: Batch, learned: float) -> StudentTerms:
+        computed = self.method.loss.compute(part, learned)
+        if self.reshaping is None:
+            return computed
+        return computed._replace(terms=computed.terms | self.reshaping.terms(*self.setting.recorded))
+
+    def _reshape(self, reshaping: Reshaping, learned: float) -> None:
+        if reshaping.due(learned):
+            self._remove_channels(reshaping)
+        reshaping.fade(learned)
+
+    def _remove_channels(self, reshaping: Reshaping) -> None:
+        """Remove channels from the student, from the optimizer's state and from the average."""
+        before, state = dict(self.trained.named_parameters()), self.optimizer.state
+        averaged = self.average.named()
+        reshaping.remove()
+        self._follow_shape()
+        self.accumulation.optimizer = self.optimizer
+        self.average.set_named(reshaping.narrowed(averaged))
+        prefix = f"{STUDENT}."
+        for name, parameter in self.trained.named_parameters():
+            for entry, value in state.get(before[name], {}).items():
+                shaped = isinstance(value, Tensor) and value.shape == before[name].shape
+                if shaped and name.startswith(prefix):
+                    own = name.removeprefix(prefix)
+                    value = reshaping.narrowed({own: value})[own]
+                self.optimizer.state[parameter][entry] = value
+
+    def _follow_shape(self) -> None:
+        """Make the optimizer and the average of the student's present tensors."""
+        self.setting.runtime.place(self.setting.student)
+        self.optimizer = make_optimizer(self.trained, self.optimizer_kind, self.config)
+        self.average = WeightAverage(self.setting.student, self.config.average)
 
     def _learned(self, progress: float) -> float:
         """Return the share of the student's steps that is done; `progress` also covers the warm-up in a budget."""
@@ -163,6 +206,7 @@ class Distillation:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed run needs besides the teacher and the recipe."""
         return {
+            "reshaping": None if self.reshaping is None else self.reshaping.state_dict(),
             "trained": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(),
@@ -181,6 +225,10 @@ class Distillation:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned, for the same teacher, recipe and seed."""
+        if self.reshaping is not None:
+            self.reshaping.load_state_dict(state["reshaping"])
+            self._follow_shape()
+            self.accumulation.optimizer = self.optimizer
         self.trained.load_state_dict(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from dfkd_cli.machine.runtime import Runtime
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.training.augmentation import Augmentation
+from dfkd_cli.training.taps import Taps
 
 Terms = dict[str, Tensor]  # named losses (scalars) or logged values (scalars, vectors), on the device
 
@@ -39,18 +40,23 @@ class Setting:
         runtime: Runtime,
         rng: torch.Generator,
         pool: Path | None = None,
+        taps: Taps | None = None,
     ):
         self.teacher, self.student = teacher, student
         self.batch_size, self.augmentation = batch_size, augmentation
         self.runtime, self.rng = runtime, rng
         self.pool = pool
+        self.taps = taps
+        self.recorded: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] = ((), ())
         self.expect(batch_size)
-        self.teacher_forward = runtime.compile(teacher) if teacher.network.compilable else teacher
-        self.student_forward = runtime.compile(student)
-        self.teacher_features = (
-            runtime.compile(_features_of(teacher)) if teacher.network.compilable else _features_of(teacher)
-        )
+        of_teacher = runtime.compile if teacher.network.compilable else lambda function: function
+        self.teacher_forward, self.student_forward = of_teacher(teacher), runtime.compile(student)
+        self.teacher_features = of_teacher(_features_of(teacher))
         self.student_features = runtime.compile(_features_of(student))
+        if taps is not None:
+            self._watched_predict = of_teacher(taps.watched(teacher)), runtime.compile(taps.watched(student))
+            functions = _features_of(teacher), _features_of(student)
+            self._watched_observe = of_teacher(taps.watched(functions[0])), runtime.compile(taps.watched(functions[1]))
 
     def expect(self, batch_size: int) -> None:
         """Prepare the teacher for batches of this size; other sizes work too, but can be slower."""
@@ -61,6 +67,8 @@ class Setting:
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits of the teacher, without gradients, and of the student: [B, C, H, W] -> [B, K], [B, K]."""
+        if self.taps is not None:
+            return self._record(self._watched_predict, images)
         with self.runtime.autocast():
             with torch.no_grad():
                 teacher_logits = self.teacher_forward(images)
@@ -68,10 +76,21 @@ class Setting:
 
     def observe(self, images: Tensor) -> tuple[Features, Features]:
         """Return features of the teacher, without gradients, and of the student, for images [B, C, H, W]."""
+        if self.taps is not None:
+            return self._record(self._watched_observe, images)
         with self.runtime.autocast():
             with torch.no_grad():
                 teacher = self.teacher_features(images)
             return teacher, self.student_features(images)
+
+    def _record(self, functions: tuple[Callable, Callable], images: Tensor) -> tuple[Any, Any]:
+        """Return the results of teacher and student, and keep what the taps recorded in `recorded`."""
+        with self.runtime.autocast():
+            with torch.no_grad():
+                teacher, of_teacher = functions[0](images)
+            student, of_student = functions[1](images)
+        self.recorded = of_student, of_teacher
+        return teacher, student
 
     def probe(self) -> tuple[Features, Features]:
         """Return the features of teacher and student for two black images; both networks stay as they are."""

@@ -1,0 +1,88 @@
+"""A student that begins as the teacher and loses channels while it learns."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_cli.narrowing.blocks import block_error
+from dfkd_cli.narrowing.config import NarrowingConfig
+from dfkd_cli.narrowing.gates import Gates
+from dfkd_cli.narrowing.layers import narrowed
+from dfkd_cli.narrowing.plan import NarrowingPlan, shrink
+from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.training.reshaping import Reshaping
+from dfkd_cli.training.setting import Terms
+from dfkd_cli.training.taps import Taps
+
+
+class Narrowing(Reshaping):
+    """Fades the planned channels of `student` out and removes them; `student` and `teacher` are the same network.
+
+    `taps` records the outputs of the blocks that both share.
+    """
+
+    def __init__(self, teacher: Classifier, student: Classifier, plan: NarrowingPlan, config: NarrowingConfig):
+        self.plan, self.config, self.student = plan, config, student
+        self.rate = config.rate
+        self.taps = Taps(plan.blocks if config.blocks else ())
+        self.taps.attach(_module(teacher))
+        self.whole = copy.deepcopy(_module(student))  # to go back to, when a run returns to an earlier checkpoint
+        self.removed = False
+        self._attach()
+
+    def _attach(self) -> None:
+        module = _module(self.student)
+        self.taps.attach(module)
+        self.gates = Gates(module, self.plan.structure, self.plan.removal, self.config.overlap)
+
+    def fade(self, learned: float) -> None:
+        """Set the factors of the channels; `learned` is the share of the student's training done, in [0, 1]."""
+        if not self.removed:
+            self.gates.set(learned / self.config.fade if self.config.fade else 1.0)
+
+    def due(self, learned: float) -> bool:
+        """Return whether all channels have faded out and are still there."""
+        return not self.removed and learned >= self.config.fade
+
+    def remove(self) -> None:
+        """Remove the channels from the student, in place."""
+        self.gates.remove()
+        shrink(_module(self.student), self.plan.gone)
+        self.removed = True
+
+    def narrowed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors by the names of the whole student's state dict without the removed channels."""
+        prefix = "network.module."
+        own = narrowed(self.whole, {name.removeprefix(prefix): value for name, value in values.items()}, self.plan.gone)
+        return {prefix + name: value for name, value in own.items()}
+
+    def terms(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Terms:
+        """Return the weighted term `blocks` of recorded outputs; nothing without a shared block."""
+        if not student:
+            return {}
+        return {"blocks": self.config.blocks * block_error(student, teacher)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether the channels are removed: the sizes of a checkpoint's tensors follow from it."""
+        return {"removed": self.removed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Give the student the shape of the checkpoint."""
+        if self.removed and not state["removed"]:
+            self._restore()
+        if state["removed"] and not self.removed:
+            self.remove()
+
+    def _restore(self) -> None:
+        device = self.student.mean.device
+        network: Any = self.student.network
+        network.module = copy.deepcopy(self.whole).to(device, memory_format=torch.channels_last)
+        self.removed = False
+        self._attach()
+
+
+def _module(classifier: Classifier) -> nn.Module:
+    return classifier.network.get_submodule("module")
