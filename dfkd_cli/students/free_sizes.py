@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import fx
+from torch.fx.node import map_aggregate
 
 from dfkd_cli.students.layer_calls import aten
 
@@ -126,7 +127,7 @@ def _replace_batch(graph: fx.Graph, batch: int, unmistakable: bool) -> None:
     for node in list(graph.nodes):
         with graph.inserting_before(node):
             if unmistakable and node.op == "call_function":
-                node.args, node.kwargs = (fx.node.map_aggregate(part, replace) for part in (node.args, node.kwargs))
+                node.args, node.kwargs = (map_aggregate(part, replace) for part in (node.args, node.kwargs))
             elif node.target in _WITH_SHAPES and node.args[_WITH_SHAPES[node.target]]:
                 first, *others = node.args[_WITH_SHAPES[node.target]]
                 node.update_arg(_WITH_SHAPES[node.target], [replace(first), *others])

@@ -1,22 +1,21 @@
-"""A trainable graph as data for JSON, and back. What a file says is only looked up in tables, never executed as code."""
+"""A trainable graph as data for JSON, and back. Names in a file are looked up in tables, never executed as code."""
 
-import operator
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Size, Tensor, fx, nn
 
 from dfkd_cli.errors import TeacherError, first_line
 from dfkd_cli.students.graph_operations import ALLOWED, METHODS, OPERATIONS, operation_name
+from dfkd_cli.students.graph_trial import check_shapes
 from dfkd_cli.students.graph_values import decode, encode, read_number
 from dfkd_cli.students.layer_graph import is_free_name
 from dfkd_cli.students.layers import LAYERS, build_layer, layer_options
 
 _VERSION = 1
 _MOST_NODES = 20_000
-_LARGEST_TENSOR = 2**28  # numbers per image in a value of the graph: 1 GiB
-_TRIAL_BATCH = 2
 
 
 def to_data(module: fx.GraphModule) -> dict[str, Any]:
@@ -78,16 +77,7 @@ def from_data(data: Any, state_dict: Mapping[str, Tensor]) -> fx.GraphModule:
         return _Builder(data, state_dict).build()
     except TeacherError as error:
         raise TeacherError(f"the student's graph cannot be used: {error}") from error
-    # Looking up what is missing, or of another type, raises one of these; torch's own checks of shapes the last.
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except Exception as error:  # what is missing, of another type or shape can fail in any way, also inside of torch
         raise TeacherError(
             f"the student's graph cannot be used: {type(error).__name__}: {first_line(error)}"
         ) from error
@@ -101,11 +91,16 @@ class _Builder:
         _require(type(data["nodes"]) is list and len(data["nodes"]) <= _MOST_NODES, "it has too many nodes")
         _require(type(data["layers"]) is list and len(data["layers"]) <= _MOST_NODES, "it has too many layers")
         _require(type(data["tied"]) is dict, "its tied weights are no dictionary")
+        _require(all(isinstance(tensor, Tensor) for tensor in state_dict.values()), "a weight is no tensor")
         self.data = data
         self.state = state_dict
         self.root = nn.Module()
         self.graph = fx.Graph()
         self.nodes: list[fx.Node] = []
+        self.shapes: dict[str, dict[str, Size]] = defaultdict(dict)  # by layer
+        for name, tensor in state_dict.items():
+            layer, _, own = name.rpartition(".")
+            self.shapes[layer][own] = tensor.shape
         self.layers: set[str] = set()
         self.tensors: set[str] = set()
 
@@ -119,7 +114,7 @@ class _Builder:
         _require(kinds.count("output") == 1 and kinds[-1] == "output", "it needs one output, the last node")
         module = fx.GraphModule(self.root, self.graph)
         module.meta["input_size"] = self._input_size()
-        _try(module, module.meta["input_size"])
+        check_shapes(module, module.meta["input_size"])
         self._load(module)
         return module.train()
 
@@ -133,13 +128,8 @@ class _Builder:
         _require(type(kind) is str and kind in LAYERS, f"the layer {_shown(kind)} is not allowed")
         options = {key: decode(value, []) for key, value in layer["options"].items()}
         _require(sorted(options) == sorted(LAYERS[kind].options), f"a {kind} has other options")
-        prefix = f"{name}."
-        shapes = {
-            key.removeprefix(prefix): tensor.shape
-            for key, tensor in self.state.items()
-            if key.rpartition(".")[0] == name
-        }
-        self._place(name, self.layers).add_module(name.rpartition(".")[2], build_layer(kind, options, shapes))
+        parent = self._place(name, self.layers)
+        parent.add_module(name.rpartition(".")[2], build_layer(kind, options, self.shapes.get(name, {})))
 
     def _place(self, name: Any, taken: set[str]) -> nn.Module:
         """Return the module that holds this new name; raise TeacherError when the name is unsafe or in use."""
@@ -215,40 +205,6 @@ def _check_keywords(op: str, kwargs: dict[str, Any]) -> None:
     schema = getattr(OPERATIONS.get(op), "_schema", None)
     known = set() if schema is None else {argument.name for argument in schema.arguments}
     _require(kwargs.keys() <= known, f"{op} has no argument {_shown(next(iter(kwargs.keys() - known), None))}")
-
-
-def _try(module: fx.GraphModule, input_size: tuple[int, ...]) -> None:
-    """Compute all shapes; raise when one does not fit or is too large."""
-    images = torch.empty(_TRIAL_BATCH, *input_size, device="meta")
-    module.eval()
-    logits = _Shapes(module).run(images)
-    _require(
-        isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[0] == _TRIAL_BATCH, "it returns no logits"
-    )
-
-
-class _Shapes(fx.Interpreter):
-    """Runs a graph on the meta device and limits what it computes."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        if n.target in (operator.mul, operator.getitem):
-            first, second = self.fetch_args_kwargs_from_env(n)[0]
-            if n.target is operator.mul:  # of a list it would multiply its length
-                _require(all(type(value) in (int, float, Tensor) for value in (first, second)), "a product of lists")
-            else:
-                _require(type(first) in (list, tuple, torch.Size, Tensor), "an item of neither list nor tensor")
-        result = super().run_node(n)
-        for value in _leaves(result):
-            size = value.numel() / _TRIAL_BATCH if isinstance(value, Tensor) else value
-            largest = _LARGEST_TENSOR
-            _require(not isinstance(size, int | float) or not size > largest, f"the result of {n} is too large")
-            if isinstance(value, Tensor):
-                _require(value.device.type == "meta", f"the result of {n} is computed")
-        return result
-
-
-def _leaves(result: Any) -> Iterator[Any]:
-    yield from result if isinstance(result, list | tuple) else (result,)
 
 
 def _require(condition: bool, otherwise: str) -> None:

@@ -24,8 +24,8 @@ log_sigmoid log_softmax.int _log_softmax logical_and logical_not logical_or logi
 masked_fill.Scalar masked_fill.Tensor masked_fill_.Scalar matmul max max.dim max.other maximum mean mean.dim meshgrid
 meshgrid.indexing min min.dim min.other minimum mish mish_ mm movedim.int movedim.intlist mul.Scalar mul.Tensor
 mul_.Scalar mul_.Tensor mv mT mH matrix_H narrow ne.Scalar ne.Tensor neg new_full new_ones new_zeros norm.ScalarOpt_dim
-numpy_T one_hot ones ones_like outer pad permute pixel_shuffle pixel_unshuffle channel_shuffle pow.Scalar pow.Tensor_Scalar
-pow.Tensor_Tensor pow_.Scalar prelu _prelu_kernel prod.dim_int
+numpy_T one_hot ones ones_like outer pad permute pixel_shuffle pixel_unshuffle channel_shuffle pow.Scalar
+pow.Tensor_Scalar pow.Tensor_Tensor pow_.Scalar prelu _prelu_kernel prod.dim_int
 reciprocal reflection_pad1d reflection_pad2d reflection_pad3d relu relu6 relu6_ relu_ remainder.Scalar remainder.Tensor
 repeat repeat_interleave.self_int replication_pad1d replication_pad2d replication_pad3d
 reshape reshape_as roll round rsqrt rsqrt_ rsub.Scalar scalar_tensor scaled_dot_product_attention select.int
@@ -64,6 +64,15 @@ ALLOWED = frozenset({*OPERATIONS, *METHODS, *_ATTRIBUTES})
 _NAMES = {operation: name for name, operation in OPERATIONS.items()} | {
     function: name for name, function in _ATTRIBUTES.items()
 }
+
+
+def makes_tensor(target: Any) -> bool:
+    """Return whether an operation makes a tensor without another one, so that it has to be given the device."""
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return False
+    kinds = {argument.name: str(argument.type) for argument in schema.arguments}
+    return "device" in kinds and "Tensor" not in kinds.values()
 
 
 def operation_name(target: Any) -> str | None:

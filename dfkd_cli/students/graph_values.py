@@ -19,14 +19,13 @@ _MEMORY_FORMATS = {
 }
 _LAYOUTS = {"strided": torch.strided}
 _TABLES: dict[str, Mapping[str, Any]] = {"dtype": _DTYPES, "memory_format": _MEMORY_FORMATS, "layout": _LAYOUTS}
-# Modes of padding, rounding, interpolation, gelu, meshgrid and of losses.
+# Modes of padding, gelu, rounding and meshgrid.
 _WORDS = frozenset(
-    "same valid zeros constant reflect replicate circular none tanh floor trunc ij xy nearest nearest-exact linear "
-    "bilinear bicubic trilinear area sum mean".split()
+    ("same", "valid", "constant", "reflect", "replicate", "circular", "none", "tanh", "floor", "trunc", "ij", "xy")
 )
 _EQUATION = re.compile(r"[A-Za-z., ]{1,80}-> ?[A-Za-z. ]{0,40}", re.ASCII)  # of einsum
 _DEEPEST = 20
-_MOST_ITEMS = 10_000  # of one list
+MOST_ITEMS = 10_000  # of one list
 _LARGEST_NUMBER = 2**31
 _NO_END = 2**63 - 1  # of a slice
 _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -40,7 +39,7 @@ def encode(value: Any, indices: Mapping[fx.Node, int]) -> Any:
         return value if math.isfinite(value) else {"float": repr(value)}
     if isinstance(value, fx.Node):
         return {"node": indices[value]}
-    if isinstance(value, list | fx.immutable_collections.immutable_list):
+    if isinstance(value, list):
         return [encode(item, indices) for item in value]
     if isinstance(value, tuple):
         return {"tuple": [encode(item, indices) for item in value]}
@@ -73,7 +72,7 @@ def decode(data: Any, nodes: Sequence[fx.Node], depth: int = 0) -> Any:
 
 
 def _decode_items(data: Any, nodes: Sequence[fx.Node], depth: int) -> list[Any]:
-    if type(data) is not list or len(data) > _MOST_ITEMS:
+    if type(data) is not list or len(data) > MOST_ITEMS:
         raise TeacherError("a list of arguments is malformed or too long")
     return [decode(item, nodes, depth + 1) for item in data]
 

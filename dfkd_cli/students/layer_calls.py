@@ -78,7 +78,7 @@ def _addmm(node: fx.Node, values: Arguments) -> LayerCall | None:
 
 
 def _matmul(node: fx.Node, values: Arguments) -> LayerCall | None:
-    weight = values.get("other", values.get("mat2"))
+    weight = values["other"] if "other" in values else values["mat2"]
     return None if _rank(weight) != 2 else LayerCall("Linear", {}, {"weight": weight}, values["self"], True)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from dfkd_cli.students.layer_calls import FIRST_RESULTS, LayerCall, arguments_by_name, aten, find_layer_call
 from dfkd_cli.students.layers import build_layer
@@ -104,7 +105,8 @@ class LayerGraph:
             return None
         values: Any = {source: weight.value for source, weight in inputs.items() if weight is not None}
         target: Any = node.target
-        args, kwargs = (fx.node.map_arg(part, values.__getitem__) for part in (node.args, node.kwargs))
+        args: Any = map_arg(node.args, values.__getitem__)
+        kwargs: Any = map_arg(node.kwargs, values.__getitem__)
         with torch.no_grad():
             value = target(*args, **kwargs)
         if not isinstance(value, Tensor):

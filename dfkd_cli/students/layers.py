@@ -49,11 +49,11 @@ def _running_norm(layer: Any) -> LayerKind:
 
 def _layer_norm(options: dict[str, Any], shapes: Shapes) -> nn.Module:
     shape = shapes.get("weight", options["normalized_shape"])
-    return nn.LayerNorm(tuple(shape), options["eps"], "weight" in shapes, bias="bias" in shapes)
+    return nn.LayerNorm(list(shape), options["eps"], "weight" in shapes, bias="bias" in shapes)
 
 
 def _rms_norm(options: dict[str, Any], shapes: Shapes) -> nn.Module:
-    return nn.RMSNorm(tuple(shapes.get("weight", options["normalized_shape"])), options["eps"], "weight" in shapes)
+    return nn.RMSNorm(list(shapes.get("weight", options["normalized_shape"])), options["eps"], "weight" in shapes)
 
 
 def _group_norm(options: dict[str, Any], shapes: Shapes) -> nn.Module:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
+from torch.fx.node import map_aggregate
 
 from dfkd_cli.errors import DfkdError, UsageError
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork
@@ -16,7 +17,7 @@ from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.outputs import pick_logits
 from dfkd_cli.networks.torchscript import trace_operations
 from dfkd_cli.students.free_sizes import free_sizes
-from dfkd_cli.students.graph_operations import ALLOWED, operation_name
+from dfkd_cli.students.graph_operations import ALLOWED, makes_tensor, operation_name
 from dfkd_cli.students.layer_calls import aten
 from dfkd_cli.students.layer_graph import LayerGraph, remove_unused
 
@@ -72,12 +73,13 @@ def trainable_module(network: Network, input_size: tuple[int, int, int]) -> nn.M
     """
     if isinstance(network, EagerNetwork):
         module = _eager_module(network, input_size)
+        _check_logits(module, network, input_size)
     elif isinstance(network, ExportedNetwork | ScriptNetwork):
         module = _graph_module(network, input_size)
+        _check_logits(module, network, input_size)
         _check_gradients(module, noise(module, _TRIAL_BATCHES[0], input_size))
     else:
         raise TrainableError(f"a {type(network).__name__} has no weights that can be trained")
-    _check_logits(module, network, input_size)
     return module.train()
 
 
@@ -118,7 +120,9 @@ def _trace(network: Network, batch: int, input_size: tuple[int, int, int]) -> fx
             images = torch.empty(batch, *input_size, device=device)
         return trace_operations(network, images)
     except Exception as error:  # an archive from outside can fail in any way
-        raise TrainableError(f"its operations cannot be traced ({last_line(error)})") from error
+        by_value = "guard_" in str(error) or "data-dependent" in str(error)
+        reason = "a size or branch depends on the value of a tensor (aten::Int)" if by_value else last_line(error)
+        raise TrainableError(f"its operations cannot be traced: {reason}") from error
 
 
 def _simplify(graph: fx.Graph) -> None:
@@ -169,7 +173,7 @@ def _is_view(node: fx.Node) -> bool:
 
 
 def _follow_device(graph: fx.Graph) -> None:
-    """Replace recorded devices by the device of the images."""
+    """Make new tensors on the device of the images, wherever they were recorded."""
     images = next(node for node in graph.nodes if node.op == "placeholder")
     with graph.inserting_after(images):
         device = graph.call_function(getattr, (images, "device"))
@@ -178,7 +182,9 @@ def _follow_device(graph: fx.Graph) -> None:
         return device if isinstance(argument, torch.device) else argument
 
     for node in graph.nodes:
-        node.args, node.kwargs = (fx.node.map_aggregate(part, replace) for part in (node.args, node.kwargs))
+        node.args, node.kwargs = (map_aggregate(part, replace) for part in (node.args, node.kwargs))
+        if makes_tensor(node.target):
+            node.kwargs = {**node.kwargs, "device": device}
     if not device.users:
         graph.erase_node(device)
 
