@@ -2,7 +2,7 @@
 
 from dfkd_cli import compress, evaluate, load
 
-report = compress("teacher.pt2", student="resnet18", out="out", budget="30m")
+report = compress("teacher.pt2", student=0.5, out="out", budget="30m")
 print(evaluate("out", "images/", teacher="teacher.pt2").relative_accuracy)
 student = load("out")
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dfkd_cli.compression import compress as compression
 from dfkd_cli.compression.make_job import Settings, make_job
+from dfkd_cli.config.folders import default_folder
 from dfkd_cli.config.times import parse_interval
 from dfkd_cli.errors import UsageError
 from dfkd_cli.evaluation import evaluate as evaluation
@@ -45,8 +46,8 @@ class SilentListener:
 def compress(
     teacher: str | Path,
     *,
-    student: str,
-    out: str | Path,
+    student: str | float = 0.5,
+    out: str | Path | None = None,
     recipe: str | Path = "ssd",
     budget: str | float | None = None,
     settings: Settings = (),
@@ -72,8 +73,9 @@ def compress(
 
     Args:
         teacher: a checkpoint, a TorchScript or .pt2 file, a folder with config.json, timm:NAME or hf-hub:NAME.
-        student: architecture of the student, a name that `dfkd models` lists.
-        out: new folder for the result.
+        student: share of the teacher's parameters that the student keeps, such as 0.5 or "25%", or an architecture that
+            `dfkd models` lists.
+        out: new folder for the result; None: a folder in the working directory, named after teacher and student.
         recipe: name of a recipe, or a YAML file.
         budget: time for the whole run, as seconds or as text such as "30m"; None: the steps of the recipe.
         settings: changes of the recipe, as {"train.lr": 0.05} or ["train.lr=0.05"].
@@ -98,9 +100,9 @@ def compress(
     job = make_job(
         teacher=teacher,
         load=_load_options(arch, num_classes, input_size, mean, std, output, trust_pickle),
-        student=student,
+        student=str(student),
         recipe=recipe,
-        out=out,
+        out=out or default_folder(str(teacher), str(student)),
         budget=budget,
         settings=settings,
         eval_data=eval_data,

@@ -80,7 +80,7 @@ def test_environment_variables_exist(document):
 @each_document
 def test_recipe_keys_exist(document):
     text = text_of(document)
-    key = r"(?:train|augmentation|options)\.[a-z][a-z_.]*[a-z]"
+    key = r"(?:train|augmentation|narrowing|options)\.[a-z][a-z_.]*[a-z]"
     named = {found for span in spans(text) for found in re.findall(rf"(?:^|[ =\"]){'(' + key + ')'}(?:=|$)", span)}
     named |= {found for block in blocks(text) for found in re.findall(rf"--set ({key})=", block.code)}
     assert named <= recipe_keys()
@@ -141,7 +141,7 @@ class TestChecks:
     def test_a_placeholder_stands_for_what_is_left_out(self):
         check_command(["dfkd", "compress", "teacher.pt", "...", "--recipe", "my.yaml"])
         with pytest.raises(ParsingError, match=r"[Mm]issing"):
-            check_command(["dfkd", "compress", "teacher.pt", "--recipe", "my.yaml"])
+            check_command(["dfkd", "compress", "--recipe", "my.yaml"])
 
     def test_links_and_anchors_are_read_as_github_does(self):
         text = '# A *b*: `c-d`\n## X\n## X\n[a](b.md#c) `[no](no)` ![i](p.png) [w](https://w) <img src="q.png">'

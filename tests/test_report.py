@@ -25,7 +25,7 @@ MEASURED = Report(
     agreement=0.8765,
     agreement_on=ON_EVALUATION_DATA,
     teacher=TeacherReport("teacher.pt", "TorchScript", None, 0.9, 1000, 3, "a" * 64, 5_000_000),
-    student=StudentReport("cifar_resnet8", 0.81, 250, "b" * 64, 1_250_000),
+    student=StudentReport("cifar_resnet8", False, 0.81, 250, "b" * 64, 1_250_000),
     images=ImagesReport(generated=20_000, kept=5_000),
     time=TimeReport(total_s=100.0, synthesis_s=30.0, distillation_s=60.0),
     memory=MemoryReport(peak_bytes=2_000_000_000),

@@ -337,8 +337,6 @@ def test_one_folder_may_be_spelled_in_two_ways(monkeypatch, tmp_path):
     assert output_folder(Path("a"), tmp_path / "a") == tmp_path / "a"
 
 
-def test_a_run_needs_one_folder(monkeypatch, teacher, tmp_path, capsys):
-    assert dfkd(monkeypatch, *arguments("ssd", teacher)) == 2
-    assert "--out DIR" in capsys.readouterr().err
+def test_a_run_has_one_folder(monkeypatch, teacher, tmp_path, capsys):
     assert dfkd(monkeypatch, *arguments("ssd", teacher, "--out", tmp_path / "a", "--resume", tmp_path / "b")) == 2
     assert "different folders" in capsys.readouterr().err

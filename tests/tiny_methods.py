@@ -11,6 +11,8 @@ from torch import nn
 
 from dfkd_cli.machine.runtime import Runtime
 from dfkd_cli.methods import METHODS
+from dfkd_cli.narrowing.narrowing import Narrowing
+from dfkd_cli.narrowing.plan import plan_narrowing
 from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
 from dfkd_cli.networks.eager import EagerNetwork
 from dfkd_cli.recipe.recipe import Recipe, load_recipe
@@ -86,6 +88,39 @@ def tiny_classifier(seed: int, width: int, norm: bool = True, size: tuple[int, i
     return Classifier(EagerNetwork(module, input_size=size), spec, Origin("test", "test", None, None))
 
 
+def wrapped(module: nn.Module, size: tuple[int, int, int] = SIZE) -> Classifier:
+    """Return a module as a classifier of tiny images."""
+    spec = InputSpec(size, mean=(0.4,), std=(0.3,), num_classes=CLASSES)
+    return Classifier(EagerNetwork(module, input_size=size), spec, Origin("test", "test", None, None))
+
+
+def deep_module(norm: bool = True) -> nn.Module:
+    """Return a network with a residual block, whose inner channels can go, in evaluation mode."""
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.BatchNorm2d(8) if norm else nn.Identity(),
+        nn.ReLU(),
+        ResidualBlock(8, 12, norm),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, CLASSES),
+    ).eval()
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut."""
+
+    def __init__(self, channels: int, inner: int, norm: bool):
+        super().__init__()
+        self.widen = nn.Conv2d(channels, inner, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(inner) if norm else nn.Identity()
+        self.narrow = nn.Conv2d(inner, channels, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return torch.relu(features + self.narrow(torch.relu(self.norm(self.widen(features)))))
+
+
 def make(
     name: str,
     *more: str,
@@ -93,22 +128,34 @@ def make(
     student_norm: bool = True,
     seed: int = 0,
     size: tuple[int, int, int] = SIZE,
+    share: float | None = None,
 ) -> Any:
-    """Return the loop of a method, before its first round: a Distillation, whose parts differ between methods."""
+    """Return the loop of a method, before its first round: a Distillation, whose parts differ between methods.
+
+    With a share the student begins as the teacher and is narrowed.
+    """
     recipe = tiny_recipe(name, *more)
     teacher = tiny_classifier(1, 8, norm, size).eval().requires_grad_(False)
+    student, narrowing = tiny_classifier(2, 4, student_norm, size), None
+    if share is not None:
+        module = deep_module(norm)
+        plan = plan_narrowing(module, torch.rand(2, *size), share, recipe.narrowing)
+        student = wrapped(copy.deepcopy(module).train(), size)
+        teacher = wrapped(module, size).eval().requires_grad_(False)
+        narrowing = Narrowing(teacher, student, plan, recipe.narrowing)
     setting = Setting(
         teacher,
-        tiny_classifier(2, 4, student_norm, size),
+        student,
         batch_size=recipe.train.batch_size,
         augmentation=Augmentation(flip=True, shift=0.125, mix=0.0, cut=0.0),
         runtime=Runtime(torch.device("cpu")),
         rng=torch.Generator().manual_seed(seed),
         pool=noise_pool() if METHODS[name].needs.pool else None,
+        taps=narrowing.taps if narrowing is not None and narrowing.taps.names else None,
     )
     torch.manual_seed(seed)
     method = METHODS[name].build(setting, recipe.options)
-    return Distillation(method, setting, recipe.train, StepClock(recipe.train.steps))
+    return Distillation(method, setting, recipe.train, StepClock(recipe.train.steps), narrowing)
 
 
 def warm(loop: Any) -> Any:

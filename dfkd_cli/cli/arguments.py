@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dfkd_cli.loading import LoadOptions
 
 DEFAULT_RECIPE = "ssd"
+DEFAULT_STUDENT = "0.5"
 TEACHER_HELP = "A checkpoint, a TorchScript or .pt2 file, a folder with config.json, timm:NAME or hf-hub:NAME."
 LARGEST_SEED = 2**63 - 1  # of a torch generator
 Overrides = Annotated[
@@ -120,9 +121,12 @@ class JobArguments(NetworkArguments):
     student: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Architecture of the student (see dfkd models).", autocompletion=complete_student
+            metavar="SHARE|NAME",
+            help="Share of the teacher's parameters that the student keeps, e.g. 0.5, 1/4 or 25%, "
+            "or an architecture (see dfkd models).",
+            autocompletion=complete_student,
         ),
-    ]
+    ] = DEFAULT_STUDENT
     recipe: Annotated[
         str,
         typer.Option(

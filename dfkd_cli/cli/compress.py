@@ -12,6 +12,7 @@ import typer
 from dfkd_cli.cli import options
 from dfkd_cli.cli.arguments import JobArguments, taking
 from dfkd_cli.cli.wrapping import print_rows
+from dfkd_cli.config.folders import default_folder
 from dfkd_cli.config.times import parse_interval
 from dfkd_cli.errors import UsageError
 
@@ -27,7 +28,9 @@ def compress(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="New folder for the student, its report and images.", rich_help_panel=options.OUTPUT
+            metavar="DIR",
+            help="New folder for the student, its report and images. Default: one named after teacher and student.",
+            rich_help_panel=options.OUTPUT,
         ),
     ] = None,
     overwrite: Annotated[
@@ -57,7 +60,7 @@ def compress(
     ] = None,
 ) -> object:
     """Train a small student of TEACHER on images generated from TEACHER, or on unlabelled images (--pool)."""
-    folder = output_folder(out, resume)
+    folder = output_folder(out, resume) or default_folder(arguments.teacher, arguments.student)
     parse_interval(checkpoint_every)  # before the imports below, which take seconds
     if tensorboard is not None:
         check_tensorboard(tensorboard, folder)
@@ -85,14 +88,11 @@ def compress(
     return None
 
 
-def output_folder(out: Path | None, resume: Path | None) -> Path:
-    """Return the folder of `--out` or `--resume`. Raises UsageError when both are missing or different."""
+def output_folder(out: Path | None, resume: Path | None) -> Path | None:
+    """Return the folder of `--out` or `--resume`, None without both. Raises UsageError when they are different."""
     if resume is not None and out is not None and os.path.abspath(resume) != os.path.abspath(out):
         raise UsageError(f"--resume {resume} and --out {out} are different folders; give --resume only")
-    folder = resume or out
-    if folder is None:
-        raise UsageError("give --out DIR for the result, or --resume DIR to continue an interrupted run")
-    return folder
+    return resume or out
 
 
 def check_tensorboard(tensorboard: Path, out: Path) -> None:

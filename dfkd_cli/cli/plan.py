@@ -12,6 +12,7 @@ import typer
 from dfkd_cli.cli import options
 from dfkd_cli.cli.arguments import JobArguments, taking
 from dfkd_cli.cli.wrapping import print_rows
+from dfkd_cli.config.folders import default_folder
 
 if TYPE_CHECKING:
     from dfkd_cli.compression.plan import Forecast, NetworkSize
@@ -55,7 +56,7 @@ def plan(
         if out is not None:
             OutputFolder(out, overwrite)
         arguments.prepare_process()
-        job = make_job(**values, load=load, out=out or "out")
+        job = make_job(**values, load=load, out=out or default_folder(arguments.teacher, arguments.student))
         foreseen = forecast(job, progress.note)
     if arguments.as_json:
         return foreseen

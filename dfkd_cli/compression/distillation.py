@@ -4,6 +4,7 @@ import torch
 
 from dfkd_cli.compression.job import LoadedJob
 from dfkd_cli.methods import METHODS
+from dfkd_cli.narrowing.narrowing import Narrowing
 from dfkd_cli.training.clock import Clock
 from dfkd_cli.training.engine import Distillation
 from dfkd_cli.training.setting import Setting
@@ -13,6 +14,9 @@ def make_distillation(loaded: LoadedJob, clock: Clock, seed: int) -> Distillatio
     """Return the loop with the recipe's method, before its first step."""
     rng = torch.Generator(loaded.runtime.device)
     rng.manual_seed(seed)
+    narrowing = None
+    if loaded.plan is not None:
+        narrowing = Narrowing(loaded.teacher, loaded.student, loaded.plan, loaded.recipe.narrowing)
     setting = Setting(
         loaded.teacher,
         loaded.student,
@@ -21,6 +25,7 @@ def make_distillation(loaded: LoadedJob, clock: Clock, seed: int) -> Distillatio
         runtime=loaded.runtime,
         rng=rng,
         pool=loaded.pool,
+        taps=narrowing.taps if narrowing is not None and narrowing.taps.names else None,
     )
     method = METHODS[loaded.recipe.method].build(setting, loaded.recipe.options)
-    return Distillation(method, setting, loaded.recipe.train, clock)
+    return Distillation(method, setting, loaded.recipe.train, clock, narrowing)

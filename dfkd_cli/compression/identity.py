@@ -48,7 +48,7 @@ def make_identity(job: Job, loaded: LoadedJob) -> Identity:
         "checkpoint format": FORMAT,
         "teacher sha256": teacher.origin.sha256 or teacher.origin.source,
         "teacher": asdict(teacher.spec),
-        "student": loaded.student.origin.arch,
+        "student": job.student if loaded.plan is not None else loaded.student.origin.arch,
         "seed": job.seed,
         "pool": None if loaded.pool is None else str(loaded.pool.resolve()),
         "device": loaded.runtime.device.type,

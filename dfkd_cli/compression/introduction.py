@@ -6,14 +6,25 @@ from dfkd_cli.report.quantities import counted
 
 def introduction(loaded: LoadedJob) -> list[str]:
     """Return one note each about the teacher, the student and the device."""
-    teacher, student, spec = loaded.teacher, loaded.student, loaded.teacher.spec
+    teacher, spec = loaded.teacher, loaded.teacher.spec
     found = ", ".join(f"{name} from {where}" for name, where in teacher.origin.found.items())
     dtype = str(loaded.runtime.dtype).removeprefix("torch.")
     return [
         f"teacher: {teacher.origin.kind}, {teacher.parameter_count():,} parameters, "
         f"{counted(len(teacher.norm_statistics), 'BatchNorm layer')}, {spec.num_classes} classes, "
         f"images {'x'.join(map(str, spec.size))} ({found})",
-        f"student: {student.origin.arch}, {student.parameter_count():,} parameters",
+        _about_student(loaded),
         f"computing on {loaded.runtime.device} in {dtype}"
         + (", compiled: the first steps take a minute" if loaded.runtime.compiles else ""),
     ]
+
+
+def _about_student(loaded: LoadedJob) -> str:
+    parameters = loaded.final_student().parameter_count()
+    if loaded.plan is None:
+        return f"student: {loaded.student.origin.arch}, {parameters:,} parameters"
+    removed, whole = len(loaded.plan.removal), loaded.teacher.parameter_count()
+    return (
+        f"student: the teacher without {counted(removed, 'channel')}, {parameters:,} parameters "
+        f"({parameters / whole:.1%} of the teacher's)"
+    )

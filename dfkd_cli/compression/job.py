@@ -1,11 +1,13 @@
 """A job as the user gives it, and the same job with everything loaded."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.machine.runtime import Precision, Runtime
+from dfkd_cli.narrowing.plan import NarrowingPlan, shrink
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.recipe.recipe import Recipe
 from dfkd_cli.training.checkpoint import Interval
@@ -19,7 +21,7 @@ class Job:
 
     teacher: str
     load: LoadOptions  # of the teacher
-    student: str  # name of an architecture
+    student: str  # name of an architecture, or the share of the teacher that the student keeps
     recipe: str  # name or YAML file
     overrides: tuple[str, ...]  # KEY=VALUE, in this order
     out: Path
@@ -44,6 +46,15 @@ class LoadedJob:
     data: LabelledImages | None  # for the evaluation
     runtime: Runtime
     pool: Path | None
+    plan: NarrowingPlan | None = None  # of a student that begins as the teacher
+
+    def final_student(self) -> Classifier:
+        """Return the student, or a copy in the shape that it has at the end of the training."""
+        if self.plan is None:
+            return self.student
+        student = copy.deepcopy(self.student)
+        shrink(student.network.get_submodule("module"), self.plan.gone)
+        return student
 
     def notes(self) -> tuple[str, ...]:
         """Return sentences for the user about the two networks."""

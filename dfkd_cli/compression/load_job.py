@@ -15,6 +15,7 @@ from dfkd_cli.methods import METHODS, check_needs, check_pool_for
 from dfkd_cli.networks import input_gradient_reaches
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.recipe.recipe import load_recipe
+from dfkd_cli.students.from_teacher import parse_share, student_from_teacher
 from dfkd_cli.students.inheritance import inherit_layers
 from dfkd_cli.students.student import build_student
 from dfkd_cli.training.engine import TrainConfig
@@ -39,11 +40,15 @@ def load_job(job: Job) -> LoadedJob:
         _check_gradient(job.teacher, teacher)
     data = open_dataset(job.eval_data, teacher.spec, "--eval") if job.eval_data is not None else None
     torch.manual_seed(job.seed)
-    student = build_student(job.student, teacher.spec)
-    if recipe.train.init == "teacher":
-        _inherit(student, teacher)
+    plan = None
+    if (share := parse_share(job.student)) is not None:
+        teacher, student, plan = student_from_teacher(teacher, share, recipe.narrowing)
+    else:
+        student = build_student(job.student, teacher.spec)
+        if recipe.train.init == "teacher":
+            _inherit(student, teacher)
     teacher = runtime.place(teacher).eval().requires_grad_(False)
-    return LoadedJob(recipe, teacher, runtime.place(student), data, runtime, job.pool)
+    return LoadedJob(recipe, teacher, runtime.place(student), data, runtime, job.pool, plan)
 
 
 def _check_gradient(source: str, teacher: Classifier) -> None:

@@ -60,7 +60,7 @@ def forecast(job: Job, note: Callable[[str], None]) -> Forecast:
     loaded = load_job(job)
     note("measuring some steps" + (", compiled, which takes a minute" if loaded.runtime.compiles else ""))
     loading_s = time.monotonic() - started
-    teacher, student = _size(loaded.teacher, job.teacher), _size(loaded.student, None)
+    teacher, student = _size(loaded.teacher, job.teacher), _size(loaded.final_student(), None)
     teacher_pass_s = time_teacher_pass(loaded, TRIED_IMAGES)
     pace = measure_pace(loaded, job.seed)
     steps, rounds, seconds = reckon(loaded.recipe.train, pace, loading_s, teacher_pass_s)

@@ -39,7 +39,9 @@ def write_student(loaded: LoadedJob, folder: Path) -> StudentFile:
     """Write the student, in eval mode, and the recipe with all values."""
     loaded.student.eval()
     teacher_sha, recipe = loaded.teacher.origin.sha256, loaded.recipe
-    sha256 = save_student(loaded.student, folder, teacher_sha, recipe.sha256(), recipe.method)
+    sha256 = save_student(
+        loaded.student, folder, teacher_sha, recipe.sha256(), recipe.method, narrowed=loaded.plan is not None
+    )
     write_atomically(folder / "recipe.yaml", recipe.to_yaml().encode())
     return StudentFile(sha256, (folder / STUDENT_FILE).stat().st_size)
 

@@ -1,5 +1,7 @@
 """Build the report of a finished run."""
 
+from pathlib import Path
+
 from dfkd_cli.compression.job import Job, LoadedJob
 from dfkd_cli.compression.measurement import Measurement, images_report
 from dfkd_cli.compression.result_files import StudentFile
@@ -25,7 +27,8 @@ def make_report(
         agreement_on=measurement.agreement_on,
         teacher=_teacher(job, loaded, measurement),
         student=StudentReport(
-            arch=loaded.student.origin.arch or job.student,
+            arch=_student_name(job, loaded),
+            narrowed=loaded.plan is not None,
             accuracy=accuracy and accuracy.accuracy,
             parameters=loaded.student.parameter_count(),
             sha256=student_file.sha256,
@@ -48,6 +51,14 @@ def make_report(
         notes=(*loaded.notes(), *distillation.notes()),
         environment=Environment(gpu=gpu_name(loaded.runtime.device)),
     )
+
+
+def _student_name(job: Job, loaded: LoadedJob) -> str:
+    """Return the architecture of the student, or the name of the teacher that it was made from with the share."""
+    arch = loaded.student.origin.arch
+    if loaded.plan is None:
+        return arch or job.student
+    return f"{arch or Path(job.teacher).stem} at {job.student}"
 
 
 def _teacher(job: Job, loaded: LoadedJob, measurement: Measurement) -> TeacherReport:

@@ -13,6 +13,7 @@ from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.loading.failures import EXPORT_LINES, damaged_file, quiet
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.suggest import closest_architectures, similar_names
+from dfkd_cli.networks.layer_sizes import fit_layers
 
 _SHOWN = 3
 _PROBE = 9_973  # number of classes that no other layer has as its number of outputs
@@ -44,8 +45,12 @@ def no_architecture(path: Path, weights: Mapping[str, Tensor]) -> UsageError:
     )
 
 
-def build(arch: str, weights: Mapping[str, Tensor], findings: Findings, path: Path) -> nn.Module:
+def build(
+    arch: str, weights: Mapping[str, Tensor], findings: Findings, path: Path, narrowed: bool = False
+) -> nn.Module:
     """Return the network `arch` with `weights`, loaded strictly; offers classes and channels to `findings`.
+
+    The layers of a narrowed network get the sizes of the weights.
 
     Raises TeacherError when they do not fit, with the first mismatches and the closest architectures.
     """
@@ -55,6 +60,8 @@ def build(arch: str, weights: Mapping[str, Tensor], findings: Findings, path: Pa
     arguments = fitting_arguments(arch, plain, weights, findings)
     with damaged_file(path, f"a checkpoint of {arch}"), quiet("timm"):
         module = timm.create_model(arch, pretrained=False, **arguments)
+        if narrowed:
+            fit_layers(module, weights)
     mismatches = _mismatches(module.state_dict(), weights)
     if mismatches:
         raise _misfit(arch, weights, mismatches, path)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import dfkd_cli.models  # noqa: F401 - adds the reference networks to timm's registry
 from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.graphs.graph_data import from_data
 from dfkd_cli.loading import architecture
 from dfkd_cli.loading.exported import load_exported
 from dfkd_cli.loading.failures import damaged_file
@@ -71,8 +72,9 @@ def _split_source(source: str) -> tuple[str, str]:
 
 
 def _load_folder(source: str, folder: Path, options: LoadOptions, findings: Findings) -> Classifier:
-    config, path = read_config(folder), find_weights(folder)
+    path = find_weights(folder)
     form = identify(path)
+    config: dict[str, Any] = {} if form is Form.SAFETENSORS and read_safetensors(path)[1] else read_config(folder)
     if form is Form.SAFETENSORS:
         weights, student = read_safetensors(path)
         if student is not None:
@@ -137,8 +139,11 @@ def _load_student(
 ) -> Classifier:
     check_finite(weights, path)
     findings.offer_metadata(facts, "the dfkd student's metadata")
-    module = architecture.build(facts["arch"], weights, findings, path)
-    origin = Origin(source, "dfkd student", facts["arch"], _sha256(path))
+    if "graph" in facts:
+        module: nn.Module = from_data(facts["graph"], weights)
+    else:
+        module = architecture.build(facts["arch"], weights, findings, path, narrowed=bool(facts.get("narrowed")))
+    origin = Origin(source, "dfkd student", facts.get("arch"), _sha256(path))
     return _finish(EagerNetwork, module, findings, options, origin)
 
 

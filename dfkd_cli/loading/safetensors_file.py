@@ -29,7 +29,7 @@ def _student_facts(metadata: dict[str, str], path: Path) -> dict[str, Any] | Non
         return None
     with damaged_file(path, "a dfkd student"):
         facts = json.loads(metadata["dfkd"])
-    if not isinstance(facts, dict) or not isinstance(facts.get("arch"), str):
+    if not isinstance(facts, dict) or not (isinstance(facts.get("arch"), str) or "graph" in facts):
         raise TeacherError(
             f"{path} looks like a dfkd student, but its metadata names no architecture; export it again with dfkd"
         )

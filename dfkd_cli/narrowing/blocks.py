@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from dfkd_cli.distillation.alignment import relative_error
 from dfkd_cli.narrowing.groups import NARROWED, Structure
-from dfkd_cli.narrowing.share import Removal, is_depthwise
+from dfkd_cli.narrowing.share import Removal
+from dfkd_cli.networks.layer_sizes import is_depthwise
 from dfkd_cli.networks.modes import evaluating
 
 

@@ -1,5 +1,7 @@
 """Factors on the channels that fade out, at the inputs of the layers that read them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -54,9 +56,9 @@ def _starts_by_layer(
         if times.isinf().all():
             continue
         for member in group.consumers():
-            layer = layers[member.layer]
+            layer: Any = layers[member.layer]
             length = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-            start = found.setdefault(member.layer, torch.full((int(length),), torch.inf))
+            start = found.setdefault(member.layer, torch.full((length,), torch.inf))
             start[member.index] = times[member.channels]
     return found
 

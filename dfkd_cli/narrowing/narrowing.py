@@ -4,7 +4,6 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dfkd_cli.narrowing.blocks import block_error
@@ -31,6 +30,7 @@ class Narrowing(Reshaping):
         self.taps.attach(_module(teacher))
         self.whole = copy.deepcopy(_module(student))  # to go back to, when a run returns to an earlier checkpoint
         self.removed = False
+        self.faded = 0.0  # progress of the factors
         self._attach()
 
     def _attach(self) -> None:
@@ -40,6 +40,7 @@ class Narrowing(Reshaping):
 
     def fade(self, learned: float) -> None:
         """Set the factors of the channels; `learned` is the share of the student's training done, in [0, 1]."""
+        self.faded = learned
         if not self.removed:
             self.gates.set(learned / self.config.fade if self.config.fade else 1.0)
 
@@ -66,8 +67,8 @@ class Narrowing(Reshaping):
         return {"blocks": self.config.blocks * block_error(student, teacher)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return whether the channels are removed: the sizes of a checkpoint's tensors follow from it."""
-        return {"removed": self.removed}
+        """Return whether the channels are removed, which decides the sizes of tensors, and how far they have faded."""
+        return {"removed": self.removed, "faded": self.faded}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Give the student the shape of the checkpoint."""
@@ -75,11 +76,12 @@ class Narrowing(Reshaping):
             self._restore()
         if state["removed"] and not self.removed:
             self.remove()
+        self.fade(state["faded"])
 
     def _restore(self) -> None:
         device = self.student.mean.device
         network: Any = self.student.network
-        network.module = copy.deepcopy(self.whole).to(device, memory_format=torch.channels_last)
+        network.module = copy.deepcopy(self.whole).to(device)
         self.removed = False
         self._attach()
 

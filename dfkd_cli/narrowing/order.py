@@ -1,6 +1,7 @@
 """In which order the channels of a group go: without data, from BatchNorm and the weights that read a channel."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ def _response(layers: dict[str, nn.Module], group: ChannelGroup, calls: tuple[st
     if not norms:
         return None
     member = max(norms, key=lambda one: calls.index(one.layer) if one.layer in calls else -1)
-    layer = layers[member.layer]
+    layer: Any = layers[member.layer]
     scale, shift = (value.detach().double().cpu() for value in (layer.weight, layer.bias))
     ratio = shift / scale.abs().clamp_min(1e-12)
     density = (-0.5 * ratio.square()).exp() / math.sqrt(2.0 * math.pi)

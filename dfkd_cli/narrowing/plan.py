@@ -11,8 +11,9 @@ from dfkd_cli.narrowing.blocks import shared_inputs
 from dfkd_cli.narrowing.config import NarrowingConfig
 from dfkd_cli.narrowing.gates import Gates
 from dfkd_cli.narrowing.groups import Structure, find_structure
-from dfkd_cli.narrowing.layers import Gone, fit_layers, narrowed, removed_channels
+from dfkd_cli.narrowing.layers import Gone, narrowed, removed_channels
 from dfkd_cli.narrowing.share import Removal, choose_channels
+from dfkd_cli.networks.layer_sizes import fit_layers
 from dfkd_cli.networks.modes import evaluating
 
 TOLERANCE = 1e-3  # of the largest logit; single precision with other orders of summation stays far below

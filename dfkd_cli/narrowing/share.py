@@ -9,6 +9,7 @@ from dfkd_cli.errors import UsageError
 from dfkd_cli.narrowing.config import Order
 from dfkd_cli.narrowing.groups import Structure
 from dfkd_cli.narrowing.order import removal_order
+from dfkd_cli.networks.layer_sizes import is_depthwise
 
 INNER_FLOOR = 0.125  # share of inner channels that stay before channels of residual connections go
 
@@ -30,8 +31,8 @@ def choose_channels(module: nn.Module, structure: Structure, share: float, order
     if (smallest := count_parameters(module, structure, candidates) / total) > share:
         fixed = f" ({structure.fixed[0]})" if structure.fixed else ""
         raise UsageError(
-            f"--student {share:g}: the smallest possible share of this network is {smallest:.3f}{fixed}; use that or more, "
-            "or the name of an architecture"
+            f"--student {share:g}: the smallest possible share of this network is {smallest:.3f}{fixed}; use that or "
+            "more, or the name of an architecture"
         )
     low, high = 0, len(candidates)
     while low < high:
@@ -70,8 +71,3 @@ def count_parameters(module: nn.Module, structure: Structure, removed: Sequence[
                 left = left // lengths[1] * (lengths[1] - gone[name, "in"])
             total += left
     return total
-
-
-def is_depthwise(layer: nn.Module) -> bool:
-    """Return whether a convolution has one filter per channel."""
-    return isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups == layer.in_channels and layer.groups > 1

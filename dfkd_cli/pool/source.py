@@ -18,7 +18,7 @@ class PoolImages(ImageSource):
     """The images of a pool with the highest scores of the teacher. The warm-up is the pass over the pool."""
 
     def __init__(self, setting: Setting, config: SelectionConfig):
-        super().__init__()
+        super().__init__([])
         self.setting, self.config = setting, config
         self.selection = Selection(setting, config, _pool_of(setting))
         if self.selection.keep < config.keep:

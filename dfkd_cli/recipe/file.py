@@ -11,7 +11,7 @@ from dfkd_cli.errors import UsageError
 from dfkd_cli.recipe.shipped import DEFAULTS, defaults_text, merge, shipped_recipes
 from dfkd_cli.recipe.yaml_values import TAG, node_values, parse_nodes, reason
 
-SECTIONS = ("about", "method", "train", "augmentation", "options")
+SECTIONS = ("about", "method", "train", "augmentation", "narrowing", "options")
 LONGEST = 80  # characters of a --set that an error repeats
 
 

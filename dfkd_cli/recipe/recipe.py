@@ -9,6 +9,7 @@ import yaml
 
 from dfkd_cli.config.values import Problem, build, did_you_mean
 from dfkd_cli.methods import METHODS
+from dfkd_cli.narrowing.config import NarrowingConfig
 from dfkd_cli.recipe.file import SECTIONS, About, RecipeFile, inherited_values
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.engine import TrainConfig
@@ -21,6 +22,7 @@ class Recipe:
     method: str
     train: TrainConfig
     augmentation: Augmentation
+    narrowing: NarrowingConfig  # of students that begin as the teacher
     options: Any  # of the type that the method declares
 
     def to_yaml(self) -> str:
@@ -60,10 +62,11 @@ def _build(values: dict[str, Any], problems: list[Problem]) -> Recipe:
         problems.append(Problem("method", f"{text}; choose one of: {', '.join(METHODS)}"))
     train = _section(TrainConfig, "train", values, problems)
     augmentation = _section(Augmentation, "augmentation", values, problems)
+    narrowing = _section(NarrowingConfig, "narrowing", values, problems)
     options = None
     for meant in get_close_matches(method, METHODS, n=1):  # the options of a misspelt method are checked too
         options = _section(METHODS[meant].options, "options", values, problems)
-    return Recipe(method, train, augmentation, options)
+    return Recipe(method, train, augmentation, narrowing, options)
 
 
 def _section(kind: type, name: str, values: dict[str, Any], problems: list[Problem]) -> Any:

@@ -75,6 +75,12 @@ def _run(report: Report) -> str:
 def _use(report: Report) -> str:
     evaluate = "dfkd evaluate THIS_FOLDER --data IMAGES --teacher "
     evaluate += shlex.join([report.teacher.source, *report.teacher.flags])
+    if report.student.narrowed:
+        return (
+            "## Use the student\n\n```python\nfrom dfkd_cli import load\n\n"
+            'model = load("THIS_FOLDER")  # an nn.Module: images in [0, 1] in, logits out\n```\n\n'
+            f"To evaluate the student on labelled images, one folder per class:\n\n{fenced(evaluate)}"
+        )
     return (
         "## Use the student\n\n```python\nimport timm\nimport dfkd_cli.models  # registers the architectures that timm "
         'does not have\n\nmodel = timm.create_model("local-dir:THIS_FOLDER", pretrained=True).eval()\n```\n\n'

@@ -99,6 +99,9 @@ def _introduction(report: Report, data: LabelledImages | None) -> str:
 
 
 def _use(report: Report) -> str:
+    if report.student.narrowed:
+        lines = ["from dfkd_cli import load", "", 'model = load("THIS_FOLDER")  # images in [0, 1] in, logits out']
+        return "\n".join(lines)
     own = report.student.arch in REFERENCE_ARCHS
     lines = ["import timm", *(["import dfkd_cli.models  # registers this architecture with timm"] if own else []), ""]
     lines += [

@@ -35,7 +35,8 @@ class TeacherReport:
 class StudentReport:
     """The network that the run wrote."""
 
-    arch: str
+    arch: str  # of a narrowed student: the name of its teacher, and the share of it
+    narrowed: bool  # whether it was made from the teacher
     accuracy: float | None  # in [0, 1], at the end of the run; None without evaluation data
     parameters: int
     sha256: str  # of student.safetensors

@@ -10,10 +10,11 @@ import safetensors
 import safetensors.torch
 import timm
 import torch
-from torch import nn
+from torch import fx, nn
 
 from dfkd_cli import __version__
 from dfkd_cli.errors import UsageError, first_line
+from dfkd_cli.graphs.graph_data import to_data
 from dfkd_cli.loading.archive import list_archive
 from dfkd_cli.loading.extra_files import FACTS_FILE
 from dfkd_cli.loading.failures import quiet
@@ -58,19 +59,24 @@ def build_student(name: str, spec: InputSpec) -> Classifier:
 
 
 def save_student(
-    classifier: Classifier, folder: Path, teacher_sha256: str | None, recipe_sha256: str, recipe: str
+    classifier: Classifier,
+    folder: Path,
+    teacher_sha256: str | None,
+    recipe_sha256: str,
+    recipe: str,
+    narrowed: bool = False,
 ) -> str:
-    """Write `student.safetensors` and `config.json` into `folder`, and return the sha256 of the former.
+    """Write `student.safetensors` into `folder`, and return its sha256.
 
-    dfkd loads the file or the folder; `timm.create_model("local-dir:FOLDER", pretrained=True)` loads the folder.
-    `recipe` is the name of the recipe. Raises ValueError for a network without the name of a timm architecture.
+    dfkd loads the file or the folder. With the `config.json` that is written for a whole timm architecture,
+    `timm.create_model("local-dir:FOLDER", pretrained=True)` loads the folder too. `recipe` is the name of the recipe;
+    `narrowed` says that layers have other sizes than the architecture. Raises ValueError for a network that is neither
+    a timm architecture nor a graph.
     """
     arch, module, spec = classifier.origin.arch, _timm_module(classifier), classifier.spec
-    if arch is None:
-        raise ValueError("only a network with the name of a timm architecture can be saved as a student")
     facts = {
         "version": __version__,
-        "arch": arch,
+        **_structure(arch, module, narrowed),
         "num_classes": spec.num_classes,
         "input_size": list(spec.size),
         "mean": list(spec.mean),
@@ -86,10 +92,23 @@ def save_student(
     }
     # A single metadata key, because several are written in random order, which would change the sha256.
     content = safetensors.torch.save(weights, metadata={"dfkd": json.dumps(facts)})
-    config = json.dumps(_timm_config(arch, module, spec), indent=2) + "\n"
     write_atomically(folder / STUDENT_FILE, content)
-    write_atomically(folder / "config.json", config.encode())
+    if arch is not None and not narrowed:
+        config = json.dumps(_timm_config(arch, module, spec), indent=2) + "\n"
+        write_atomically(folder / "config.json", config.encode())
     return hashlib.sha256(content).hexdigest()
+
+
+def _structure(arch: str | None, module: nn.Module, narrowed: bool) -> dict[str, Any]:
+    """Return what the weights do not say of a network: its architecture, or its graph as data.
+
+    The layers of a narrowed architecture have the sizes of its weights. Raises ValueError for a module that is neither.
+    """
+    if isinstance(module, fx.GraphModule):
+        return {"arch": None, "graph": to_data(module)}
+    if arch is None:
+        raise ValueError("only a timm architecture or a graph can be saved as a student")
+    return {"arch": arch, "narrowed": True} if narrowed else {"arch": arch}
 
 
 def is_student(source: str) -> bool:

@@ -84,7 +84,7 @@ class Distillation:
         if self.optimizer_kind == "adamw" and chosen == "auto":
             self.remarks.append("The student has no BatchNorm layers: AdamW trains it instead of Muon.")
         sizes = setting.student.parameter_count(), setting.teacher.parameter_count()
-        if sizes[0] >= sizes[1]:
+        if reshaping is None and sizes[0] >= sizes[1]:
             self.remarks.append(f"The student is not smaller: {sizes[0]:,} parameters, the teacher has {sizes[1]:,}.")
         self.earlier_peak_bytes = 0  # peak memory of the processes that this one continues
 

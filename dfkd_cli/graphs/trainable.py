@@ -9,6 +9,10 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.node import map_aggregate
 
 from dfkd_cli.errors import DfkdError, UsageError
+from dfkd_cli.graphs.free_sizes import free_sizes
+from dfkd_cli.graphs.graph_operations import ALLOWED, makes_tensor, operation_name
+from dfkd_cli.graphs.layer_calls import aten
+from dfkd_cli.graphs.layer_graph import LayerGraph, remove_unused
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork
 from dfkd_cli.networks.base import Network
 from dfkd_cli.networks.fixed_batch import largest_difference, last_line
@@ -16,10 +20,6 @@ from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.outputs import pick_logits
 from dfkd_cli.networks.torchscript import trace_operations
-from dfkd_cli.students.free_sizes import free_sizes
-from dfkd_cli.students.graph_operations import ALLOWED, makes_tensor, operation_name
-from dfkd_cli.students.layer_calls import aten
-from dfkd_cli.students.layer_graph import LayerGraph, remove_unused
 
 _TOLERANCE = 1e-4  # relative to the largest logit: both compute in single precision
 _TRIAL_BATCHES = (2, 5)
@@ -68,7 +68,7 @@ def trainable_module(network: Network, input_size: tuple[int, int, int]) -> nn.M
     """Return a module in training mode that computes the network's logits [B, K] of normalised images [B, C, H, W].
 
     It shares no tensors with the network and takes any batch size. From an archive it is an `fx.GraphModule` of the
-    layers in `students/layers.py` and the operations in `students/graph_operations.py`, with the names of the
+    layers in `graphs/layers.py` and the operations in `graphs/graph_operations.py`, with the names of the
     archive's layers where these are free. Raises TrainableError, with the operation that resists.
     """
     if isinstance(network, EagerNetwork):

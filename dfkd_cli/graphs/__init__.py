@@ -1,0 +1,1 @@
+"""Archives as trainable modules of ordinary layers, and these modules as data."""

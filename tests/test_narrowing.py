@@ -1,0 +1,287 @@
+"""Students that begin as the teacher: what is removed, that it is removed exactly, and training across the change."""
+
+import copy
+
+import pytest
+import torch
+from tiny_methods import deep_module, equal, make, warm, weights
+from torch import nn
+
+from dfkd_cli.config.folders import default_folder
+from dfkd_cli.errors import UsageError
+from dfkd_cli.methods import METHODS
+from dfkd_cli.models.lenet import lenet5
+from dfkd_cli.models.resnet_cifar import cifar_resnet20
+from dfkd_cli.narrowing.config import NarrowingConfig
+from dfkd_cli.narrowing.gates import Gates
+from dfkd_cli.narrowing.groups import find_structure
+from dfkd_cli.narrowing.order import importance
+from dfkd_cli.narrowing.plan import plan_narrowing, shrink
+from dfkd_cli.narrowing.share import choose_channels, count_parameters
+from dfkd_cli.students.from_teacher import parse_share
+
+CONFIG = NarrowingConfig(order="response", fade=0.5, overlap=0.15, blocks=30.0, rate=0.25)
+
+
+def size_of(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+class Excited(nn.Module):
+    """A depthwise convolution and a gate of one pixel between two convolutions, as in MobileNetV3."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.widen = nn.Sequential(nn.Conv2d(8, 24, 1, bias=False), nn.BatchNorm2d(24), nn.PReLU(24))
+        self.depthwise = nn.Sequential(nn.Conv2d(24, 24, 3, padding=1, groups=24, bias=False), nn.BatchNorm2d(24))
+        self.squeeze = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(24, 6, 1), nn.ReLU(), nn.Conv2d(6, 24, 1))
+        self.narrow = nn.Conv2d(24, 8, 1)
+        self.head = nn.Linear(8 * 16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        stem = self.stem(images)
+        wide = self.depthwise(self.widen(stem))
+        wide = wide * self.squeeze(wide).sigmoid()
+        return self.head(nn.functional.adaptive_avg_pool2d(stem + self.narrow(wide), 4).flatten(1))
+
+
+class Concatenated(nn.Module):
+    """Two branches side by side, as in DenseNet and Inception."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(1, 10, 1)
+        self.norm, self.head = nn.BatchNorm2d(16), nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        both = torch.cat([self.left(images), self.right(images)], dim=1)
+        return self.head(torch.relu(self.norm(both)).mean(dim=(2, 3)))
+
+
+class Sliced(nn.Module):
+    """Uses a number of channels that is written into its code."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 1), nn.Linear(4, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.first(images)).mean(dim=(2, 3))[:, :4])
+
+
+NETWORKS = {
+    "residual": lambda: (deep_module(), (1, 8, 8)),
+    "without BatchNorm": lambda: (lenet5(num_classes=10, in_chans=1), (1, 32, 32)),
+    "depthwise and gated": lambda: (Excited(), (1, 8, 8)),
+    "concatenated": lambda: (Concatenated(), (1, 8, 8)),
+    "option A": lambda: (cifar_resnet20(num_classes=10), (3, 32, 32)),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request) -> tuple[nn.Module, torch.Tensor]:
+    """A network with BatchNorm statistics and scales that differ between channels, and images."""
+    torch.manual_seed(0)
+    module, size = NETWORKS[request.param]()
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.uniform_(layer.bias, -0.5, 0.5)
+            nn.init.uniform_(layer.running_mean, -0.2, 0.2)
+            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+    return module.eval(), torch.randn(4, *size)
+
+
+@pytest.mark.parametrize("share", [0.75, 0.5, 0.3])
+def test_a_network_with_closed_gates_is_the_network_without_the_channels(network, share):
+    module, images = network
+    before = weights(module)
+    plan = plan_narrowing(module, images[:2], share, CONFIG)
+    assert equal(before, weights(module))
+    gates = Gates(module, plan.structure, plan.removal, overlap=0.2)
+    gates.set(1.0)
+    small = copy.deepcopy(module)
+    with torch.no_grad():
+        expected = module(images)
+        gates.remove()
+        for layer in small.modules():
+            layer._forward_pre_hooks.clear()
+        shrink(small, plan.gone)
+        torch.testing.assert_close(small(images), expected, rtol=1e-4, atol=1e-5)
+        assert (module(images) - expected).abs().max() > 1e-3
+
+
+def test_the_student_has_at_most_its_share_and_no_channel_fewer_than_that_needs(network):
+    module, images = network
+    structure = find_structure(module, images)
+    removal = choose_channels(module, structure, 0.5, "response")
+    small = copy.deepcopy(module)
+    shrink(small, plan_narrowing(module, images, 0.5, CONFIG).gone)
+    assert size_of(small) == count_parameters(module, structure, removal) <= 0.5 * size_of(module)
+    assert count_parameters(module, structure, removal[:-1]) > 0.5 * size_of(module)
+
+
+def test_gates_close_one_channel_after_another():
+    module = deep_module()
+    plan = plan_narrowing(module, torch.rand(2, 1, 8, 8), 0.6, CONFIG)
+    gates = Gates(module, plan.structure, plan.removal, overlap=0.25)
+    progress = [index / 20 for index in range(21)]
+    sums = []
+    for at in progress:
+        gates.set(at)
+        factors = torch.cat(
+            [factor[start.isfinite()] for factor, start in zip(gates.factors, gates.starts, strict=True)]
+        )
+        sums.append(factors.sum().item())
+        assert factors.min() >= 0
+        assert factors.max() <= 1
+    assert sums[0] == len(plan.removal)
+    assert sums[-1] == 0
+    assert sums == sorted(sums, reverse=True)
+    gates.set(0.5)
+    assert 0 < sum(((factor > 0) & (factor < 1)).sum() for factor in gates.factors) < len(plan.removal)
+
+
+def test_inner_channels_go_before_those_of_residual_connections():
+    module = deep_module()
+    structure = find_structure(module, torch.rand(2, 1, 8, 8))
+    inner = [place for place, group in enumerate(structure.groups) if group.inner]
+    assert {structure.groups[place].root for place in inner} == {"3.widen"}
+    assert {place for place, _ in choose_channels(module, structure, 0.5, "response")} == set(inner)
+    assert {place for place, _ in choose_channels(module, structure, 0.12, "response")} > set(inner)
+
+
+def test_importance_is_the_expected_response_times_the_reading_weights():
+    module = deep_module()
+    norm = module[3].norm  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
+    nn.init.uniform_(norm.weight, 0.2, 2.0)
+    nn.init.uniform_(norm.bias, -1.0, 1.0)
+    structure = find_structure(module, torch.rand(2, 1, 8, 8))
+    (group,) = [group for group in structure.groups if group.inner]
+    samples = torch.randn(200_000, 1, dtype=torch.float64) * norm.weight.double() + norm.bias.double()
+    reading = module[3].narrow.weight.double().flatten(1).norm(dim=0)  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
+    expected = samples.clamp_min(0).mean(dim=0) * reading
+    found = importance(module, group, structure.calls, "response")
+    torch.testing.assert_close(found, expected.detach(), rtol=0.02, atol=0.002)
+
+
+def test_a_share_that_cannot_be_reached_names_the_smallest(network):
+    module, images = network
+    with pytest.raises(UsageError, match=r"--student 0\.001: the smallest possible share of this network is 0\.\d+"):
+        plan_narrowing(module, images, 0.001, CONFIG)
+
+
+def test_a_network_that_depends_on_its_sizes_is_left_alone_or_refused():
+    module = Sliced().eval()
+    structure = find_structure(module, torch.rand(2, 1, 8, 8))
+    assert any("slices" in reason for reason in structure.fixed)
+    plan = plan_narrowing(module, torch.rand(2, 1, 8, 8), 0.6, CONFIG)
+    assert {structure.groups[place].root for place, _ in plan.removal} == {"first"}
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("0.5", 0.5), ("1/4", 0.25), ("25%", 0.25), (" .3 ", 0.3), ("cifar_resnet8", None), ("timm:resnet18", None)],
+)
+def test_a_share_is_told_from_a_name(text, share):
+    assert parse_share(text) == share
+
+
+@pytest.mark.parametrize("text", ["0", "1", "1.5", "-0.5", "100%", "3/2", "0%"])
+def test_a_share_is_between_0_and_1(text):
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        parse_share(text)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "folder"),
+    [
+        ("a/resnet20.th", "0.5", "resnet20-0.5"),
+        ("teacher.pth.tar", "25%", "teacher-25"),
+        ("timm:resnet34", "1/4", "resnet34-1-4"),
+        ("hf-hub:owner/name", "resnet18", "name-resnet18"),
+        ("../..", "0.5", "teacher-0.5"),
+    ],
+)
+def test_the_folder_of_a_run_is_named_after_teacher_and_student(tmp_path, monkeypatch, teacher, student, folder):
+    monkeypatch.chdir(tmp_path)
+    assert str(default_folder(teacher, student)) == folder
+    (tmp_path / folder).mkdir()
+    (tmp_path / f".{folder}-2.unfinished").mkdir()
+    assert str(default_folder(teacher, student)) == f"{folder}-3"
+
+
+@pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "no batchnorm"])
+@pytest.mark.parametrize("name", METHODS)
+class TestTraining:
+    """Every method across the change of shape, after three of six steps."""
+
+    def test_ends_with_the_planned_size(self, name, norm):
+        loop = make(name, norm=norm, share=0.5)
+        whole = loop.setting.student.parameter_count()
+        metrics = list(loop.events())[-1].metrics
+        assert loop.reshaping.removed
+        assert 0.3 * whole < loop.setting.student.parameter_count() <= 0.5 * whole
+        assert torch.tensor(metrics["blocks"]).isfinite()
+
+    @pytest.mark.parametrize("step", [2, 4])
+    def test_resumes_bit_for_bit_before_and_after_the_change(self, name, norm, step):
+        loop = make(name, norm=norm, share=0.5)
+        events = loop.events()
+        next(event for event in events if event.step >= step)
+        assert loop.reshaping.removed == (step == 4)
+        state = copy.deepcopy(loop.state_dict())
+        list(events)
+        resumed = make(name, norm=norm, seed=5, share=0.5)
+        resumed.load_state_dict(state)
+        list(resumed.events())
+        assert equal(weights(loop.setting.student), weights(resumed.setting.student))
+
+    def test_goes_back_to_a_checkpoint_from_before_the_change(self, name, norm):
+        loop = make(name, norm=norm, share=0.5)
+        events = loop.events()
+        next(event for event in events if event.step >= 2)
+        state = copy.deepcopy(loop.state_dict())
+        list(events)
+        expected = weights(loop.setting.student)
+        loop.load_state_dict(state)
+        list(loop.events())
+        assert equal(expected, weights(loop.setting.student))
+
+
+def test_channels_can_go_at_once():
+    loop = warm(make("ssd", "narrowing.fade=0", share=0.5))
+    loop.student_step(0.0)
+    assert loop.reshaping.removed
+
+
+def test_a_run_whose_fading_ends_with_it_removes_the_channels_in_the_end():
+    loop = make("ssd", "narrowing.fade=1", share=0.5)
+    whole = loop.setting.student.parameter_count()
+    list(loop.events())
+    assert loop.setting.student.parameter_count() <= 0.5 * whole
+
+
+def test_momentum_and_average_keep_what_they_hold_of_the_channels_that_stay():
+    loop = warm(make("ssd", share=0.5))
+    for _ in range(2):
+        loop.student_step(0.2)
+    names = {parameter: name.removeprefix("0.") for name, parameter in loop.trained.named_parameters()}
+    state = {names[parameter]: shaped(parameter, entries) for parameter, entries in loop.optimizer.state.items()}
+    assert len(state) == len(names)
+    expected, expected_means = loop.reshaping.narrowed(state), loop.reshaping.narrowed(loop.average.named())
+    loop._remove_channels(loop.reshaping)
+    names = {parameter: name.removeprefix("0.") for name, parameter in loop.trained.named_parameters()}
+    assert len(loop.optimizer.state) == len(state)
+    for parameter, entries in loop.optimizer.state.items():
+        assert torch.equal(shaped(parameter, entries), expected[names[parameter]])
+    assert equal(expected_means, loop.average.named())
+
+
+def shaped(parameter: torch.Tensor, entries: dict) -> torch.Tensor:
+    """The one tensor of an optimizer's state that has the shape of its parameter."""
+    (found,) = [
+        value for value in entries.values() if isinstance(value, torch.Tensor) and value.shape == parameter.shape
+    ]
+    return found
