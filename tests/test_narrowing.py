@@ -86,6 +86,8 @@ def network(request) -> tuple[nn.Module, torch.Tensor]:
     module, size = NETWORKS[request.param]()
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.uniform_(layer.bias, -0.5, 0.5)
             nn.init.uniform_(layer.running_mean, -0.2, 0.2)

@@ -21,6 +21,9 @@ def models(
     students = list_students(pattern)
     if as_json:
         return students
+    if not pattern:
+        print("--student 0.5 (default) is the teacher itself with at most half of its parameters: it keeps most")
+        print("of what the teacher can do. --student NAME is another architecture, which learns everything anew:\n")
     for network in students.reference:
         size = "x".join(map(str, network.input_size))
         print(f"{network.name:24} {network.parameters:>12,} parameters at {size} and 10 classes")

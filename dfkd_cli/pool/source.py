@@ -18,7 +18,7 @@ class PoolImages(ImageSource):
     """The images of a pool with the highest scores of the teacher. The warm-up is the pass over the pool."""
 
     def __init__(self, setting: Setting, config: SelectionConfig):
-        super().__init__([])
+        super().__init__()
         self.setting, self.config = setting, config
         self.selection = Selection(setting, config, _pool_of(setting))
         if self.selection.keep < config.keep:
@@ -45,7 +45,7 @@ class PoolImages(ImageSource):
         self.selected = self.selection.advance(in_time)
         if self.selected is None:
             return {}
-        self.notes += self.selected.notes()
+        self.notes.extend(self.selected.notes())
         counts = torch.tensor(self.selected.class_counts(), dtype=torch.float32, device=self.setting.runtime.device)
         return {"selection/class_counts": counts}
 
@@ -83,7 +83,7 @@ class PoolImages(ImageSource):
         """Restore what `state_dict` returned."""
         self.selected = state["selected"] and Selected.from_state(state["selected"], self.setting.runtime.device)
         if self.selected is not None:
-            self.notes += self.selected.notes()
+            self.notes.extend(self.selected.notes())
 
 
 def _pool_of(setting: Setting) -> Path:

@@ -47,7 +47,7 @@ class ImageSource(ABC):
     """The source of the images that a student is trained on."""
 
     def __init__(self, notes: Iterable[str] = ()):
-        self.notes = list(notes)  # sentences for the user about this teacher and this source
+        self.notes: list[str] = list(notes)  # sentences for the user about this teacher and this source
 
     @abstractmethod
     def ready(self, progress: float) -> bool:
@@ -102,7 +102,7 @@ class StudentLoss(ABC):
     """The loss of a student for a batch. Computing it changes nothing but the student's BatchNorm statistics."""
 
     def __init__(self, notes: Iterable[str] = ()):
-        self.notes = list(notes)  # sentences for the user about these two networks
+        self.notes: list[str] = list(notes)  # sentences for the user about these two networks
 
     @abstractmethod
     def compute(self, batch: Batch, progress: float) -> StudentTerms:
