@@ -34,8 +34,8 @@ format: $(READY) ## Format and fix what can be fixed
 bench-throughput: $(READY) ## Compare student and synthesis step with bare PyTorch loops, in one run
 	$(BIN)/python -m benchmarks.throughput
 
-bench-pool: $(READY) ## Compare reading a pool with bare decoding: make bench-pool PICTURES=DIR
-	$(BIN)/python -m benchmarks.pool $(PICTURES)
+bench-pool: $(READY) ## Compare reading a pool with bare decoding: make bench-pool IMAGES=DIR
+	$(BIN)/python -m benchmarks.pool $(IMAGES)
 
 clean: ## Remove the environment and what runs have written
 	rm -rf $(VENV) out build dist *.egg-info

@@ -1,1 +1,1 @@
-"""Commands that measure dfkd; `benchmarks/README.md` holds what they gave."""
+"""Scripts that measure dfkd. `benchmarks/README.md` and `benchmarks/notes/` hold their results."""

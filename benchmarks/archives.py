@@ -1,7 +1,9 @@
-"""Whether a teacher in an archive is as fast as the same network in Python: `python -m benchmarks.archives`.
+"""Speed of a teacher from each kind of archive, compared with the same network in Python.
 
-One network, in every form a user may bring, does what a run asks of a teacher: forwards without gradients, and the
-BatchNorm loss with its gradient. Each as it is and compiled; all of them take turns in one process.
+python -m benchmarks.archives
+
+Measures the two computations that a run needs from a teacher: forwards without gradients, and the BatchNorm loss with
+its gradient, each eager and compiled. All forms run in turns in one process.
 """
 
 import argparse
@@ -28,7 +30,7 @@ REPEATED = 3  # calls per turn
 
 
 def main() -> None:
-    """Prints one line per form: milliseconds of a forward and of a loss with its gradient, as it is and compiled."""
+    """Print one line per form: milliseconds of a forward and of a loss with its gradient, eager and compiled."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="cifar_resnet20")
     parser.add_argument("--batch-size", type=int, default=256)
@@ -58,7 +60,7 @@ def main() -> None:
 
 
 def forms(name: str) -> dict[str, Classifier]:
-    """The same network in Python and in every kind of archive."""
+    """Return the same network in Python and from every kind of archive."""
     with tempfile.TemporaryDirectory() as folder:
         return _forms(name, Path(folder))
 
@@ -79,13 +81,13 @@ def _forms(name: str, folder: Path) -> dict[str, Classifier]:
 
 
 def _tasks(teacher: Classifier, images: torch.Tensor, runtime: Runtime, prepare: Callable) -> list[Callable]:
-    def look(inputs: torch.Tensor) -> torch.Tensor:
+    def distance(inputs: torch.Tensor) -> torch.Tensor:
         return batchnorm_loss(teacher.observe(inputs).norm_inputs, teacher.norm_statistics, "norm")
 
-    forward, loss = prepare(teacher), prepare(look)
+    forward, loss = prepare(teacher), prepare(distance)
     inputs = images.clone().requires_grad_(True)
 
-    def ask() -> None:
+    def predict() -> None:
         with runtime.autocast(), torch.no_grad():
             forward(images)
 
@@ -94,13 +96,13 @@ def _tasks(teacher: Classifier, images: torch.Tensor, runtime: Runtime, prepare:
             value = loss(inputs)
         value.backward()
 
-    return [ask, invert]
+    return [predict, invert]
 
 
 def _in_turns(
     tasks: dict[str, list[Callable[[], object]]], rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """The median milliseconds of each task; a round more than counted, in which what compiles does so."""
+    """Return the median milliseconds of each task over `rounds` turns, after one turn that compiles."""
     times = {form: [[] for _ in each] for form, each in tasks.items()}
     for _ in range(rounds + 1):
         for form, each in tasks.items():

@@ -1,9 +1,9 @@
-"""How large each form of the BatchNorm term is on real pictures and on noise, for several teachers.
+"""The size of each form of the BatchNorm term on real images and on noise, for several teachers.
 
 python -m benchmarks.batchnorm_scale --data-root DATA --teachers-root TEACHERS resnet20 resnet56
 
-A form whose size differs between teachers needs another weight for each. Real pictures are looked at here, to choose a
-default once, and never by a recipe.
+A form whose size differs between teachers needs a different weight for each of them. Real images are used here only to
+choose a default, and by no recipe.
 """
 
 import argparse
@@ -20,27 +20,27 @@ BATCH = 128
 
 
 def main() -> None:
-    """Prints one line per teacher: the size of every form on a batch of pictures and on uniform noise."""
+    """Print one line per teacher: the size of every form on a batch of real images and on uniform noise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("teachers", nargs="+", help="names of benchmarks/teachers.yaml")
     add_arguments(parser)
     arguments = parser.parse_args()
-    print("| teacher |" + "".join(f" {form}: pictures / noise |" for form in DISTANCES))
+    print("| teacher |" + "".join(f" {form}: images / noise |" for form in DISTANCES))
     print("|---|" + "---|" * len(DISTANCES))
     for name in arguments.teachers:
         print(f"| {name} | " + " | ".join(sizes(name, places_of(arguments))) + " |", flush=True)
 
 
 def sizes(name: str, places: Places) -> list[str]:
-    """`pictures / noise` for every form."""
+    """Return `images / noise` for every form."""
     about = TEACHERS[name]
     teacher = load_classifier(places.resolve(about["file"]), LoadOptions(arch=arch_of(name)))
     data = open_dataset(places.resolve(about["eval"]), teacher.spec)
-    every = len(data) // BATCH  # folders come class by class
-    pictures = torch.cat([images for images, _ in data.batches(500)])[: BATCH * every : every]
+    every = len(data) // BATCH  # folders are sorted by class
+    real = torch.cat([images for images, _ in data.batches(500)])[: BATCH * every : every]
     noise = torch.rand(BATCH, *teacher.spec.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        seen = [teacher.observe(images).norm_inputs for images in (pictures, noise)]
+        seen = [teacher.observe(images).norm_inputs for images in (real, noise)]
         statistics = teacher.norm_statistics
         return [" / ".join(f"{batchnorm_loss(inputs, statistics, form):.3g}" for inputs in seen) for form in DISTANCES]
 

@@ -1,4 +1,4 @@
-"""The main job on real handwritten digits, offline: `make demo`.
+"""Compression of a classifier of handwritten digits, offline: `make demo`.
 
 Trains a teacher on scikit-learn's bundled digits, saves it as a TorchScript file, compresses that file with the
 installed `dfkd` **without** the digits, and evaluates the student on digits that neither network was trained on.
@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from dfkd_cli.models import REFERENCE_ARCHS  # importing it tells timm of the networks below
+from dfkd_cli.models import REFERENCE_ARCHS  # the import registers the networks below with timm
 
 TEACHER, STUDENT = "cifar_resnet20", "cifar_resnet8"
 EPOCHS, BATCH_SIZE = 12, 64
@@ -29,7 +29,7 @@ SMALL_RUN = ("--set", "train.steps=400", "--set", "options.buffer.size=2000", "-
 
 
 def main() -> None:
-    """Runs the demo into `--out` and prints what came of it."""
+    """Run the demo in `--out` and print its result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     parser.add_argument("--seed", type=int, default=0)
@@ -47,7 +47,7 @@ def main() -> None:
     print(f"training {TEACHER} on {len(seen)} handwritten digits ...", flush=True)
     torch.manual_seed(arguments.seed)
     save_torchscript(trained_teacher((seen - mean) / std, labels), out / "teacher.pt")
-    save_pictures(held_out, held_out_labels, out / "held-out")
+    save_images(held_out, held_out_labels, out / "held-out")
 
     about = ["--input-size", "1x8x8", "--mean", f"{mean:.4f}", "--std", f"{std:.4f}"]
     chosen = ["--student", STUDENT, "--out", str(out / "student"), "--overwrite", "--seed", str(arguments.seed)]
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def trained_teacher(inputs: Tensor, labels: Tensor) -> nn.Module:
-    """A network trained on normalised images [N, 1, 8, 8], in eval mode."""
+    """Return a network trained on normalised images [N, 1, 8, 8], in eval mode."""
     if TEACHER not in REFERENCE_ARCHS:
         raise ValueError(TEACHER)
     teacher = timm.create_model(TEACHER, num_classes=10, in_chans=1)
@@ -77,14 +77,14 @@ def trained_teacher(inputs: Tensor, labels: Tensor) -> nn.Module:
 
 
 def save_torchscript(network: nn.Module, path: Path) -> None:
-    """Saves the network as people export theirs."""
+    """Save the network as a traced TorchScript archive."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated, and what most files in the field are
+        warnings.simplefilter("ignore")  # TorchScript is deprecated but common
         torch.jit.save(torch.jit.trace(network, torch.rand(2, 1, 8, 8)), path)
 
 
-def save_pictures(images: Tensor, labels: Tensor, folder: Path) -> None:
-    """Writes one PNG per image [N, 1, H, W] into a folder per class."""
+def save_images(images: Tensor, labels: Tensor, folder: Path) -> None:
+    """Write images [N, 1, H, W] as PNG files into one folder per class."""
     shutil.rmtree(folder, ignore_errors=True)
     for number, (image, label) in enumerate(zip((images * 255).byte(), labels.tolist(), strict=True)):
         place = folder / str(label)
@@ -93,7 +93,7 @@ def save_pictures(images: Tensor, labels: Tensor, folder: Path) -> None:
 
 
 def dfkd(*arguments: str) -> str:
-    """Runs the installed command as a user would; returns its standard output. Ends the demo when it fails."""
+    """Run the installed command and return its standard output. Ends the demo when the command fails."""
     print("$ dfkd " + " ".join(arguments), flush=True)
     command = [str(Path(sys.executable).parent / "dfkd"), *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -103,7 +103,7 @@ def dfkd(*arguments: str) -> str:
 
 
 def summary(figures: dict, report: dict, student: Path, seconds: float) -> str:
-    """What the demo has to show, in a few lines."""
+    """Return the result of the demo as a few lines of text."""
     teacher_size, student_size = report["teacher"]["parameters"], figures["parameters"]
     return "\n".join(
         [
@@ -111,9 +111,9 @@ def summary(figures: dict, report: dict, student: Path, seconds: float) -> str:
             f"teacher   accuracy {figures['teacher_accuracy']:.4f}, {teacher_size:,} parameters",
             f"student   accuracy {figures['accuracy']:.4f}, {student_size:,} parameters "
             f"({student_size / teacher_size:.0%} of the teacher's)",
-            f"relative accuracy {figures['relative_accuracy']:.4f} on {figures['images']} digits neither had seen",
+            f"relative accuracy {figures['relative_accuracy']:.4f} on {figures['images']} digits not used in training",
             f"report    {student / 'report.html'}",
-            f"pictures  {student / 'samples.png'}: what the student learned from",
+            f"images    {student / 'samples.png'}: images that the student was trained on",
             f"time      {seconds:.0f} s",
         ]
     )

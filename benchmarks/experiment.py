@@ -1,4 +1,4 @@
-"""One run of `dfkd compress` as a benchmark describes it, and suites of them in YAML."""
+"""Experiments, each of which is one run of `dfkd compress`, and suites of them in YAML files."""
 
 import itertools
 from dataclasses import asdict, dataclass, field, replace
@@ -10,15 +10,15 @@ import yaml
 HERE = Path(__file__).parent
 TEACHERS = yaml.safe_load((HERE / "teachers.yaml").read_text(encoding="utf-8"))
 SUITES = {path.stem: path for path in sorted((HERE / "suites").glob("*.yaml"))}
-_VARIED = ("recipe", "teacher", "student", "seed")  # a list under one of these keys means a run for each
+_VARIED = ("recipe", "teacher", "student", "seed")  # a list under one of these keys stands for one run per entry
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is compressed how; all paths may be placeholders. `suite` and `name` say what it is part of."""
+    """The arguments of one run, whose paths may have placeholders, with its suite and its name there."""
 
     recipe: str
-    teacher: str  # a name of teachers.yaml, or what `dfkd compress` takes
+    teacher: str  # a name in teachers.yaml, or a teacher for `dfkd compress`
     student: str
     seed: int = 0
     budget: str | None = None  # None: the recipe's own steps
@@ -30,13 +30,13 @@ class Experiment:
     name: str | None = None
 
     def identity(self) -> dict[str, Any]:
-        """What makes two experiments the same one, as JSON holds it."""
+        """Return the values that identify the experiment, as JSON types."""
         facts = asdict(self)
         del facts["suite"], facts["name"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in facts.items()}
 
     def arguments(self, out: str) -> list[str]:
-        """What follows `dfkd` on the command line, with placeholders."""
+        """Return the arguments of `dfkd` on the command line, with placeholders."""
         known = TEACHERS.get(self.teacher, {})
         words = ["compress", known.get("file", self.teacher), *known.get("flags", []), *self.teacher_flags]
         words += ["--recipe", self.recipe, "--student", self.student, "--seed", str(self.seed)]
@@ -49,26 +49,26 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Suite:
-    """A named list of experiments and what it is for."""
+    """A list of experiments and its purpose."""
 
     about: str
     experiments: tuple[Experiment, ...] = field(default_factory=tuple)
 
 
 def arch_of(teacher: str) -> str | None:
-    """The architecture that a teacher of teachers.yaml is loaded with; None when its file says it."""
+    """Return the architecture of a teacher in teachers.yaml; None when its file contains it."""
     flags = TEACHERS[teacher].get("flags", [])
     return flags[flags.index("--arch") + 1] if "--arch" in flags else None
 
 
 def with_teacher_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """The values, with student and evaluation data of a teacher in teachers.yaml where none are given."""
+    """Return the values, with missing ones of student and evaluation data from the teacher in teachers.yaml."""
     known = TEACHERS.get(values["teacher"], {})
     return {key: known[key] for key in ("student", "eval") if key in known} | values
 
 
 def load_suite(name: str) -> Suite:
-    """The suite of this name. Raises SystemExit for a name that is no file of benchmarks/suites."""
+    """Return the suite of this name. Raises SystemExit for a name without a file in benchmarks/suites."""
     if name not in SUITES:
         raise SystemExit(f"no suite '{name}'; known: {', '.join(SUITES)}")
     content = yaml.safe_load(SUITES[name].read_text(encoding="utf-8"))
@@ -81,13 +81,13 @@ def load_suite(name: str) -> Suite:
 
 
 def changed(experiment: Experiment, budget: str | None, seed: int | None) -> Experiment:
-    """The experiment with what the command line asks for instead."""
+    """Return the experiment with the budget and the seed of the command line, if given."""
     experiment = experiment if budget is None else replace(experiment, budget=budget)
     return experiment if seed is None else replace(experiment, seed=seed)
 
 
 def _expand(values: dict[str, Any]) -> list[Experiment]:
-    """One experiment per combination of the lists in an entry."""
+    """Return one experiment per combination of the lists in an entry."""
     overrides = tuple(f"{key}={_yaml(value)}" for key, value in values.pop("set", {}).items())
     lists = [values[key] if isinstance(values.get(key), list) else [values.get(key)] for key in _VARIED]
     experiments = []

@@ -1,4 +1,4 @@
-"""Whether exported files name the same class as PyTorch for every picture of a labelled set.
+"""Comparison of the predictions of exported files with those of PyTorch on a labelled data set.
 
 python -m benchmarks.exports out/ --data DATA/cifar10/test
 """
@@ -18,7 +18,7 @@ from dfkd_cli.loading import LoadOptions, load_classifier
 
 
 def main() -> None:
-    """Prints one line per form: accuracy, pictures with another class than PyTorch's, largest difference of logits."""
+    """Print one line per form: accuracy, images with another class than PyTorch's, largest difference of logits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("student")
     parser.add_argument("--data", required=True, metavar="DIR")
@@ -42,7 +42,7 @@ def main() -> None:
                 difference[name] = max(difference[name], float((given - expected).abs().max()))
     for name in runs:
         print(
-            f"{name:<12} accuracy {right[name] / len(data):.4f} on {len(data):,} pictures, another class on "
+            f"{name:<12} accuracy {right[name] / len(data):.4f} on {len(data):,} images, another class on "
             f"{other[name]:.0f}, logits differ by at most {difference[name]:.1e}"
         )
 

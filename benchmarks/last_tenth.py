@@ -1,8 +1,8 @@
-"""How a student's accuracy moves over the last tenth of its training, where some published recipes collapse.
+"""The student's accuracy over the last tenth of its training, in which some published recipes collapse.
 
 python -m benchmarks.last_tenth curriculum resnet20 --set train.steps=2000
 
-Real pictures are looked at here, and change nothing: the run never hears of what was measured.
+Real images are used only for these measurements, which do not influence the run.
 """
 
 import argparse
@@ -23,7 +23,7 @@ FROM, POINTS = 0.9, 10  # share of the training, measurements after it
 
 
 def main() -> None:
-    """Prints the accuracy at each point, and the largest fall from one to a later one."""
+    """Print the accuracy at each point, and the largest fall between two of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("teacher", help="name of benchmarks/teachers.yaml")
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def accuracies(job: Job) -> list[float]:
-    """Accuracy at the beginning of the last tenth and after each further hundredth."""
+    """Return the accuracy at the beginning of the last tenth and after each further hundredth."""
     prepare_process(resolve_device(job.device))
     loaded = load_job(job)
     assert loaded.data is not None
@@ -73,7 +73,7 @@ def accuracies(job: Job) -> list[float]:
 
 
 def largest_fall(values: list[float]) -> float:
-    """The most that a value is below an earlier one; 0 when they only rise."""
+    """Return the largest difference between a value and a later, smaller one; 0 when they only rise."""
     return max(earlier - later for place, earlier in enumerate(values) for later in values[place:])
 
 

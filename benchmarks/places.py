@@ -1,4 +1,4 @@
-"""Paths as results name them: DATA/... and TEACHERS/..., so that no row tells where a machine keeps its files."""
+"""Paths with placeholders, DATA/... and TEACHERS/..., so that results do not depend on the folders of a machine."""
 
 import argparse
 import os
@@ -10,15 +10,15 @@ PLACES = ("DATA", "TEACHERS")
 
 @dataclass(frozen=True)
 class Places:
-    """Where the folders behind the placeholders are on this machine; None where nobody said."""
+    """The folders of the placeholders on this machine; None for one that was not given."""
 
     data: Path | None
     teachers: Path | None
 
     def resolve(self, text: str) -> str:
-        """What a command needs: the path behind a placeholder, also after a prefix as in `mnist:DATA`.
+        """Return `text` with its placeholder, also after a prefix as in `mnist:DATA`, replaced by the folder.
 
-        Raises SystemExit when nobody said where the placeholder is.
+        Raises SystemExit when the folder was not given.
         """
         prefix, path = _split(text)
         name, slash, rest = path.partition("/")
@@ -26,11 +26,11 @@ class Places:
             return text
         root = self._roots()[name]
         if root is None:
-            raise SystemExit(f"{text}: say where {name} is with --{name.lower()}-root or ${_variable(name)}")
+            raise SystemExit(f"{text}: give the folder {name} with --{name.lower()}-root or ${_variable(name)}")
         return f"{prefix}{root}{slash}{rest}"
 
     def record(self, text: str) -> str:
-        """What a row holds: `text` with its absolute path below one of the roots as a placeholder.
+        """Return `text` for a row: an absolute path below one of the folders begins with its placeholder.
 
         Raises SystemExit for an absolute path that is below none of them.
         """
@@ -41,14 +41,14 @@ class Places:
             if root is not None and Path(path).is_relative_to(root):
                 rest = Path(path).relative_to(root)
                 return f"{prefix}{name}" if rest == Path() else f"{prefix}{name}/{rest.as_posix()}"
-        raise SystemExit(f"{text} is below neither --data-root nor --teachers-root, and results hold no other paths")
+        raise SystemExit(f"{text} is below neither --data-root nor --teachers-root, and results contain no other paths")
 
     def _roots(self) -> dict[str, Path | None]:
         return {"DATA": self.data, "TEACHERS": self.teachers}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say where the folders are."""
+    """Add the options for the folders."""
     for name, what in (("DATA", "the data sets"), ("TEACHERS", "the third-party checkpoints")):
         default = os.environ.get(_variable(name))
         parser.add_argument(
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def places_of(arguments: argparse.Namespace) -> Places:
-    """The folders that the command line or the environment names."""
+    """Return the folders from the command line or the environment."""
     data, teachers = (root and Path(os.path.abspath(root)) for root in (arguments.data_root, arguments.teachers_root))
     return Places(data, teachers)
 
@@ -67,6 +67,6 @@ def _variable(name: str) -> str:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """A prefix such as `mnist:`, if there is one, and the path behind it."""
+    """Return a prefix such as `mnist:`, or "", and the path behind it."""
     prefix, colon, path = text.rpartition(":")
     return prefix + colon, path

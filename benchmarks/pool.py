@@ -1,8 +1,8 @@
-"""How fast the pool of `unlabeled` is read, and whether its memory stays flat: `make bench-pool PICTURES=DIR`.
+"""Speed and memory of the pass over a pool: `make bench-pool IMAGES=DIR`.
 
-The pool is a folder of links to the pictures of DIR, repeated until there are enough files. Each size is read in a
-process of its own, so that its peak memory is its own. Beside the pass itself stand its two limits, measured in the
-same process on the same files: decoding alone, with the same threads, and the teacher alone, on images that are there.
+The pool is a folder of links to the images of DIR, repeated until there are enough files. A separate process reads
+each size, so that its peak memory is that of this size. The same process measures the two limits of the pass: decoding
+alone, with the same threads, and the teacher alone, on images in memory.
 """
 
 import argparse
@@ -28,18 +28,18 @@ from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.students.student import build_student
 from dfkd_cli.training.setting import Setting
 
-CHUNKS_OF_LIMITS = 40  # of a batch: enough to measure by
+CHUNKS_OF_LIMITS = 40  # batches for the measurement of a limit
 
 
 def main() -> None:
-    """Prints one line per size and the growth of the memory from the smallest to the largest."""
+    """Print one line per size, and the growth of the peak memory with the size."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", type=Path, help="folder of pictures to repeat")
+    parser.add_argument("images", type=Path, help="folder of images to repeat")
     parser.add_argument("--files", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--keep", type=int, default=5_000, help="images chosen: at most the smallest number of files")
+    parser.add_argument("--keep", type=int, default=5_000, help="images to select; at most the smallest of --files")
     parser.add_argument("--teacher", default="cifar_resnet20")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--pool", type=Path, help=argparse.SUPPRESS)  # set for the process that reads one size
+    parser.add_argument("--pool", type=Path, help=argparse.SUPPRESS)  # given to the process that reads one size
     arguments = parser.parse_args()
     if arguments.pool is not None:
         print(json.dumps(measure(arguments.pool, arguments.keep, arguments.teacher, arguments.device)))
@@ -47,7 +47,7 @@ def main() -> None:
     peaks = []
     for count in arguments.files:
         with tempfile.TemporaryDirectory() as folder:
-            make_pool(arguments.pictures, Path(folder), count)
+            make_pool(arguments.images, Path(folder), count)
             command = [sys.executable, "-m", "benchmarks.pool", *sys.argv[1:], "--pool", folder]
             result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         peaks.append(result["peak_mb"])
@@ -55,9 +55,9 @@ def main() -> None:
     print(f"peak memory grows by {max(peaks) - peaks[0]:.0f} MB from {arguments.files[0]:,} files on")
 
 
-def make_pool(pictures: Path, folder: Path, count: int) -> None:
-    """Fills `folder` with `count` links to the pictures, 1,000 to a sub-folder."""
-    files = cycle([pictures.resolve() / name for name in image_files(pictures)])
+def make_pool(images: Path, folder: Path, count: int) -> None:
+    """Fill `folder` with `count` links to the images, 1,000 per sub-folder."""
+    files = cycle([images.resolve() / name for name in image_files(images)])
     for number, file in enumerate(islice(files, count)):
         place = folder / f"{number // 1000:05}"
         place.mkdir(exist_ok=True)
@@ -65,7 +65,7 @@ def make_pool(pictures: Path, folder: Path, count: int) -> None:
 
 
 def measure(pool: Path, keep: int, teacher: str, device_name: str) -> dict[str, float]:
-    """Images per second of the pass and of its two limits, and the peak memory of this process after the pass."""
+    """Return images per second of the pass and of its two limits, and the peak memory of this process in MB."""
     device = resolve_device(device_name)
     runtime = Runtime(device, choose_dtype("auto", device))
     recipe = load_recipe("unlabeled", [])
@@ -88,7 +88,7 @@ def measure(pool: Path, keep: int, teacher: str, device_name: str) -> dict[str, 
 
 
 def decoding_speed(pool: Path, setting: Setting) -> float:
-    """Images per second of the same reading with nothing done to them."""
+    """Return images per second of decoding without the teacher."""
     begun, count = time.perf_counter(), 0
     for chunk in islice(read_pool(pool, SPEC.size, setting.batch_size), CHUNKS_OF_LIMITS):
         count += len(chunk.files)
@@ -97,7 +97,7 @@ def decoding_speed(pool: Path, setting: Setting) -> float:
 
 @torch.no_grad()
 def teacher_speed(setting: Setting) -> float:
-    """Images per second of the teacher on one batch again and again."""
+    """Return images per second of the teacher on one repeated batch."""
     images = setting.runtime.images(torch.rand(setting.batch_size, *SPEC.size, device=setting.runtime.device))
     begun = time.perf_counter()
     with setting.runtime.autocast():
@@ -108,12 +108,12 @@ def teacher_speed(setting: Setting) -> float:
 
 
 def describe(count: int, result: dict[str, float]) -> str:
-    """One line: the speeds, and the pass as a share of decoding alone and of decoding and teacher in turns."""
-    in_turns = 1.0 / (1.0 / result["decoding"] + 1.0 / result["teacher"])
+    """Return one line: the speeds, and the pass relative to decoding alone and to decoding plus teacher."""
+    both = 1.0 / (1.0 / result["decoding"] + 1.0 / result["teacher"])
     return (
         f"{count:>9,} files: pass {result['pass']:>7,.0f} images/s, decoding alone {result['decoding']:>7,.0f}, "
         f"teacher alone {result['teacher']:>7,.0f}; ratio to decoding {result['pass'] / result['decoding']:.3f}, "
-        f"to both in turns on the same cores {result['pass'] / in_turns:.3f}; peak memory {result['peak_mb']:,.0f} MB"
+        f"to both one after the other {result['pass'] / both:.3f}; peak memory {result['peak_mb']:,.0f} MB"
     )
 
 

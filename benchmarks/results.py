@@ -1,4 +1,4 @@
-"""The file of results: one JSON object per line and run, appended and never rewritten."""
+"""The file of results: one JSON object per line and run. Rows are only appended."""
 
 import datetime
 import json
@@ -15,25 +15,25 @@ from benchmarks.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results.jsonl"
-# What benchmarks themselves write does not make a checkout dirty.
-_WRITTEN = (":!benchmarks/results.jsonl", ":!benchmarks/README.md")
+# Files that the benchmarks write do not make a checkout dirty.
+_WRITTEN = (":!benchmarks/results.jsonl", ":!benchmarks/notes/runs.md")
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """All rows, oldest first; none when there is no file."""
+    """Return all rows, oldest first; none without a file."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def append_result(path: Path, row: dict[str, Any]) -> None:
-    """Adds one line."""
+    """Append one row."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
 def make_row(experiment: Experiment, report: dict[str, Any]) -> dict[str, Any]:
-    """A row from a run's `report.json`. Nothing in it depends on where this machine keeps its files."""
+    """Return the row of a run from its `report.json`. It contains no path of this machine."""
     commit, dirty = checkout()
     command = shlex.join(["dfkd", *experiment.arguments("out/")])
     return {
@@ -62,7 +62,7 @@ def make_row(experiment: Experiment, report: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_present(rows: list[dict[str, Any]], experiment: Experiment) -> bool:
-    """Whether a row holds this experiment at the commit checked out; never when either has uncommitted changes."""
+    """Return whether there is a row of this experiment at the current commit, both without uncommitted changes."""
     commit, dirty = checkout()
     wanted = experiment.identity()
     return not dirty and any(
@@ -72,7 +72,7 @@ def is_present(rows: list[dict[str, Any]], experiment: Experiment) -> bool:
 
 
 def checkout() -> tuple[str, bool]:
-    """The commit checked out, and whether files differ from it."""
+    """Return the current commit, and whether there are uncommitted changes."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -81,11 +81,11 @@ def checkout() -> tuple[str, bool]:
 
 
 def machine() -> dict[str, Any]:
-    """What a figure of time depends on: cores this process may use and does, processor and torch version."""
+    """Return the facts that times depend on: cores in use, processor, GPU, torch and Python versions."""
     affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
     allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
     return {
-        "cores": min(allowed, torch.get_num_threads()),  # OMP_NUM_THREADS takes fewer
+        "cores": min(allowed, torch.get_num_threads()),  # OMP_NUM_THREADS can reduce it
         "cpu": _cpu_model(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": str(torch.__version__),

@@ -1,4 +1,4 @@
-"""Renders benchmarks/results.jsonl as the tables between two comments of benchmarks/README.md, and prints them.
+"""Renders benchmarks/results.jsonl as tables, between two comments of benchmarks/notes/runs.md, and prints them.
 
 python -m benchmarks.table
 """
@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.experiment import SUITES, load_suite
 from benchmarks.results import RESULTS, ROOT, read_results
 
-README = ROOT / "benchmarks" / "README.md"
+RUNS = ROOT / "benchmarks" / "notes" / "runs.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 COLUMNS = (
     "run",
@@ -33,19 +33,19 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Writes the tables and prints them."""
+    """Write the tables and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--readme", type=Path, default=README)
+    parser.add_argument("--document", type=Path, default=RUNS, help="Markdown file with the two comments")
     arguments = parser.parse_args()
     tables = render(read_results(arguments.results))
-    text = arguments.readme.read_text(encoding="utf-8")
-    arguments.readme.write_text(put_between(text, tables), encoding="utf-8")
+    text = arguments.document.read_text(encoding="utf-8")
+    arguments.document.write_text(put_between(text, tables), encoding="utf-8")
     print(tables)
 
 
 def put_between(text: str, tables: str) -> str:
-    """`text` with what lies between the two comments replaced. Raises SystemExit when they are not there."""
+    """Return `text` with the tables between its two comments. Raises SystemExit when it has no such comments."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -54,31 +54,31 @@ def put_between(text: str, tables: str) -> str:
 
 
 def render(rows: list[Row]) -> str:
-    """Markdown: a table per suite, then one of single runs.
+    """Return Markdown with one table per suite and one of single runs.
 
-    Of each run the last commit's rows on a processor, its seeds together.
+    A line shows a run at its latest commit on one processor, with all seeds.
     """
     if not rows:
         return "No rows yet."
     suites = [*(name for name in SUITES if any(row["suite"] == name for row in rows)), None]
-    parts = []
+    tables = []
     for suite in suites:
         groups = _groups([row for row in rows if row["suite"] == suite])
         if groups:
-            parts.append(_table(suite, groups))
+            tables.append(_table(suite, groups))
     dirty = "\n\n\\* with uncommitted changes" if any(row["dirty"] for row in rows) else ""
-    return "\n\n".join(parts) + dirty
+    return "\n\n".join(tables) + dirty
 
 
 def _groups(rows: list[Row]) -> list[list[Row]]:
-    """Rows that differ in their seed only, in the order of their first appearance; the newest of each seed.
+    """Return groups of rows that differ only in their seed, in the order of first appearance, the newest per seed.
 
-    Rows of different processors stay apart: a budget buys more steps on the faster one.
+    Rows of different processors are separate groups, because a budget allows more steps on the faster one.
     """
     groups: dict[str, dict[int, Row]] = {}
     for row in rows:
         keys = ("recipe", "teacher", "student", "budget", "eval", "pool", "overrides", "teacher_flags")
-        processor = [row["machine"][part] for part in ("device", "cpu", "gpu")]
+        processor = [row["machine"][fact] for fact in ("device", "cpu", "gpu")]
         seeds = groups.setdefault(json.dumps([*processor, *(row[key] for key in keys)]), {})
         if any(other["commit"] != row["commit"] for other in seeds.values()):
             seeds.clear()
@@ -122,7 +122,7 @@ def _mean(group: list[Row], key: str) -> float:
 
 
 def _spread(group: list[Row], key: str, show: Callable[[float], str], unit: str = "") -> str:
-    """One value, or the mean of several with the smallest and the largest."""
+    """Return one value, or the mean of several with the smallest and the largest."""
     values = [row[key] for row in group]
     if None in values:
         return "-"

@@ -1,8 +1,9 @@
-"""Student and synthesis step of `ssd` against bare PyTorch loops over the same networks: `make bench-throughput`.
+"""Speed of a step and a round of `ssd`, compared with bare PyTorch loops: `make bench-throughput`.
 
-The bare loops use one constant batch, the same precision, memory format and compilation, and nothing else: no buffer,
-no augmentation, no priorities, no BatchNorm statistics. Both sides take turns in one process, so that a busy machine
-slows both; the ratio of the medians is what counts. Ends with one line each for `student` and `synthesis`.
+The bare loops train the same networks on one constant batch with the same precision, memory format and compilation.
+They have no buffer, augmentation, priorities or BatchNorm statistics. Both sides run in turns in one process, so that
+other load on the machine slows both. The result is the ratio of the medians, one line each for `student` and
+`synthesis`.
 """
 
 import argparse
@@ -20,11 +21,13 @@ from dfkd_cli.machine.device import resolve_device
 from dfkd_cli.machine.runtime import Runtime, choose_dtype
 from dfkd_cli.methods import METHODS
 from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.networks.modes import frozen
 from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.students.student import build_student
-from dfkd_cli.synthesis.synthesizer import Synthesizer
+from dfkd_cli.synthesis.source import GeneratedImages
+from dfkd_cli.synthesis.trainer import GeneratorTrainer
 from dfkd_cli.training.clock import StepClock
-from dfkd_cli.training.engine import Distillation, frozen
+from dfkd_cli.training.engine import Distillation
 from dfkd_cli.training.optimizer import make_optimizer, suited_optimizer
 from dfkd_cli.training.setting import Setting
 
@@ -33,7 +36,7 @@ Step = Callable[[], object]
 
 
 def main() -> None:
-    """Prints images per second of both sides and their ratios."""
+    """Print images per second of both sides and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--teacher", default="cifar_resnet20")
     parser.add_argument("--student", default="cifar_resnet8")
@@ -46,22 +49,23 @@ def main() -> None:
     device = resolve_device(arguments.device)
     runtime = Runtime(device, choose_dtype(arguments.precision, device), not arguments.no_compile)
     print(f"{device}, {runtime.dtype}, compiled: {runtime.compiles}, torch {torch.__version__}")
-    run = make_run(arguments.teacher, arguments.student, runtime)
+    loop = make_loop(arguments.teacher, arguments.student, runtime)
     compare(
         "student",
-        bare_student_step(run),
-        lambda: run._student_step(0.5),
-        run.config.batch_size,
+        bare_student_step(loop),
+        lambda: loop.student_step(0.5),
+        loop.config.batch_size,
         arguments.rounds,
         device,
     )
-    size = run.method.options.generator.batch_size * run.method.options.generator.steps
-    with frozen(run.setting.student):
-        compare("synthesis", bare_synthesis_step(run), lambda: run._refresh(0.5), size, arguments.rounds, device)
+    config = trainer_of(loop).config
+    size = config.batch_size * config.steps
+    with frozen(loop.setting.student):
+        compare("synthesis", bare_round(loop), lambda: loop.round(0.5), size, arguments.rounds, device)
 
 
-def make_run(teacher_name: str, student_name: str, runtime: Runtime) -> Distillation:
-    """A run of `ssd` with its buffer filled, about to train."""
+def make_loop(teacher_name: str, student_name: str, runtime: Runtime) -> Distillation:
+    """Return a training loop of `ssd` after its warm-up."""
     torch.manual_seed(0)
     recipe = load_recipe("ssd", ["options.warmup.rounds=0"])
     teacher = runtime.place(build_student(teacher_name, SPEC)).eval().requires_grad_(False)
@@ -73,15 +77,23 @@ def make_run(teacher_name: str, student_name: str, runtime: Runtime) -> Distilla
         runtime=runtime,
         rng=torch.Generator(runtime.device).manual_seed(0),
     )
-    run = Distillation(METHODS["ssd"](setting, recipe.options), setting, recipe.train, StepClock(10**6))
-    while not run.method.ready(0.0):
-        run._refresh(0.0)
-    return run
+    method = METHODS["ssd"].build(setting, recipe.options)
+    loop = Distillation(method, setting, recipe.train, StepClock(10**6))
+    while not method.source.ready(0.0):
+        loop.round(0.0)
+    return loop
 
 
-def bare_student_step(run: Distillation) -> Step:
-    """Teacher forward, student forward and backward and a step of the run's optimizer on one constant batch."""
-    setting, config = run.setting, run.config
+def trainer_of(loop: Distillation) -> GeneratorTrainer:
+    """Return the generator of a loop whose method generates its images."""
+    source = loop.method.source
+    assert isinstance(source, GeneratedImages)
+    return source.trainer
+
+
+def bare_student_step(loop: Distillation) -> Step:
+    """Return a step of the student on one constant batch: forward of both networks, backward, optimizer."""
+    setting, config = loop.setting, loop.config
     images = setting.runtime.images(torch.rand(config.batch_size, *SPEC.size, device=setting.runtime.device))
     slow = replace(config, lr=1e-6, muon_lr=1e-6, adamw_lr=1e-6)
     optimizer = make_optimizer(setting.student, suited_optimizer(setting.student), slow)
@@ -100,19 +112,18 @@ def bare_student_step(run: Distillation) -> Step:
     return step
 
 
-def bare_synthesis_step(run: Distillation) -> Step:
-    """Generator, teacher and student forward and backward and Adam steps, as many as one renewal takes."""
-    setting = run.setting
-    synthesizer: Synthesizer = run.method.synthesizer  # pyright: ignore[reportAttributeAccessIssue] - ssd has one
-    noise, _ = synthesizer.draw(synthesizer.config.batch_size)
+def bare_round(loop: Distillation) -> Step:
+    """Return a round of the generator on constant noise: forward of all networks, backward, Adam."""
+    setting, trainer = loop.setting, trainer_of(loop)
+    noise, _ = trainer.draw(trainer.config.batch_size)
     labels = torch.arange(len(noise), device=noise.device) % SPEC.num_classes
-    optimizer = torch.optim.Adam(synthesizer.generator.parameters(), 1e-8)
+    optimizer = torch.optim.Adam(trainer.generator.parameters(), 1e-8)
     teacher_forward = setting.runtime.compile(setting.teacher)
 
     def step() -> None:
-        for _ in range(synthesizer.config.steps):
+        for _ in range(trainer.config.steps):
             with setting.runtime.autocast():
-                images = setting.runtime.images(synthesizer.forward(noise, None))
+                images = setting.runtime.images(trainer.forward(noise, None))
                 teacher, student = teacher_forward(images), setting.student_forward(images)
             loss = F.cross_entropy(teacher.float(), labels) - losses.kl_div(student, teacher).mean()
             optimizer.zero_grad(set_to_none=True)
@@ -123,8 +134,8 @@ def bare_synthesis_step(run: Distillation) -> Step:
 
 
 def compare(name: str, bare: Step, ours: Step, images: int, rounds: int, device: torch.device) -> None:
-    """Times both in turns and prints one line with the ratio of their speeds."""
-    for step in (bare, ours, bare, ours):  # compiles
+    """Measure both steps in turns and print one line with the ratio of their speeds."""
+    for step in (bare, ours, bare, ours):  # the first calls compile
         step()
     times: dict[str, list[float]] = {"bare": [], "dfkd": []}
     for _ in range(rounds):

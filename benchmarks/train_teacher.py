@@ -1,10 +1,10 @@
-"""Trains a teacher for benchmarks from scratch: SGD, cosine, shifts and flips; minutes on a GPU.
+"""Trains a teacher for benchmarks from scratch: SGD, cosine schedule, shifts and flips; minutes on a GPU.
 
     python -m benchmarks.train_teacher --arch cifar_resnet34 --data DATA/cifar10/train --eval DATA/cifar10/test \
         --out TEACHERS/cifar_resnet34.pt
 
-All images are decoded once and held on the device as bytes. The file says everything about itself, so that dfkd takes
-it without flags. What is reported is the accuracy of the last weights.
+All images are decoded once and stored on the device as bytes. The file contains its architecture and its input
+specification, so that dfkd loads it without options. The reported accuracy is that of the last weights.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from dfkd_cli.training.schedules import cosine, ramp
 
 AUGMENTATION = Augmentation(flip=True, shift=0.125, mix=0.0, cut=0.0)  # the usual 4 of 32 pixels
 
-WARMUP = 0.025  # share of the training in which the learning rate grows
+RAMP = 0.025  # share of the training over which the learning rate grows from 0
 
 
 class Images(NamedTuple):
@@ -40,7 +40,7 @@ class Images(NamedTuple):
 
 
 def main() -> None:
-    """Trains, saves and measures."""
+    """Train, save and evaluate a teacher."""
     arguments = parser().parse_args()
     torch.manual_seed(arguments.seed)
     device = resolve_device(arguments.device)
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def train(teacher: Classifier, images: Images, runtime: Runtime, arguments: argparse.Namespace) -> None:
-    """Trains in place; the host waits for the device once per epoch, to print."""
+    """Train in place. The host waits for the device once per epoch, to print the loss."""
     rng = torch.Generator(runtime.device).manual_seed(arguments.seed)
     optimizer = torch.optim.SGD(
         teacher.requires_grad_(True).parameters(),
@@ -80,7 +80,7 @@ def train(teacher: Classifier, images: Images, runtime: Runtime, arguments: argp
         for step, chosen in enumerate(order.split(arguments.batch_size)[:per_epoch]):
             progress = (epoch * per_epoch + step) / (arguments.epochs * per_epoch)
             for group in optimizer.param_groups:
-                group["lr"] = cosine(progress, arguments.lr) * ramp(progress + 1e-3, WARMUP)
+                group["lr"] = cosine(progress, arguments.lr) * ramp(progress + 1e-3, RAMP)
             batch = runtime.images(AUGMENTATION(images.pixels[chosen].float().div(255), rng))
             with runtime.autocast():
                 logits = forward(batch)
@@ -94,14 +94,14 @@ def train(teacher: Classifier, images: Images, runtime: Runtime, arguments: argp
 
 
 def held(data: LabelledImages, device: torch.device) -> Images:
-    """All pictures, decoded once, on the device."""
+    """Return all images of a data set on the device."""
     batches = [((images * 255).round().byte(), labels) for images, labels in data.batches(1024)]
-    pixels, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+    pixels, labels = (torch.cat(column) for column in zip(*batches, strict=True))
     return Images(pixels.to(device), labels.to(device))
 
 
 def default_spec(arch: str) -> InputSpec:
-    """What the architecture takes by default."""
+    """Return the default input specification of an architecture."""
     cfg: Any = timm.get_pretrained_cfg(arch)
     if cfg is None:
         raise SystemExit(f"--arch {arch}: timm has no configuration for it")
@@ -109,7 +109,7 @@ def default_spec(arch: str) -> InputSpec:
 
 
 def save(teacher: Classifier, path: Path) -> None:
-    """A checkpoint as timm's training script lays it out, which dfkd reads without flags."""
+    """Save a checkpoint in the format of timm's training script, which dfkd loads without options."""
     spec, network = teacher.spec, cast(EagerNetwork, teacher.network)
     weights = {name: tensor.cpu().contiguous() for name, tensor in network.module.state_dict().items()}
     facts = {"num_classes": spec.num_classes, "input_size": spec.size, "mean": spec.mean, "std": spec.std}
@@ -118,11 +118,11 @@ def save(teacher: Classifier, path: Path) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", default="cifar_resnet34", help="cifar_resnet34, cifar_wrn_40_2, ...")
-    parser.add_argument("--data", required=True, metavar="DIR", help="training pictures, one folder per class")
-    parser.add_argument("--eval", metavar="DIR", help="test pictures")
+    parser.add_argument("--data", required=True, metavar="DIR", help="training images, one folder per class")
+    parser.add_argument("--eval", metavar="DIR", help="test images")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE")
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=128)

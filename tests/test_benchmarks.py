@@ -1,4 +1,4 @@
-"""The benchmark commands: rows that name no machine's folders, tables, suites that load, a teacher's training."""
+"""The benchmark commands: rows without paths of a machine, tables, suites, the training of a teacher."""
 
 import json
 import re
@@ -23,7 +23,7 @@ TINY = ("train.steps=2", "train.batch_size=8", "train.report_every=2", "options.
 TINY += ("options.warmup.rounds=1", "options.generator.batch_size=8", "options.generator.width=16")
 
 
-def pictures(folder: Path, classes: int, shape: tuple[int, ...], each: int = 2) -> Path:
+def image_folder(folder: Path, classes: int, shape: tuple[int, ...], each: int = 2) -> Path:
     rng = np.random.default_rng(0)
     for number in range(classes):
         (folder / f"{number:02}").mkdir(parents=True)
@@ -48,7 +48,7 @@ def test_a_run_appends_a_row_once_per_commit_and_names_no_folder_of_this_machine
     (tmp_path / "teachers").mkdir()
     teacher = tmp_path / "teachers" / "own.pt2"
     torch.export.save(torch.export.export(network, (torch.rand(4, 1, 8, 8),), dynamic_shapes=({0: batch},)), teacher)
-    data = pictures(tmp_path / "data" / "test", 3, (8, 8))
+    data = image_folder(tmp_path / "data" / "test", 3, (8, 8))
     monkeypatch.setattr(results, "checkout", lambda: ("abc1234", False))
     roots = ["--data-root", tmp_path / "data", "--teachers-root", tmp_path / "teachers"]
     places = ["--results", tmp_path / "results.jsonl", "--out", tmp_path / "out", *roots]
@@ -143,14 +143,14 @@ def test_rows_of_two_processors_stay_apart(no_git):
     assert "50.00 %" in text
 
 
-def test_the_table_replaces_what_is_between_the_marks_and_nothing_else(tmp_path, monkeypatch, no_git, capsys):
-    readme, rows = tmp_path / "README.md", tmp_path / "results.jsonl"
-    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+def test_the_tables_replace_the_text_between_the_two_comments_only(tmp_path, monkeypatch, no_git, capsys):
+    document, rows = tmp_path / "runs.md", tmp_path / "results.jsonl"
+    document.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
     for seed in (0, 1):
         results.append_result(rows, example(seed=seed))
     for _ in range(2):
-        assert call(monkeypatch, table.main, "--results", rows, "--readme", readme) == 0
-    text = readme.read_text()
+        assert call(monkeypatch, table.main, "--results", rows, "--document", document) == 0
+    text = document.read_text()
     assert text.startswith(f"before\n{table.BEGIN}\n")
     assert text.endswith(f"{table.END}\nafter\n")
     assert "old" not in text
@@ -158,7 +158,7 @@ def test_the_table_replaces_what_is_between_the_marks_and_nothing_else(tmp_path,
     assert "| run |" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no <!--"):
         table.put_between("no marks", "")
-    assert table.put_between(table.README.read_text(), "x")
+    assert table.put_between(table.RUNS.read_text(), "x")
 
 
 def test_paths_are_recorded_as_placeholders_and_found_again(tmp_path):
@@ -172,12 +172,13 @@ def test_paths_are_recorded_as_placeholders_and_found_again(tmp_path):
         Places(None, None).resolve("DATA/cifar10/test")
 
 
-def test_a_part_of_a_suite_is_chosen_by_recipe_teacher_and_name():
-    part = run.parser().parse_args(["--suite", "teachers", "--recipe", "csd", "--teacher", "resnet56"])
-    (chosen,) = run._experiments(part, Places(None, None))
+def test_runs_of_a_suite_are_selected_by_recipe_teacher_and_name():
+    given = run.parser().parse_args(["--suite", "teachers", "--recipe", "csd", "--teacher", "resnet56"])
+    (chosen,) = run._experiments(given, Places(None, None))
     assert (chosen.recipe, chosen.teacher, chosen.suite) == ("csd", "resnet56", "teachers")
-    part = run.parser().parse_args(["--suite", "ssd-ablation", "--name", "none"])
-    assert [(each.name, each.seed) for each in run._experiments(part, Places(None, None))] == [("none", 0), ("none", 1)]
+    given = run.parser().parse_args(["--suite", "ssd-ablation", "--name", "none"])
+    chosen = run._experiments(given, Places(None, None))
+    assert [(each.name, each.seed) for each in chosen] == [("none", 0), ("none", 1)]
     with pytest.raises(SystemExit, match="no run of suite teachers has recipe nothing"):
         run._experiments(run.parser().parse_args(["--suite", "teachers", "--recipe", "nothing"]), Places(None, None))
 
@@ -208,7 +209,7 @@ def test_the_architecture_of_a_teacher_is_a_flag_or_in_its_file():
 
 
 def test_a_trained_teacher_is_read_without_flags(monkeypatch, tmp_path, capsys):
-    data = pictures(tmp_path / "train", 10, (32, 32, 3))
+    data = image_folder(tmp_path / "train", 10, (32, 32, 3))
     path = tmp_path / "teachers" / "own.pt"
     asked = ["--arch", "cifar_wrn_16_1", "--data", data, "--eval", data, "--out", path, "--device", "cpu"]
     asked += ["--epochs", 1, "--batch-size", 10, "--no-compile", "--precision", "fp32"]
@@ -222,8 +223,8 @@ def test_a_trained_teacher_is_read_without_flags(monkeypatch, tmp_path, capsys):
     assert len(teacher.norm_statistics) > 0
 
 
-def test_training_lowers_the_loss_on_what_it_sees(monkeypatch, tmp_path, capsys):
-    data = pictures(tmp_path / "train", 10, (32, 32, 3))
+def test_training_lowers_the_loss_on_its_training_images(monkeypatch, tmp_path, capsys):
+    data = image_folder(tmp_path / "train", 10, (32, 32, 3))
     for path in data.rglob("*.png"):
         Image.new("RGB", (32, 32), (25 * int(path.parent.name), 128, 250 - 25 * int(path.parent.name))).save(path)
     asked = ["--arch", "cifar_resnet8", "--data", data, "--out", tmp_path / "own.pt", "--device", "cpu"]
@@ -235,12 +236,12 @@ def test_training_lowers_the_loss_on_what_it_sees(monkeypatch, tmp_path, capsys)
 
 
 def test_the_last_tenth_is_measured_from_its_beginning_to_the_end(monkeypatch, tmp_path, capsys):
-    """A teacher of teachers.yaml that says everything but its weights, which nobody needs here."""
+    """The teacher is an untrained LeNet-5 that is added to those of teachers.yaml."""
     weights = tmp_path / "teachers" / "own.pt"
     weights.parent.mkdir()
     torch.save(timm.create_model("lenet5").state_dict(), weights)
     about = {"file": "TEACHERS/own.pt", "flags": ["--arch", "lenet5"], "student": "lenet5_half"}
-    about["eval"] = str(pictures(tmp_path / "data", 10, (28, 28)))
+    about["eval"] = str(image_folder(tmp_path / "data", 10, (28, 28)))
     monkeypatch.setitem(last_tenth.TEACHERS, "own", about)
     changes = [part for value in (*TINY, "train.steps=20") for part in ("--set", value)]
     roots = ["--data-root", tmp_path / "data", "--teachers-root", weights.parent]
