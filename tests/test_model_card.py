@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
-from test_report import MEASURED, POOLED, UNMEASURED
+from reports import MEASURED, POOLED, UNMEASURED
 
 from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.report.model_card import hub_name, model_card

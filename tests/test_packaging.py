@@ -1,5 +1,6 @@
-"""The wheel: everything `dfkd` needs travels inside it, and works from any folder."""
+"""The wheel contains everything that `dfkd` needs, and works from any folder."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,12 +11,23 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+def copy_repository(folder: Path) -> None:
+    """Copy the files that git tracks, and new ones that it does not ignore: a build writes beside its sources."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """A folder with the unpacked wheel, as an installer would make it."""
-    wheels, place = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("installed")
+    """Return a folder with the unpacked wheel, which is built from a copy of the repository's files."""
+    source, wheels, place = (tmp_path_factory.mktemp(name) for name in ("source", "wheels", "installed"))
+    copy_repository(source)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    done = subprocess.run([*build, "--wheel-dir", str(wheels), str(ROOT)], capture_output=True, text=True)
+    done = subprocess.run([*build, "--wheel-dir", str(wheels), str(source)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (wheel,) = wheels.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -54,5 +66,5 @@ def test_the_command_is_declared(installed):
     assert "dfkd = dfkd_cli.cli:main" in entry_points.read_text()
 
 
-def test_tests_and_benchmarks_stay_behind(installed):
+def test_tests_and_benchmarks_are_not_packaged(installed):
     assert not any((installed / name).exists() for name in ("tests", "benchmarks", "recipes"))

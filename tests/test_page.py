@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
-from test_report import MEASURED, POOLED, UNMEASURED
+from reports import MEASURED, POOLED, UNMEASURED
 
 from dfkd_cli.evaluation.confusion import Confusion
 from dfkd_cli.report.environment import Environment
