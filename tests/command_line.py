@@ -1,4 +1,4 @@
-"""What the tests of the command line share: ways to run it, and a teacher small enough to compress in a second."""
+"""Helpers for tests of the command line: functions that run it, and a teacher that is compressed in a second."""
 
 import subprocess
 import sys
@@ -28,19 +28,19 @@ TINY_RUN = tuple(part for value in SMALL for part in ("--set", value))
 
 
 def dfkd(*arguments: object) -> Result:
-    """The command line in this process."""
+    """Run the command line in this process."""
     return CliRunner().invoke(app, list(map(str, arguments)), prog_name="dfkd")
 
 
 def installed(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """The installed command in a process of its own."""
+    """Run the installed command in a separate process."""
     return subprocess.run(
         [INSTALLED, *map(str, arguments)], capture_output=True, text=True, env=environment, check=False
     )
 
 
 def save_teacher(path: Path, norm: bool = True) -> Path:
-    """A TorchScript file of a network that timm does not know, for images that LOOK describes."""
+    """Save a network that timm does not have as TorchScript, for images that LOOK describes; return the path."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU()]
     network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3)).eval()

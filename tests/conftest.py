@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread per test, and the real data of ../shared/data, unpacked once per session."""
+"""Fixtures of all tests: one thread per test, and the real data of ../shared/data, unpacked once per session."""
 
 import os
 import tarfile
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real data: $DFKD_DATA, or shared/data beside the repository."""
+    """Return the folder of real data: $DFKD_DATA, or shared/data beside the repository."""
     folder = Path(os.environ.get("DFKD_DATA", REPOSITORY.parent / "shared" / "data"))
     if not (folder / "teachers").is_dir():
         pytest.skip(f"no real data at {folder}; set DFKD_DATA to the folder that holds teachers/")
@@ -38,13 +38,13 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def teachers(data: Path) -> Path:
-    """The folder of third-party checkpoints."""
+    """Return the folder of third-party checkpoints."""
     return data / "teachers"
 
 
 @pytest.fixture(scope="session")
 def unpack(data: Path, tmp_path_factory: pytest.TempPathFactory):
-    """A function that unpacks one of the data archives into a folder of this session, and returns that folder."""
+    """Return a function that unpacks a data archive into a folder of this session and returns the folder."""
 
     def unpack(archive: str) -> Path:
         path = data / archive
@@ -60,17 +60,17 @@ def unpack(data: Path, tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="session")
 def cifar10_test(unpack) -> Path:
-    """CIFAR-10's 10,000 test pictures, lossless, as an ImageFolder tree."""
+    """Return the folder of CIFAR-10's 10,000 test images, lossless, one subfolder per class."""
     return unpack("cifar10-test.tar.xz") / "cifar10" / "test"
 
 
 @pytest.fixture(scope="session")
 def cifar100_pool(unpack) -> Path:
-    """A fifth of CIFAR-100's training pictures: an unlabelled pool for CIFAR-10."""
+    """Return the folder of a fifth of CIFAR-100's training images: an unlabelled pool for CIFAR-10."""
     return unpack("cifar100-train-subset.tar.xz") / "cifar100" / "train"
 
 
 @pytest.fixture(scope="session")
 def mnist_root(unpack) -> Path:
-    """What torchvision.datasets.MNIST takes as its root."""
+    """Return the root for torchvision.datasets.MNIST."""
     return unpack("mnist.tar.xz")

@@ -1,7 +1,7 @@
-"""The command line in processes of its own that begin where importing PyTorch ends: forks of one that has done it.
+"""The command line in separate processes, forked from one that has imported PyTorch.
 
-Starting the installed command takes seconds, most of them for imports, and dozens of tests want a process: an exit
-code, a signal, a terminal. A few tests still start it as a user does.
+The installed command takes seconds to start, most of them for imports, and dozens of tests need a process: for an exit
+code, a signal or a terminal. A few tests start the installed command.
 """
 
 import multiprocessing
@@ -20,7 +20,7 @@ import torch
 
 from dfkd_cli.cli import main
 
-LONGEST_WAIT_S = 240.0  # a guard against hanging, not an expectation
+LONGEST_WAIT_S = 240.0  # only against hanging
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     ["torch", "torchvision", "timm", "dfkd_cli.compression.compress", "dfkd_cli.evaluation.accuracy", "dfkd_cli.cli"]
@@ -28,7 +28,7 @@ SERVER.set_forkserver_preload(
 
 
 class ForkedCommand:
-    """`dfkd` with these arguments, running. What it prints is kept in files, which can be read meanwhile."""
+    """A running `dfkd` with these arguments. Its output goes to files, which can be read while it runs."""
 
     def __init__(
         self,
@@ -43,31 +43,31 @@ class ForkedCommand:
         outputs = str(self._stdout), terminal or str(self._stderr)
         settings = dict(os.environ) if environment is None else environment
         words = list(map(str, arguments))
-        threads = torch.get_num_threads()  # they decide the last bits
+        threads = torch.get_num_threads()  # the last bits of the weights depend on it
         run = (entry, words, os.getcwd(), settings, outputs, threads)
         self._process = SERVER.Process(target=_run, args=run, daemon=True)
         self._process.start()
 
     @property
     def returncode(self) -> int | None:
-        """As of `subprocess.Popen`: None while it runs, the negative number of the signal that killed it."""
+        """The exit code as of `subprocess.Popen`: None while it runs, minus the number of the killing signal."""
         return self._process.exitcode
 
     @property
     def stdout(self) -> str:
-        """What it has printed so far."""
+        """The standard output so far."""
         return self._stdout.read_text() if self._stdout.exists() else ""
 
     @property
     def stderr(self) -> str:
-        """What it has said so far."""
+        """The standard error so far."""
         return self._stderr.read_text() if self._stderr.exists() else ""
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Returns when the condition holds; fails when the command ends first."""
+        """Wait until the condition holds. Fails when the command ends first."""
         end = time.monotonic() + LONGEST_WAIT_S
         while True:
-            ended = self.returncode is not None  # asked first: the last that a command does may fulfil the condition
+            ended = self.returncode is not None  # before the condition, which the end of the command may fulfil
             if condition():
                 return
             assert not ended, self.stderr
@@ -75,13 +75,13 @@ class ForkedCommand:
             time.sleep(0.01)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """To the command alone; to nobody once it has ended."""
+        """Send a signal to the command, unless it has ended."""
         assert self._process.pid is not None
         with suppress(ProcessLookupError):
             os.kill(self._process.pid, number)
 
     def wait(self) -> "ForkedCommand":
-        """This command, ended."""
+        """Wait for the end of the command and return it."""
         self._process.join(LONGEST_WAIT_S)
         assert self.returncode is not None, self.stderr
         return self
@@ -100,7 +100,7 @@ def _run(
     os.environ.update(environment)
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY, 0o600), number)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the process forked from is deaf to Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent process ignores Ctrl-C
     torch.set_num_threads(threads)
     sys.argv = ["dfkd", *arguments]
     entry()

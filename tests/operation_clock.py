@@ -1,4 +1,4 @@
-"""`dfkd` with a clock that counts tensor operations: what happens in a second is the same on every machine."""
+"""`dfkd` with a clock that counts tensor operations, so that a second means the same on every machine."""
 
 import time
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dfkd_cli.cli import main
 
 SECONDS_PER_OPERATION = 1e-3
-SECONDS_PER_NUMBER = 2e-8  # that an operation returns
+SECONDS_PER_NUMBER = 2e-8  # of an operation's result
 
 
 class OperationClock(TorchDispatchMode):
-    """Runs every operation as it is and moves time on by what it costs."""
+    """Runs every operation and advances the time by its cost."""
 
     def __init__(self):
         super().__init__()
@@ -31,7 +31,7 @@ class OperationClock(TorchDispatchMode):
 
 
 def main_by_operations() -> None:
-    """The command line's entry point, for a process of its own: its clock is replaced."""
+    """Run the command line with the clock replaced. For a separate process only."""
     with OperationClock() as clock:
         time.monotonic = time.perf_counter = clock.now
         main()

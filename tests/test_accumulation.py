@@ -1,4 +1,4 @@
-"""Gradients in parts are the gradients of the whole, and memory that runs out is survived."""
+"""Gradients computed in parts equal those of the whole batch, and a run continues after memory ran out."""
 
 import copy
 
@@ -18,7 +18,7 @@ FULL = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memo
 
 
 class Memory:
-    """A loss function that fails as an allocator does while it is given more than `room` images."""
+    """A loss function that raises an allocator's error for more than `room` images."""
 
     def __init__(self, loss, room: int, error: Exception):
         self.loss, self.room, self.error = loss, room, error
@@ -99,7 +99,7 @@ def test_other_errors_are_not_taken_for_a_full_memory(network):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_goes_on_in_parts_says_so_and_resumes_in_parts(monkeypatch, name):
+def test_every_method_continues_in_parts_with_a_note_and_resumes_in_parts(monkeypatch, name):
     loop = make(name)
     monkeypatch.setattr(loop.method.loss, "compute", Memory(loop.method.loss.compute, 4, MemoryError()))
     events = loop.events()
@@ -116,8 +116,8 @@ def test_every_method_goes_on_in_parts_says_so_and_resumes_in_parts(monkeypatch,
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_learns_beside_the_student_is_the_same_in_any_number_of_parts(monkeypatch, name):
-    """One update per student step, from the whole batch. BatchNorm and a moving student would tell the parts apart."""
+def test_what_is_trained_beside_the_student_does_not_depend_on_the_number_of_parts(monkeypatch, name):
+    """There is one update per student step. Parts would differ with BatchNorm, or if the student changed."""
     still = [f"train.{rate}=1e-8" for rate in ("lr", "muon_lr", "adamw_lr")]
     states = []
     for room in (8, 4, 2):
@@ -137,7 +137,7 @@ def test_what_learns_beside_the_student_is_the_same_in_any_number_of_parts(monke
 
 
 @pytest.mark.parametrize("name", GENERATIVE)
-def test_images_are_made_in_parts_when_memory_runs_out_and_resumed_so(monkeypatch, name):
+def test_images_are_generated_in_parts_after_memory_ran_out_also_when_resumed(monkeypatch, name):
     loop = make(name)
     look = loop.method.source.loss.forward
     sizes: list[int] = []

@@ -1,4 +1,4 @@
-"""Attention transfer against its definition in float64, and the laws it keeps."""
+"""Attention transfer against its definition in float64, and its properties."""
 
 from typing import get_args
 
@@ -65,14 +65,14 @@ def sizes(student: list[Tensor], teacher: list[Tensor]) -> list[tuple[tuple[int,
     return [tuple(tuple(each.shape[2:]) for each in pair) for pair in match_stages(student, teacher)]
 
 
-def test_stages_of_equal_size_belong_together_whatever_their_number():
+def test_stages_of_equal_size_are_matched_whatever_their_number():
     student = stages((4, 16, 16), (4, 8, 8))
     teacher = stages((4, 32, 32), (4, 16, 16), (4, 8, 8), (4, 4, 4))
     assert sizes(student, teacher) == [((16, 16), (16, 16)), ((8, 8), (8, 8))]
     assert [other is teacher[index] for (_, other), index in zip(match_stages(student, teacher), (1, 2), strict=True)]
 
 
-def test_without_equal_sizes_the_last_stages_belong_together_and_the_larger_map_is_averaged():
+def test_without_equal_sizes_the_last_stages_are_matched_and_the_larger_map_is_averaged():
     student, teacher = stages((4, 14, 14), (4, 7, 6)), stages((4, 32, 32), (4, 16, 16), (4, 8, 8))
     assert sizes(student, teacher) == [((7, 6), (7, 6)), ((14, 14), (14, 14))]
     flat = torch.full((1, 1, 16, 16), 3.0)

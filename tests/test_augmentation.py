@@ -1,4 +1,4 @@
-"""Random views: same shape and range, seeded, and each does what its name says."""
+"""Random views keep shape and range, depend only on the seed, and have the effect of their names."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_a_view_keeps_shape_range_and_seed(size):
     assert not torch.equal(view, augmentation(images, rng(1)))
 
 
-def test_nothing_asked_for_changes_nothing():
+def test_an_augmentation_without_transforms_changes_nothing():
     images = torch.rand(6, 3, 8, 8)
     assert torch.equal(Augmentation(flip=False, shift=0.0, mix=0.0, cut=0.0)(images, rng()), images)
 

@@ -1,4 +1,4 @@
-"""The average of a student's latest weights, against its definition and its laws."""
+"""The average of a student's latest weights, against its definition, and its properties."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from dfkd_cli.training.averaging import WeightAverage
 
 
 def states(module: nn.Module, count: int) -> Iterator[torch.Tensor]:
-    """A module that changes its weight `count` times; each state as it is reached."""
+    """Change the weight of a module `count` times and yield each state."""
     rng = torch.Generator().manual_seed(0)
     for _ in range(count):
         with torch.no_grad():
@@ -33,7 +33,7 @@ def test_it_is_the_moving_average_of_its_definition(share):
 
 
 def followed(module: nn.Module, average: WeightAverage, count: int) -> list[torch.Tensor]:
-    """The states of a module whose average was told of each."""
+    """Change the weight of a module `count` times, update its average each time, and return the states."""
     seen = []
     for step, state in enumerate(states(module, count), 1):
         average.update(step)
@@ -61,7 +61,7 @@ def test_batchnorm_statistics_are_averaged_and_counters_are_left_alone():
     assert layer.get_buffer("num_batches_tracked").item() == 2
 
 
-def test_the_average_can_be_looked_at_and_left_again():
+def test_the_average_can_be_applied_and_reverted():
     module = nn.Linear(4, 4)
     average = WeightAverage(module, 1.0)
     seen = followed(module, average, 5)

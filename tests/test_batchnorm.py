@@ -1,4 +1,4 @@
-"""The distance to BatchNorm statistics: definition, laws, and that it means the same on every scale."""
+"""The distance to BatchNorm statistics: its definition, its properties, and its independence of scale."""
 
 import pytest
 import torch

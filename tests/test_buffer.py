@@ -1,4 +1,4 @@
-"""The replay buffer: golden values, laws of priority sampling, eviction, and that it survives saving."""
+"""The replay buffer: values computed by hand, properties of priority sampling, eviction, and saving."""
 
 import pytest
 import torch
@@ -67,7 +67,7 @@ def test_alpha_zero_draws_uniformly():
 
 
 def test_beta_one_undoes_the_bias_of_the_drawing():
-    """E_P[w f] is the plain mean of f over the buffer."""
+    """E_P[w f] is the mean of f over the buffer."""
     buffer, values = filled(CLASSES, CONFIDENCE, DISCREPANCY, beta=1.0), torch.randn(8)
     chances = buffer.probabilities()
     buffer.update(torch.arange(8), torch.tensor(DISCREPANCY))

@@ -1,4 +1,4 @@
-"""What only the recipe cgdd does: labels preset and kept, terms that heed whether the teacher sees the class."""
+"""`cgdd`: requested labels are stored, and terms depend on whether the teacher predicts them."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def made_with(logits: torch.Tensor, labels: torch.Tensor) -> Generated:
     return Generated(torch.rand(len(labels), *SIZE), labels, logits, None, {})
 
 
-def test_the_store_holds_the_labels_that_were_asked_for_in_equal_shares():
+def test_the_store_holds_the_requested_labels_in_equal_shares():
     loop = cgdd("options.generator.batch_size=12", "options.store.size=24")
     loop.round(0.0)
     loop.round(0.0)
@@ -68,7 +68,7 @@ def test_the_class_prior_fades_with_the_probability_and_ends_where_it_is_enough(
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_the_adversarial_term_counts_only_images_of_the_class_asked_for(masked):
+def test_the_adversarial_term_counts_only_images_of_the_requested_class(masked):
     loop = cgdd(f"options.on_class_only={str(masked).lower()}", "options.inversion.weights.adversarial=1.0")
     images = torch.rand(9, *SIZE)
     teacher, student = loop.setting.predict(images)
@@ -81,7 +81,7 @@ def test_the_adversarial_term_counts_only_images_of_the_class_asked_for(masked):
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_the_label_term_can_leave_out_what_the_teacher_sees_differently(masked):
+def test_the_label_term_can_leave_out_images_of_another_class(masked):
     loop = cgdd(f"options.labels.mask={str(masked).lower()}", "options.labels.weight=2.0")
     images = torch.rand(9, *SIZE)
     teacher, student = loop.setting.predict(images)
@@ -114,7 +114,7 @@ def test_every_conditioning_can_be_chosen_in_the_recipe(conditioning: Conditioni
     assert loop.round(0.0)["synthesis/hit_rate_by_class"].shape == (CLASSES,)
 
 
-def test_a_student_without_feature_maps_is_refused_before_anything_is_made():
+def test_a_student_without_feature_maps_is_refused_at_once():
     setting, options = cgdd().setting, tiny_recipe("cgdd").options
     flat = EagerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES)))
     setting.student = Classifier(flat, setting.teacher.spec, setting.teacher.origin)

@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not there, the last two kept, damage noticed."""
+"""Checkpoint files are complete, two of them are kept, and damage is detected."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ def fail(*_: object) -> None:
 def test_the_newest_comes_back_and_two_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.step() is None
-    for step in (5, 10, 7):  # a run that went back counts on from there
+    for step in (5, 10, 7):  # step 7 after a restart from step 5
         checkpoints.save(state(step), step)
     loaded = checkpoints.load(pytest.fail)
     assert loaded is not None

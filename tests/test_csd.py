@@ -1,4 +1,4 @@
-"""What is `csd`'s own: the head beside the student, the reward, the rounds and the labels."""
+"""`csd`: the head beside the student, the reward, the rounds and the labels."""
 
 import copy
 from typing import Any
@@ -12,7 +12,7 @@ from dfkd_cli.training.method import Batch
 
 
 def begun(*more: str) -> Any:
-    """The loop of the method after its warm-up."""
+    """Return the loop of the method after its warm-up."""
     return warm(make("csd", *more))
 
 
@@ -24,7 +24,7 @@ def changed(before: dict[str, torch.Tensor], network: nn.Module) -> bool:
     return any(not torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_the_head_learns_and_never_teaches_the_student():
+def test_the_head_is_trained_and_does_not_change_the_student():
     loop = begun()
     student, head = loop.setting.student, loop.method.loss.task.head
     student.train()
@@ -39,7 +39,7 @@ def test_the_head_learns_and_never_teaches_the_student():
 
 
 @pytest.mark.parametrize("every", ["true", "false"])
-def test_the_head_learns_only_from_images_that_count(every):
+def test_the_head_is_trained_only_on_images_with_a_weight(every):
     heads = []
     for others in (0, 1):
         loop = begun(f"options.head.every_rotation={every}")
@@ -50,7 +50,7 @@ def test_the_head_learns_only_from_images_that_count(every):
     torch.testing.assert_close(heads[0], heads[1])
 
 
-def test_labels_that_the_teacher_does_not_see_teach_the_head_nothing():
+def test_labels_that_the_teacher_does_not_predict_do_not_train_the_head():
     learned = {}
     for masked in ("true", "false"):
         loop = begun(f"options.labels.mask={masked}")
@@ -78,7 +78,7 @@ def test_the_head_does_not_depend_on_the_size_of_the_embedding():
 
 
 def test_the_student_is_the_same_with_and_without_a_head_beside_it():
-    """With the reward off no head is trained; with a reward of almost nothing the images are the same as well."""
+    """Without a reward the head is not trained; with a tiny one the images are the same too."""
     students = []
     for reward in ("0", "1e-30"):
         loop = make("csd", f"options.reward.weight={reward}")
@@ -87,7 +87,7 @@ def test_the_student_is_the_same_with_and_without_a_head_beside_it():
     assert all(torch.equal(value, students[1][name]) for name, value in students[0].items())
 
 
-def test_there_is_no_reward_before_the_head_has_learned():
+def test_there_is_no_reward_before_the_heads_first_step():
     loop = begun()
     assert "synthesis/reward" not in loop.round(0.5)
     loop.student_step(0.5)
@@ -105,7 +105,7 @@ def test_the_generator_raises_the_heads_error():
     assert loop.method.loss.task.hardness(moved, labels).mean() > hardness
 
 
-def test_the_reward_of_an_image_ends_at_the_cap():
+def test_the_reward_of_an_image_is_bounded_by_the_cap():
     loop = begun("options.reward.cap=0.01", "options.reward.weight=3.0")
     loop.student_step(0.5)
     expected = -3.0 * 0.01 * torch.tensor(loop.method.loss.task.chance)
@@ -122,7 +122,7 @@ def test_reward_and_adversary_are_independent(reward, adversarial):
     assert ("synthesis/adversarial" in logged) == (adversarial > 0)
 
 
-def test_the_label_term_leaves_out_what_the_teacher_sees_otherwise():
+def test_the_label_term_leaves_out_images_of_another_class():
     loop = begun()
     batch = loop.method.source.sample()
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_the_label_term_leaves_out_what_the_teacher_sees_otherwise():
 
 
 @pytest.mark.parametrize("more", [(), ("options.augment_synthesis=true",), ("options.trainable_noise=true",)])
-def test_the_bank_keeps_what_the_generator_made_last(more):
+def test_the_store_keeps_the_latest_images(more):
     loop = make("csd", *more)
     made = []
     forward = loop.method.source.trainer.forward
@@ -144,7 +144,7 @@ def test_the_bank_keeps_what_the_generator_made_last(more):
     torch.testing.assert_close(loop.method.source.memory.read(torch.arange(12)), made[-1], atol=0.6 / 255, rtol=0)
 
 
-def test_a_generator_starts_anew_when_its_rounds_are_over():
+def test_a_generator_gets_new_weights_after_its_rounds():
     loop = begun("options.rounds_per_generator=2", "options.generator.lr=0")
     distances = []
     for _ in range(4):
@@ -169,7 +169,7 @@ def test_trainable_noise_is_trained():
 
 @pytest.mark.parametrize("size", [(1, 8, 8), (1, 8, 12)])
 @pytest.mark.parametrize("every", ["true", "false"])
-def test_views_are_the_turned_images_with_joint_labels(size, every):
+def test_views_are_rotated_images_with_joint_labels(size, every):
     loop = make("csd", f"options.head.every_rotation={every}", size=size)
     images, labels = torch.rand(8, *size), torch.arange(8) % 3
     views, joint = loop.method.loss.task.views(images, labels)

@@ -1,4 +1,4 @@
-"""What is `curriculum`'s own: the ramp of the adversary, the pacing of the loss, and images that come only once."""
+"""`curriculum`: the ramp of the adversarial term, the pacing of the loss, and images that are used only once."""
 
 import pytest
 import torch
@@ -9,11 +9,11 @@ from dfkd_cli.distillation.self_paced import self_paced_weight
 
 
 def renewed(loop, progress: float) -> dict[str, torch.Tensor]:
-    loop.round(0.0)  # the first one never has an adversary
+    loop.round(0.0)  # the first round has no adversarial term
     return loop.round(progress)
 
 
-def test_the_adversary_grows_with_the_progress():
+def test_the_adversarial_term_grows_with_the_progress():
     loop = make(
         "curriculum", "options.ramp_begin=0.2", "options.ramp_end=0.8", "options.inversion.weights.adversarial=3.0"
     )
@@ -23,14 +23,14 @@ def test_the_adversary_grows_with_the_progress():
     assert "synthesis/adversarial" in renewed(loop, 0.9)
 
 
-def test_a_student_that_has_not_begun_has_no_say():
+def test_there_is_no_adversarial_term_before_the_first_student_step():
     loop = make("curriculum", "options.warmup.rounds=3", "options.warmup.share=1", "options.adversarial_start=0.5")
     shares = [loop.round(0.3)["synthesis/adversarial_share"].item() for _ in range(4)]
     assert shares[:3] == [0.0, 0.0, 0.0]
     assert shares[3] > 0.5
 
 
-def test_the_adversarial_term_has_the_size_the_ramp_says():
+def test_the_adversarial_term_has_the_size_of_the_ramp():
     loop = warm(make("curriculum", "options.ramp_begin=0", "options.ramp_end=0.8"))
     loop.setting.student.eval()
     images = torch.rand(12, 1, 8, 8)
@@ -51,7 +51,7 @@ def test_the_loss_is_the_divergence_times_its_weight(level, divergence):
         "options.relative_difficulty=false",
     )
     loop.round(0.0)
-    loop.setting.student.eval()  # the same answer twice
+    loop.setting.student.eval()  # deterministic predictions
     batch = loop.method.source.sample()
     terms, logged, _ = loop.method.loss.compute(batch, 0.5)
     teacher, student = loop.setting.predict(batch.images)
@@ -62,7 +62,7 @@ def test_the_loss_is_the_divergence_times_its_weight(level, divergence):
     assert 0 < logged["curriculum/weight"] < 1
 
 
-def test_every_step_sees_new_images_and_they_are_counted():
+def test_every_step_has_new_images_which_are_counted():
     loop = make("curriculum")
     loop.round(0.0)
     before = loop.method.source.counts().generated
@@ -98,7 +98,7 @@ def test_relative_difficulty_does_not_depend_on_the_size_of_the_logits(divergenc
     torch.testing.assert_close(logged[0]["curriculum/weight"], logged[1]["curriculum/weight"], rtol=0.05, atol=0)
 
 
-def test_a_student_that_knows_nothing_has_difficulty_one():
+def test_uniform_predictions_have_difficulty_one():
     loop = make("curriculum")
     loop.round(0.0)
     loop.setting.predict = lambda images: (torch.ones(8, 3).cumsum(1), torch.zeros(8, 3, requires_grad=True))

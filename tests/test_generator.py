@@ -1,4 +1,4 @@
-"""The generator fits every image size and keeps to [0, 1]."""
+"""The generator makes images of every size in [0, 1]."""
 
 from typing import get_args
 
@@ -16,7 +16,7 @@ def spec(size: tuple[int, int, int], classes: int = 3, mean: float = 0.5, std: f
 
 
 @pytest.mark.parametrize("size", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 33, 47), (2, 64, 64), (4, 224, 224)])
-def test_images_have_the_asked_size_and_range(size):
+def test_images_have_the_requested_size_and_range(size):
     generator = Generator(spec(size, classes=7), noise_size=16, width=16, conditional=True)
     images = generator(torch.randn(2, 16), torch.tensor([0, 6]))
     assert images.shape == (2, *size)
@@ -28,7 +28,7 @@ def conditional_generator(conditioning: Conditioning, size: tuple[int, int, int]
     torch.manual_seed(0)
     generator = Generator(spec(size), noise_size=16, width=16, conditional=True, conditioning=conditioning)
     for layer in generator.modules():
-        if isinstance(layer, ClassModulation):  # it starts without an effect
+        if isinstance(layer, ClassModulation):  # initially without effect
             nn.init.normal_(layer.gain.weight, std=0.5)
             nn.init.normal_(layer.shift.weight, std=0.5)
     return generator
@@ -50,7 +50,7 @@ def test_every_weight_gets_a_gradient(conditioning):
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in generator.parameters())
 
 
-def test_a_product_of_noise_and_label_says_nothing_without_noise():
+def test_a_product_of_noise_and_label_is_constant_without_noise():
     generator = conditional_generator("product")
     silent = generator(torch.zeros(6, 16), torch.arange(6) % 3)
     torch.testing.assert_close(silent, silent[:1].expand_as(silent))
@@ -79,7 +79,7 @@ def test_images_start_with_the_mean_and_contrast_of_the_teachers_normalisation(m
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (1.0, 255.0), (0.5, 0.5)])
-def test_a_normalisation_that_says_nothing_about_images_still_gives_images(mean, std):
+def test_a_normalisation_without_statistics_of_images_is_accepted(mean, std):
     images = Generator(spec((3, 16, 16), mean=mean, std=std), 16, 16, conditional=False)(torch.randn(16, 16))
     assert images.isfinite().all()
     assert 0.03 < images.std() < 0.45

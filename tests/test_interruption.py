@@ -1,4 +1,4 @@
-"""Signals ask first and stop at once the second time."""
+"""The first signal requests the end of a run, the second one ends it at once."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ HANDLERS = (signal.default_int_handler, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
-def heeded() -> Iterator[None]:
-    """Signals as a terminal gives them: where the tests run in the background, Ctrl-C may be ignored."""
+def terminal_handlers() -> Iterator[None]:
+    """Set the handlers of a terminal; Ctrl-C is ignored where the tests run in the background."""
     before = [signal.signal(number, handler) for number, handler in zip(SIGNALS, HANDLERS, strict=True)]
     yield
     for number, handler in zip(SIGNALS, before, strict=True):
@@ -22,7 +22,7 @@ def heeded() -> Iterator[None]:
 
 @pytest.mark.parametrize("first", SIGNALS)
 @pytest.mark.parametrize("second", SIGNALS)
-def test_the_first_signal_asks_and_the_second_stops(capfd, first, second):
+def test_the_first_signal_is_a_request_and_the_second_raises(capfd, first, second):
     before = [signal.getsignal(number) for number in SIGNALS]
     with Interruption() as interruption:
         assert not interruption.requested

@@ -1,4 +1,4 @@
-"""Losses against their definitions in float64, and the laws they keep."""
+"""Losses against their definitions in float64, and their properties."""
 
 import math
 
@@ -28,7 +28,7 @@ def test_kl_div_is_zero_at_equality_and_ignores_shifts():
 
 
 def test_kl_div_has_the_same_gradient_size_at_every_temperature():
-    """The reason for the T^2: at high temperature the gradient goes to (student - teacher) / K."""
+    """At high temperature the gradient approaches (student - teacher) / K, because of the factor T^2."""
     student, teacher = random_logits(5, 7).requires_grad_(), random_logits(5, 7, seed=1)
     norms = [torch.autograd.grad(losses.kl_div(student, teacher, t).sum(), student)[0].norm() for t in (50.0, 100.0)]
     torch.testing.assert_close(norms[0], norms[1], rtol=0.05, atol=0.0)
@@ -116,7 +116,7 @@ def test_class_dropped_kl_of_a_certain_teacher_is_finite():
     assert student.grad.isfinite().all()
 
 
-def test_dropped_mass_is_what_the_unlikely_classes_get():
+def test_dropped_mass_is_the_probability_of_the_other_classes():
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
     masses = [losses.dropped_mass(logits, kept).item() for kept in (1, 2, 3, 4, 9)]
     assert masses == pytest.approx([0.5, 0.2, 0.05, 0.0, 0.0], abs=1e-6)
@@ -140,7 +140,7 @@ def smooth_l1(difference: float) -> float:
 
 
 def structure(points: torch.Tensor) -> tuple[dict, dict]:
-    """Distances relative to their mean and cosines of angles, pair by pair."""
+    """Return distances relative to their mean and cosines of angles, computed pair by pair."""
     count = range(len(points))
     distances = {(i, j): (points[i] - points[j]).norm().item() for i in count for j in count}
     mean = sum(distances.values()) / (len(points) * (len(points) - 1))
@@ -188,7 +188,7 @@ def test_logit_distance_is_the_mean_absolute_difference():
     torch.testing.assert_close(losses.logit_distance(student, teacher).double(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_label_loss_is_cross_entropy_and_masked_where_the_teacher_sees_another_class():
+def test_the_label_loss_is_cross_entropy_and_masked_where_the_teacher_predicts_another_class():
     student, teacher = random_logits(6, 4), random_logits(6, 4, seed=1)
     seen = teacher.argmax(1)
     labels = torch.where(torch.arange(6) < 3, seen, (seen + 1) % 4)

@@ -1,4 +1,4 @@
-"""The contract that every method keeps; a new one gets all of it by joining METHODS."""
+"""The contract of all methods. Its tests run for every entry of METHODS."""
 
 import copy
 
@@ -39,7 +39,7 @@ class TestEveryMethod:
         assert not loop.setting.teacher.training
 
     def test_the_students_schedules_begin_with_its_training(self, name, norm):
-        """Not with the budget, a share of which goes into the images before."""
+        """A budget also contains the warm-up, so its progress does not start at 0 with the first step."""
         loop = make(name, "train.lr_warmup=0.5", "train.round_every=1000", norm=norm)
         now, seen = [0.0], []
         loop.clock = BudgetClock(20.0, now=lambda: now[0])
@@ -122,11 +122,10 @@ class TestEveryMethod:
     def test_the_student_terms_reach_the_student(self, name, norm):
         loop = warm(make(name, norm=norm))
         loop.setting.student.train()
-        terms, _, _ = loop.method.loss.compute(
-            loop.method.source.sample(), 0.5
-        )  # where no term is still being faded in
+        # At progress 0.5 every term has its full weight.
+        terms, _, _ = loop.method.loss.compute(loop.method.source.sample(), 0.5)
         for term, value in terms.items():
-            parameters = list(loop.setting.student.parameters())  # a term on features passes the classifier by
+            parameters = list(loop.setting.student.parameters())  # a term of features has no gradient in the classifier
             grads = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
             assert max(grad.abs().max() for grad in grads) > 1e-8, term
 
@@ -147,14 +146,14 @@ def test_a_generator_without_a_term_is_refused(name, norm):
 
 @pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "no batchnorm"])
 @pytest.mark.parametrize("name", [name for name in GENERATIVE if of_all(name, ".adversarial", 1)])
-def test_a_generator_may_have_only_an_adversary(name, norm):
+def test_a_generator_may_have_only_the_adversarial_term(name, norm):
     loop = make(name, *weight_options(name, 0), *of_all(name, ".adversarial", 1), norm=norm)
     assert list(loop.events())[-1].step == 6
 
 
 @pytest.mark.parametrize("name", GENERATIVE)
 class TestWarmingUpOnABudget:
-    """A share of 0.1; what compiling takes is part of the first round."""
+    """The share of the budget is 0.1, counted from the end of the first round, which includes compilation."""
 
     def warming(self, name: str) -> Distillation:
         return make(name, "options.warmup.rounds=50", "options.warmup.share=0.1")
@@ -178,9 +177,9 @@ class TestWarmingUpOnABudget:
             loop.round(progress)
         assert loop.method.source.ready(0.995)
 
-    def test_unless_it_took_long_itself(self, name):
+    def test_a_first_round_longer_than_the_share_counts(self, name):
         loop = self.warming(name)
-        assert not loop.method.source.ready(0.5), "one round there is"
+        assert not loop.method.source.ready(0.5), "there is at least one round"
         loop.round(0.0)
         assert loop.method.source.ready(0.21)
         assert not loop.method.source.ready(0.15)
@@ -191,9 +190,9 @@ class TestWarmingUpOnABudget:
 @pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "no batchnorm"])
 @pytest.mark.parametrize("name", GENERATIVE)
 def test_every_generator_term_moves_the_images(name, norm):
-    """A term whose gradient is zero is a term that is not there: a wrong network, a stray detach."""
+    """A term without a gradient has no effect; causes are a wrong network or a stray detach."""
     loop = warm(make(name, *weight_options(name, 1), norm=norm))
-    loop.student_step(0.5)  # some terms wait for it
+    loop.student_step(0.5)  # some terms are active only after it
     loss = generator_loss(loop)
     images = torch.rand(12, *SIZE, requires_grad=True)
     loop.setting.student.eval()
@@ -222,7 +221,7 @@ def test_the_bn_weight_falls_to_its_share_in_a_straight_line(name):
 
 
 @pytest.mark.parametrize("name", GENERATIVE)
-def test_terms_that_need_the_student_wait_for_it(name):
+def test_terms_that_need_the_student_are_inactive_before_its_first_step(name):
     loop = make(name, *weight_options(name, 1))
     waiting = {term.name for term in generator_loss(loop).terms if term.needs_student}
     logged = {key.removeprefix("synthesis/") for key in loop.round(0.0)}
@@ -254,8 +253,8 @@ def test_a_term_of_unlabeled_without_a_weight_is_left_out(off):
     assert terms.keys() == {"kd", "explicit", "distance", "angle"} - {off}
 
 
-def test_unlabeled_learns_from_predictions_alone_where_the_embedding_cannot_be_seen(monkeypatch):
-    """As with a teacher that does not end in a linear layer."""
+def test_unlabeled_has_only_the_kd_term_without_a_visible_embedding(monkeypatch):
+    """A teacher that does not end in a linear layer has no visible embedding."""
     observe = EagerNetwork.observe
     monkeypatch.setattr(EagerNetwork, "observe", lambda self, inputs: observe(self, inputs)._replace(embedding=None))
     loop = make("unlabeled")
@@ -265,7 +264,7 @@ def test_unlabeled_learns_from_predictions_alone_where_the_embedding_cannot_be_s
     assert any("embedding is not visible" in note for note in loop.notes())
 
 
-def test_a_selection_that_was_interrupted_is_made_anew():
+def test_an_interrupted_selection_is_repeated():
     loop = make("unlabeled", "options.selection.score=random")
     loop.round(0.0)
     state = copy.deepcopy(loop.state_dict())
@@ -291,7 +290,7 @@ def test_a_resumed_run_has_its_share_of_what_is_left_for_reading_the_pool():
         loop.round(0.7)
     assert loop.method.source.selected.complete
     late = make("unlabeled", "options.selection.reading_share=0.5")
-    for progress in (0.5, 0.6, 0.81):  # the first chunk is there at 0.6
+    for progress in (0.5, 0.6, 0.81):  # the first chunk is read at 0.6
         late.round(progress)
     assert late.method.source.ready(0.81)
     assert not late.method.source.selected.complete

@@ -1,4 +1,4 @@
-"""Muon: filters move in orthogonal directions, everything else as under SGD."""
+"""Muon: filters move in orthogonal directions, all other parameters as with SGD."""
 
 import copy
 
@@ -10,7 +10,7 @@ from dfkd_cli.training.muon import Muon, find_filters, orthogonal
 
 
 class SmallNetwork(nn.Module):
-    """A filter before BatchNorm, and a linear layer."""
+    """Return a convolution with BatchNorm, and a linear layer."""
 
     def __init__(self):
         super().__init__()
@@ -47,7 +47,7 @@ def test_the_direction_is_that_of_the_published_iteration(rank):
     assert torch.allclose(orthogonal(left @ right).double(), iterate, atol=1e-4)
 
 
-def test_directions_do_not_depend_on_size_or_turns():
+def test_directions_do_not_depend_on_scale_or_rotation():
     matrix = torch.randn(1, 4, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).Q
     assert torch.allclose(orthogonal(1e6 * matrix), orthogonal(matrix))
@@ -81,7 +81,7 @@ def test_the_decay_bounds_the_size_of_a_filter():
     assert network.conv.weight.square().mean().sqrt() < 1.2 * 0.2 / 10.0
 
 
-def test_what_is_no_filter_learns_as_under_sgd():
+def test_parameters_that_are_no_filters_are_trained_as_with_sgd():
     ours, theirs, images = SmallNetwork(), SmallNetwork(), torch.rand(4, 3, 4, 4)
     learn(ours, muon(ours, weight_decay=1e-3), images)
     learn(theirs, torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=1e-3, nesterov=True), images)
@@ -114,7 +114,7 @@ def test_filters_without_a_gradient_stay_or_shrink():
     assert torch.allclose(network.conv.weight, (1 - 0.05 * 0.1) * before)
 
 
-def test_a_restored_optimizer_goes_on_alike():
+def test_a_restored_optimizer_makes_the_same_steps():
     network, images = SmallNetwork(), torch.rand(4, 3, 4, 4)
     optimizer = muon(network, weight_decay=1e-3)
     learn(network, optimizer, images)

@@ -1,4 +1,4 @@
-"""Every kind of student gets an optimizer that does not ruin it."""
+"""The optimizer depends on the student, and has the rates of the recipe."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def test_muon_is_for_students_with_batchnorm(student, kind):
 
 @pytest.mark.parametrize("kind", ["muon", "sgd", "adamw"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_each_goes_downhill_with_its_rate_and_decay(kind, momentum):
+def test_each_optimizer_has_its_rate_and_decay(kind, momentum):
     weight = nn.Parameter(torch.tensor([1.0, -2.0]))
     config = OptimizerConfig("auto", 0.1, 0.02, 0.1, 0.1, momentum, 1e-4)
     optimizer = make_optimizer(nn.ParameterList([weight]), kind, config)

@@ -1,7 +1,7 @@
-"""No step of any method waits for the host or mixes devices: what a GPU would be slow at, or fail at, without a GPU.
+"""No step of any method waits for the host or mixes devices, which would be slow or fail on a GPU. Needs no GPU.
 
 PyTorch's fake tensors have a device, a type and a shape but no values. An operation on tensors of two devices is an
-error, and so is whatever needs a value in Python: `.item()`, `if tensor:`, a mask as an index.
+error, and so is one that needs a value in Python, such as `.item()`, `if tensor:` or a mask as an index.
 """
 
 from contextlib import nullcontext
@@ -30,7 +30,7 @@ from dfkd_cli.training.clock import StepClock
 from dfkd_cli.training.engine import Distillation, Event
 from dfkd_cli.training.setting import Setting
 
-ELSEWHERE = torch.device("lazy")  # no machine computes there
+ELSEWHERE = torch.device("lazy")  # a device without a backend
 STEPS = 3
 IMAGES = 16
 
@@ -41,13 +41,13 @@ class RuntimeElsewhere(Runtime):
 
 
 class RandomElsewhere(torch.Generator):
-    """On the CPU, where fake tensors take it from, and says otherwise."""
+    """A generator on the CPU, which fake tensors need, with the name of the other device."""
 
     device = ELSEWHERE
 
 
 def moved(module: nn.Module, *_: object, **__: object) -> nn.Module:
-    """In place of `nn.Module.to`, which cannot move fake tensors."""
+    """Replace `nn.Module.to`, which cannot move fake tensors."""
     for layer in module.modules():
         for tensors in cast(list[dict[str, Any]], [layer._parameters, layer._buffers]):
             tensors.update({name: None if tensor is None else _elsewhere(tensor) for name, tensor in tensors.items()})
@@ -60,7 +60,7 @@ def _elsewhere(tensor: Tensor) -> Tensor:
 
 
 def selected() -> Selected:
-    """As if a pool had been read, which is the host's work."""
+    """Make the selection of a pool, which the host computes."""
     images = torch.empty(IMAGES, *SIZE, dtype=torch.uint8, device=ELSEWHERE)
     slots = torch.arange(IMAGES, device=ELSEWHERE)
     return Selected(images, slots, slots, [], [], [], IMAGES, 0, 0, True, CLASSES)
@@ -85,8 +85,8 @@ def make(name: str, teacher: Classifier, student: Classifier, *more: str) -> Dis
 
 @pytest.fixture
 def run_of(monkeypatch):
-    """A function of a method, whether its teacher has BatchNorm, and values of its recipe: a run elsewhere."""
-    # An event hands numbers to the host, which is its purpose.
+    """Return a function that makes a loop on the other device from a method and values of its recipe."""
+    # An event is meant to transfer its numbers to the host.
     monkeypatch.setattr(Distillation, "_event", lambda self, phase, _: Event(phase, self.step, 0.0, 0, {}))
     monkeypatch.setattr(nn.Module, "to", moved)
 
@@ -124,13 +124,13 @@ def test_no_step_waits_for_the_host_or_mixes_devices(run_of, name, norm):
         ("cgdd", "generator.conditioning=product_batchnorm labels.mask=false"),
     ],
 )
-def test_nor_with_other_options(run_of, name, values):
+def test_no_step_waits_or_mixes_devices_with_other_options(run_of, name, values):
     loop = run_of(name, True, *(f"options.{value}" for value in values.split()))
     assert [*loop.events()][-1].step == STEPS
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_run_goes_on_there_from_a_checkpoint_of_the_host(run_of, name):
+def test_a_run_continues_on_the_device_from_a_checkpoint_of_the_host(run_of, name):
     loop, resumed = run_of(name), run_of(name)
     next(event for event in loop.events() if event.phase == "training")
     resumed.load_state_dict(tree_map_only(Tensor, Tensor.cpu, loop.state_dict()))
@@ -143,11 +143,11 @@ def test_a_run_goes_on_there_from_a_checkpoint_of_the_host(run_of, name):
     [
         (lambda images: images * float(images.mean()), DataDependentOutputException),
         (lambda images: images[images.mean((1, 2, 3)) > 0.5], DynamicOutputShapeException),
-        (lambda images: images + torch.zeros(SIZE), RuntimeError),  # of a class that older versions do not have
+        (lambda images: images + torch.zeros(SIZE), RuntimeError),  # a class that older versions of torch do not have
     ],
     ids=["item", "mask", "device"],
 )
-def test_a_method_that_does_either_is_caught(run_of, fault, error):
+def test_a_method_that_waits_or_mixes_devices_is_detected(run_of, fault, error):
     loop = run_of("ssd")
     sample = loop.method.source.sample
     loop.method.source.sample = lambda: sample()._replace(images=fault(sample().images))

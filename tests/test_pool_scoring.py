@@ -43,8 +43,8 @@ def test_norm_closeness_of_an_image_does_not_depend_on_its_batch():
     torch.testing.assert_close(scoring.norm_closeness([maps], running), alone)
 
 
-def test_a_prototype_draws_what_lies_near_the_middle_of_its_class():
-    """Two bundles of directions, one per class, and in each a stray that points to the other one."""
+def test_images_far_from_the_prototype_of_their_class_score_lowest():
+    """Two clusters of directions, one per class, and in each an outlier in the direction of the other one."""
     bundles = torch.eye(6)[[0, 3]].repeat_interleave(20, 0) + 0.05 * random(40, 6)
     bundles[[7, 27]] = bundles[[27, 7]]
     classes = torch.arange(40) // 20

@@ -1,4 +1,4 @@
-"""A run that is killed goes on where it was and ends with the same student, whatever the method and the moment."""
+"""A killed run can be resumed and ends with the same student, for every method and at any moment."""
 
 import errno
 import hashlib
@@ -29,8 +29,8 @@ from dfkd_cli.training.checkpoint import FORMAT, Checkpoints
 STEPS = 40
 SMALL = (f"train.steps={STEPS}", "train.batch_size=8", "train.round_every=2", "train.report_every=7")
 LOOK = ("--input-size", "1x8x8", "--mean", "0.4", "--std", "0.3", "--student", "cifar_resnet8", "--precision", "fp32")
-# Method -> print of the names of everything that its checkpoints hold. Together these methods save every part that
-# there is, so a method composed of such parts needs no entry.
+# Method -> hash of the names of all entries of its checkpoints. Together these methods have every kind of source and
+# loss that saves a state, so a further method needs no entry.
 PRINTS = {
     "ssd": "330fd5b2",
     "curriculum": "78d8c6ed",
@@ -60,7 +60,7 @@ def arguments(name: str, teacher: Path, *more: object) -> list[str]:
 
 
 def dfkd(monkeypatch, *command: str) -> int:
-    """The exit code of the command line's entry point, in this process."""
+    """Run the command line in this process and return its exit code."""
     monkeypatch.setattr(sys, "argv", ["dfkd", *command])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -73,7 +73,7 @@ def saved_step(out: Path) -> int:
 
 
 def stop(command: ForkedCommand, out: Path, step: int, how: signal.Signals) -> str:
-    """Sends the signal once a checkpoint of this step or a later one is there; what the command said on stderr."""
+    """Send the signal after a checkpoint of this step or a later one; return the command's stderr."""
     command.wait_until(lambda: saved_step(out) >= step)
     command.send_signal(how)
     return command.wait().stderr
@@ -89,9 +89,9 @@ def unfinished(out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def stopped(teacher, tmp_path_factory):
-    """A function of a method and a folder: leaves there what a kill half way left behind, with no --out to be seen.
+    """Return a function that copies the unfinished run of a method, killed half way, into a folder.
 
-    Returns the uninterrupted student of the same arguments, and the --out of the killed run.
+    The function returns the student of the same run without a kill, and the --out of the killed run.
     """
     made: dict[str, tuple[bytes, Path]] = {}
 
@@ -102,7 +102,7 @@ def stopped(teacher, tmp_path_factory):
                 assert dfkd(patch, *arguments(name, teacher, "--out", folder / "whole")) == 0
             out = folder / "out"
             command = ForkedCommand(*arguments(name, teacher, "--out", out, "--checkpoint-every", 3))
-            # Past the first checkpoint (step 3), so that a second one lies beside it for the tests of damage.
+            # After the first checkpoint (step 3), so that the tests of damage have a second one.
             stop(command, out, random.randrange(4, STEPS // 2), signal.SIGKILL)
             assert command.returncode == -signal.SIGKILL
             made[name] = student(folder / "whole"), out
@@ -120,22 +120,22 @@ def ssd(stopped, tmp_path) -> tuple[bytes, Path]:
 
 
 def entries(state: object, prefix: str = "") -> set[str]:
-    """Dotted names of what is saved; how PyTorch's optimizers and random streams lay out theirs is not ours."""
+    """Return the dotted names of all entries, without those inside optimizers and random streams."""
     if not isinstance(state, dict) or prefix.endswith(("optimizer.", "random.")):
         return {prefix}
     return {entry for name, value in state.items() for entry in entries(value, f"{prefix}{name}.")}
 
 
 @pytest.mark.parametrize("name", PRINTS)
-def test_the_format_of_checkpoints_has_another_number_when_it_is_another(stopped, tmp_path, name):
-    """When this fails, what is saved has changed: raise FORMAT in checkpoint.py, and put its new print here."""
+def test_the_format_number_changes_with_the_entries_of_checkpoints(stopped, tmp_path, name):
+    """When this fails, the entries of checkpoints have changed: increase FORMAT, and put the new hash here."""
     _, out = stopped(name, tmp_path)
     saved = Checkpoints(unfinished(out) / "checkpoints").load(print)
     names = "\n".join(sorted(entries(saved)))
     assert (FORMAT, hashlib.sha256(names.encode()).hexdigest()[:8]) == (2, PRINTS[name]), names
 
 
-def test_a_run_of_a_version_that_saved_otherwise_is_refused(ssd, monkeypatch, teacher, capsys):
+def test_a_run_with_another_checkpoint_format_is_refused(ssd, monkeypatch, teacher, capsys):
     _, out = ssd
     monkeypatch.setattr("dfkd_cli.compression.identity.FORMAT", 7)
     assert dfkd(monkeypatch, *arguments("ssd", teacher, "--resume", out)) == 2
@@ -236,7 +236,7 @@ def test_a_new_run_where_one_is_unfinished_is_refused_with_both_ways_out(ssd, mo
     assert saved_step(out) > 0
 
 
-def test_overwrite_discards_the_unfinished_run_aloud(ssd, monkeypatch, teacher, capsys):
+def test_overwrite_discards_the_unfinished_run_with_a_note(ssd, monkeypatch, teacher, capsys):
     whole, out = ssd
     assert dfkd(monkeypatch, *arguments("ssd", teacher, "--out", out, "--overwrite")) == 0
     assert "discarding the unfinished run" in capsys.readouterr().err
@@ -244,7 +244,7 @@ def test_overwrite_discards_the_unfinished_run_aloud(ssd, monkeypatch, teacher, 
     assert not unfinished(out).exists()
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_aloud(ssd, monkeypatch, teacher, capsys):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_with_a_note(ssd, monkeypatch, teacher, capsys):
     whole, out = ssd
     newest = Checkpoints(unfinished(out) / "checkpoints").found()[-1]
     content = bytearray(newest.read_bytes())

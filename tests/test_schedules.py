@@ -1,4 +1,4 @@
-"""Schedules at their ends and between."""
+"""Schedules at their ends and between them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The self-paced weight is what its regulariser makes the best, and keeps the laws of self-paced learning."""
+"""The self-paced weight minimises the regularised loss and has the properties of self-paced learning."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What keeps a training alive: a way back from a diverged loss, and checkpoints that a loop can continue from."""
+"""A session restarts after a diverged loss, and writes checkpoints that a loop can continue from."""
 
 import errno
 import json
@@ -19,7 +19,7 @@ from dfkd_cli.training.session import Session
 
 
 class Ears:
-    """A listener that remembers."""
+    """A listener that stores notes and events."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -40,7 +40,7 @@ def train(loop: Distillation, folder: Path, interval: Interval) -> Ears:
 
 
 def spoil(loop: Distillation, at_step: int, times: int) -> None:
-    """Makes the loss of one step infinite, as often as it is reached until then."""
+    """Make the loss of one step infinite, the first `times` times that it is computed."""
     student_loss, left = loop.method.loss, [times]
     compute = student_loss.compute
 
@@ -56,7 +56,7 @@ def spoil(loop: Distillation, at_step: int, times: int) -> None:
 
 @pytest.mark.parametrize("interval", [Interval(), Interval(steps=2)], ids=["to the start", "to a checkpoint"])
 @pytest.mark.parametrize("name", METHODS)
-def test_a_loss_that_is_not_finite_goes_back_once_with_a_smaller_step(tmp_path, name, interval):
+def test_a_loss_that_is_not_finite_restarts_once_with_a_smaller_rate(tmp_path, name, interval):
     loop = make(name, "train.report_every=1")
     spoil(loop, at_step=4, times=1)
     ears = train(loop, tmp_path, interval)
@@ -71,7 +71,7 @@ def test_a_loss_that_is_not_finite_goes_back_once_with_a_smaller_step(tmp_path, 
 
 
 @pytest.mark.parametrize("interval", [Interval(), Interval(steps=2)])
-def test_a_second_time_ends_the_run_and_leaves_no_checkpoint(tmp_path, interval):
+def test_a_second_divergence_ends_the_run_and_leaves_no_checkpoint(tmp_path, interval):
     loop = make("ssd", "train.report_every=1")
     spoil(loop, at_step=4, times=2)
     with pytest.raises(DivergedError, match="not finite"):
@@ -79,7 +79,7 @@ def test_a_second_time_ends_the_run_and_leaves_no_checkpoint(tmp_path, interval)
     assert Checkpoints(tmp_path / "checkpoints").step() is None
 
 
-def test_a_last_update_that_ruins_the_weights_is_noticed(tmp_path):
+def test_weights_that_are_not_finite_after_the_last_step_are_detected(tmp_path):
     loop = make("ssd")
     step = loop.optimizer.step
 
@@ -95,8 +95,8 @@ def test_a_last_update_that_ruins_the_weights_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_going_back_in_the_same_process_is_going_back(tmp_path, name):
-    """Loading an earlier state into a loop that has gone on leaves nothing of what it did."""
+def test_an_earlier_state_can_be_restored_in_the_same_process(tmp_path, name):
+    """A loop that loads an earlier state keeps nothing of its later one."""
     loop = make(name)
     events = loop.events()
     next(event for event in events if event.step >= 2)
@@ -122,7 +122,7 @@ def test_checkpoints_come_as_often_as_asked_whatever_the_events(tmp_path):
     assert steps == [2, 4, 6]
 
 
-def test_a_budget_that_goes_back_does_not_get_its_time_again(tmp_path):
+def test_a_restart_does_not_extend_the_budget(tmp_path):
     loop = make("ssd", "train.report_every=1")
     now = [0.0]
     loop.clock = BudgetClock(10.0, now=lambda: now[0])
@@ -135,7 +135,7 @@ def test_a_budget_that_goes_back_does_not_get_its_time_again(tmp_path):
     loop.optimizer.step = passing  # pyright: ignore[reportAttributeAccessIssue]
     spoil(loop, at_step=4, times=1)
     train(loop, tmp_path, Interval(steps=2))
-    assert loop.step == 9  # ten steps of time, one of them lost
+    assert loop.step == 9  # time for ten steps, one of which was discarded
     assert now[0] == pytest.approx(10.0)
 
 

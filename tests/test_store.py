@@ -1,4 +1,4 @@
-"""The image store: what goes in comes out, the oldest make room, and it survives saving."""
+"""The image store returns its images, overwrites the oldest ones, and can be saved."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def generated(*values: int) -> Generated:
 
 
 def filled(capacity: int, *batches: tuple[int, ...]) -> ImageStore:
-    """Each image is as bright as its number, and its class is the number's last digit."""
+    """Return images whose pixels are their number, and whose class is its last digit."""
     store = ImageStore(capacity, InputSpec((1, 2, 3), (0.5,), (0.25,), 10), torch.device("cpu"))
     for batch in batches:
         store.add(generated(*batch))
@@ -28,18 +28,18 @@ def numbers(store: ImageStore) -> list[int]:
     return store.images[: len(store), 0, 0, 0].tolist()
 
 
-def test_the_oldest_make_room():
+def test_the_oldest_images_are_overwritten():
     store = filled(5, (1, 2, 3), (4, 5, 6))
     assert numbers(store) == [6, 2, 3, 4, 5]
     assert store.classes.tolist() == [6, 2, 3, 4, 5]
     assert (len(store), store.added) == (5, 6)
 
 
-def test_of_a_batch_larger_than_the_store_the_end_is_kept():
+def test_the_end_of_a_batch_larger_than_the_store_is_kept():
     assert sorted(numbers(filled(2, (1, 2, 3)))) == [2, 3]
 
 
-def test_images_come_back_as_they_went_in():
+def test_images_are_returned_unchanged():
     store = filled(5, (10, 255, 0))
     torch.testing.assert_close(store.read(torch.tensor([1, 0])), images(255, 10))
     torch.testing.assert_close(store.spread(2), images(10, 0))
@@ -71,6 +71,6 @@ def test_a_restored_store_is_the_same(batches, before):
     assert (numbers(other), other.added, len(other)) == (numbers(store), store.added, len(store))
 
 
-def test_of_places_without_an_image_nothing_is_saved(tmp_path):
+def test_empty_slots_are_not_saved(tmp_path):
     torch.save(filled(100_000, (1, 2, 3)).state_dict(), tmp_path / "state.pt")
     assert (tmp_path / "state.pt").stat().st_size < 10_000

@@ -1,4 +1,4 @@
-"""The numbers of a run as TensorBoard reads them."""
+"""The metrics of a run, read with TensorBoard."""
 
 import sys
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
         log.event(Event("training", 1, 0.5, 8, {"loss": 1.0}))
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
+def test_without_the_extra_the_error_names_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
     with pytest.raises(UsageError, match=r"dfkd\[tensorboard\]"):
         TensorBoardLog(tmp_path / "tb", NoProgress())

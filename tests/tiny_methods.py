@@ -24,7 +24,7 @@ from dfkd_cli.training.setting import Setting
 
 SIZE, CLASSES = (1, 8, 8), 3
 GENERATIVE = [name for name, method in METHODS.items() if not method.needs.pool]
-# End of an option's dotted name -> a tiny value. The parts of methods share their sections, so a new method needs none.
+# End of an option's dotted name -> a tiny value. Methods share sections, so a new one needs no entry.
 TINY_VALUES: dict[str, int] = {
     "generator.batch_size": 12,
     "generator.steps": 2,
@@ -130,7 +130,7 @@ def make(
     size: tuple[int, int, int] = SIZE,
     share: float | None = None,
 ) -> Any:
-    """Return the loop of a method, before its first round: a Distillation, whose parts differ between methods.
+    """Return the loop of a method before its first round: a Distillation. `Any`, because sources and losses differ.
 
     With a share the student begins as the teacher and is narrowed.
     """
@@ -166,7 +166,7 @@ def warm(loop: Any) -> Any:
 
 
 def generator_loss(loop: Any) -> GeneratorLoss:
-    """The loss of a method's generator, which only generative methods have."""
+    """Return the loss of a method's generator, which only generative methods have."""
     return loop.method.source.loss
 
 
