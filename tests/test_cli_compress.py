@@ -26,8 +26,8 @@ def teacher(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     for name in ("a", "b", "c"):
         (folder / name).mkdir()
         for number in range(4):
@@ -47,9 +47,9 @@ def compress(monkeypatch, teacher: object, out: Path, *more: object) -> int:
     return dfkd(monkeypatch, "compress", teacher, *LOOK, "--student", "cifar_resnet8", "--out", out, *TINY_RUN, *more)
 
 
-def test_a_run_writes_every_file_and_the_report_holds_what_tools_read(monkeypatch, teacher, pictures, tmp_path, capsys):
+def test_a_run_writes_every_file_and_the_report_holds_what_tools_read(monkeypatch, teacher, images, tmp_path, capsys):
     out = tmp_path / "out"
-    assert compress(monkeypatch, teacher, out, "--eval", pictures) == 0
+    assert compress(monkeypatch, teacher, out, "--eval", images) == 0
     assert {entry.name for entry in out.iterdir()} == set(WRITTEN) - {"selected.csv"}
     report = json.loads((out / "report.json").read_text())
     assert report["teacher"]["batchnorm_layers"] == 1

@@ -30,7 +30,7 @@ def test_the_head_is_trained_and_does_not_change_the_student():
     student.train()
     before_student, before_head = state(student), state(head)
     batch = loop.method.source.sample()
-    logged = loop.method.loss.task.learn(batch.images, batch.labels, torch.ones(8))
+    logged = loop.method.loss.task.train(batch.images, batch.labels, torch.ones(8))
     assert changed(before_head, head)
     assert not changed(before_student, student)  # neither weights nor BatchNorm statistics
     assert all(parameter.grad is None for parameter in student.parameters())
@@ -45,7 +45,7 @@ def test_the_head_is_trained_only_on_images_with_a_weight(every):
         loop = begun(f"options.head.every_rotation={every}")
         batch, weights = loop.method.source.sample(), torch.tensor([1.0, 0.0] * 4)
         labels = torch.where(weights == 1, batch.labels, (batch.labels + others) % 3)
-        logged = loop.method.loss.task.learn(batch.images, labels, weights)
+        logged = loop.method.loss.task.train(batch.images, labels, weights)
         heads.append((state(loop.method.loss.task.head), logged["head/loss"]))
     torch.testing.assert_close(heads[0], heads[1])
 

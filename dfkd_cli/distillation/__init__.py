@@ -1,1 +1,1 @@
-"""What a student learns from its teacher besides its logits."""
+"""Losses of student and generator, and heads and projections that are trained beside the student."""

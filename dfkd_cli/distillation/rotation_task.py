@@ -80,7 +80,7 @@ class RotationTask:
         views, joint = self.views(images, labels)
         return F.cross_entropy(self._logits(self._embedding(views)), joint, reduction="none")
 
-    def learn(self, images: Tensor, labels: Tensor, weights: Tensor) -> Terms:
+    def train(self, images: Tensor, labels: Tensor, weights: Tensor) -> Terms:
         """Train the head for one step on images [B, C, H, W] with labels [B] and weights [B]; return values to log.
 
         The student's weights and BatchNorm statistics do not change.

@@ -131,7 +131,7 @@ class HeadAndFeatureLoss(StudentLoss):
         """Train the head for one step on the updated student."""
         if batch.labels is None or not self.options.reward.weight:
             return {}
-        return self.task.learn(batch.images, batch.labels, per_image["trusted"])
+        return self.task.train(batch.images, batch.labels, per_image["trusted"])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the head."""

@@ -84,7 +84,7 @@ class ImageStore(Memory):
         return self.read(places.long())
 
     def state_dict(self) -> dict[str, Tensor | int]:
-        """Return the filled part of every field."""
+        """Return the filled slots of every field."""
         state: dict[str, Tensor | int] = {name: self._filled(getattr(self, name)) for name in self.FIELDS}
         return state | {"count": self.count, "added": self.added}
 

@@ -14,7 +14,7 @@ from dfkd_cli.training.setting import Setting, Terms
 
 
 class Batch(NamedTuple):
-    """Images for one student step, with their labels and their places in a memory where the source knows them."""
+    """Images for one student step, with their labels and their slots in a memory if the source has them."""
 
     images: Tensor  # [B, C, H, W] in [0, 1]
     labels: Tensor | None = None  # [B]
