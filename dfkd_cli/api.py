@@ -63,6 +63,7 @@ def compress(
     std: Sequence[float] | None = None,
     output: str | None = None,
     trust_pickle: bool = False,
+    strict: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     checkpoint_every: str = "5m",
@@ -88,6 +89,7 @@ def compress(
             `input_size` is (channels, height, width); `mean` and `std` have one value, or one per channel, and are
             those of images in [0, 1].
         trust_pickle: open files that can run any code.
+        strict: refuse to assume an input size, mean or std that neither the file nor an argument gives.
         overwrite: replace an existing result in `out`.
         resume: continue the interrupted run in `out`; the other arguments must be the same.
         checkpoint_every: interval between two checkpoints, as time ("5m") or steps ("500").
@@ -99,7 +101,7 @@ def compress(
     """
     job = make_job(
         teacher=teacher,
-        load=_load_options(arch, num_classes, input_size, mean, std, output, trust_pickle),
+        load=_load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict),
         student=str(student),
         recipe=recipe,
         out=out or default_folder(str(teacher), str(student)),
@@ -133,6 +135,7 @@ def evaluate(
     std: Sequence[float] | None = None,
     output: str | None = None,
     trust_pickle: bool = False,
+    strict: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Return the accuracy of `network` on labelled images, and with a teacher relative accuracy and agreement.
@@ -148,13 +151,14 @@ def evaluate(
             are for the network that dfkd did not write; if dfkd wrote neither, for both.
         teacher_arch: architecture of `teacher` in place of `arch`.
         trust_pickle: open files that can run any code.
+        strict: refuse to assume an input size, mean or std that neither the file nor an argument gives.
         note: receives sentences for the user about the networks.
 
     Raises DfkdError or a subclass.
     """
     if teacher_arch is not None and teacher is None:
         raise UsageError("--teacher-arch needs --teacher, whose architecture it is")
-    facts = _load_options(arch, num_classes, input_size, mean, std, output, trust_pickle)
+    facts = _load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict)
     source, reference = str(network), None if teacher is None else str(teacher)
     options, reference_options = _described(facts, teacher_arch, source, reference)
     compared = None if reference is None else (reference, reference_options)
@@ -171,6 +175,7 @@ def load(
     std: Sequence[float] | None = None,
     output: str | None = None,
     trust_pickle: bool = False,
+    strict: bool = False,
 ) -> Classifier:
     """Return a network as a module that takes images [B, C, H, W] in [0, 1] and returns logits [B, K].
 
@@ -178,7 +183,7 @@ def load(
     `source` is the folder or file of a student, an ONNX file, or any teacher of `compress`; the other arguments are
     facts that the file does not contain, as for `compress`. Raises UsageError and TeacherError.
     """
-    options = _load_options(arch, num_classes, input_size, mean, std, output, trust_pickle)
+    options = _load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict)
     return evaluation.load_network(str(source), options)
 
 
@@ -190,6 +195,7 @@ def _load_options(
     std: Sequence[float] | None,
     output: str | None,
     trust_pickle: bool,
+    strict: bool,
 ) -> LoadOptions:
     return LoadOptions(
         arch=arch,
@@ -199,6 +205,7 @@ def _load_options(
         std=None if std is None else tuple(std),
         output=output,
         trust_pickle=trust_pickle,
+        strict=strict,
     )
 
 

@@ -19,10 +19,10 @@ def create(name: str, **options: Any) -> Any:
     return timm.create_model(name, **options)
 
 
-def script(module, path, size=SIZE, extra=None):
+def script(module, path, size=SIZE, extra=None, batch=16):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.trace(module, torch.rand(16, *size)), path, _extra_files=extra)
+        torch.jit.save(torch.jit.trace(module, torch.rand(batch, *size)), path, _extra_files=extra)
     return path
 
 

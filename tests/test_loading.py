@@ -102,7 +102,7 @@ class TestStateDicts:
     def test_other_classes_and_channels_need_flags(self, tmp_path):
         module = create(ARCH, num_classes=7, in_chans=3).eval()
         torch.save(module.state_dict(), tmp_path / "t.pt")
-        with pytest.raises(UsageError, match=r"--input-size CxHxW --mean M1,M2,... --std S1,S2,..."):
+        with pytest.raises(UsageError, match=r"input_size \(3, 32, 32\) assumed.*; add --mean M1,M2,... --std"):
             load(tmp_path / "t.pt", arch=ARCH)
         classifier = load(tmp_path / "t.pt", arch=ARCH, input_size=(3, 32, 32), **MNIST)
         assert classifier.spec.num_classes == 7

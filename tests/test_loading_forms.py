@@ -35,8 +35,10 @@ class TestArchives:
         assert classifier.origin.found["num_classes"] == "the forward on noise"
         assert_same(classifier, module)
 
-    def test_script_without_flags_names_all_of_them(self, tmp_path, module):
-        with pytest.raises(UsageError, match=r"--input-size CxHxW --mean M1,M2,... --std S1,S2,...$"):
+    def test_script_without_flags_names_those_that_its_weights_do_not_show(self, tmp_path, module):
+        with pytest.raises(
+            UsageError, match=r"input_size \(1, 32, 32\) from trial.*; add --mean M1,M2,... --std S1,S2"
+        ):
             load(script(module, tmp_path / "t.pt"))
 
     def test_statistics_of_images_up_to_255_are_refused_with_the_divided_values(self, tmp_path, module):

@@ -85,6 +85,7 @@ class NetworkArguments:
     std: options.Std = None
     output: options.Output = None
     trust_pickle: options.TrustPickle = False
+    strict: options.Strict = False
 
     def facts(self) -> dict[str, Any]:
         """Return the facts as keyword arguments of the functions in api.py. Raises UsageError for a wrong flag."""
@@ -96,6 +97,7 @@ class NetworkArguments:
             "std": options.parse_channels("--std", self.std),
             "output": self.output,
             "trust_pickle": self.trust_pickle,
+            "strict": self.strict,
         }
 
     def load_options(self) -> LoadOptions:

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from dfkd_cli.compression.inspect import Inspection
 
 COLUMN = 17  # where the facts begin
+CONVENTIONS = {
+    "normalised": "normalised images",
+    "unit range": "images in [0, 1]",
+    "bytes": "images from 0 to 255",
+    "centred": "images in [-1, 1]",
+    "unknown": "no usual normalisation",
+}
 
 
 @taking(NetworkArguments)
@@ -50,6 +57,7 @@ def _rows(seen: Inspection) -> list[tuple[str, str]]:
         ("MACs", f"{seen.macs:,} per image"),
         ("norm layers", layers),
         ("BatchNorm", _statistics(seen)),
+        ("trained on", _trained_on(seen)),
         ("embedding", "-" if seen.embedding is None else str(seen.embedding)),
         ("feature maps", ", ".join(map(_shape, seen.stages)) or "-"),
         ("file", size),
@@ -74,9 +82,23 @@ def _statistics(seen: Inspection) -> str:
     return f"{counted(found.layers, 'layer')}, {counted(found.channels, 'channel')}{untrained}"
 
 
+def _trained_on(seen: Inspection) -> str:
+    found = seen.input_statistics
+    if found is None:
+        return "unknown: the first BatchNorm layer does not show the inputs"
+    values = f"mean {_rounded(found.mean)} and std {found.std:.3g}"
+    if not found.trusted:
+        return f"unknown: the estimate, {values}, is not reliable"
+    return f"inputs of about {values}: {CONVENTIONS[found.convention]}"
+
+
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
 def _numbers(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:g}" for value in values)
+
+
+def _rounded(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)

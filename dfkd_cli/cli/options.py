@@ -60,6 +60,14 @@ TrustPickle = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse to assume an input size, mean or std that neither the file nor an option gives.",
+        rich_help_panel=PANEL,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout (see dfkd schema).")]
 Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Device for all computations.")]
 
@@ -72,6 +80,7 @@ def load_options(
     std: str | None,
     output: str | None,
     trust_pickle: bool,
+    strict: bool,
 ) -> LoadOptions:
     """Return the options of the loader. Raises UsageError that names a wrong flag."""
     from dfkd_cli.loading import LoadOptions
@@ -84,6 +93,7 @@ def load_options(
         std=parse_channels("--std", std),
         output=output,
         trust_pickle=trust_pickle,
+        strict=strict,
     )
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from dfkd_cli.loading import LoadOptions, load_classifier
+from dfkd_cli.loading.assumptions import estimate
+from dfkd_cli.loading.input_conventions import Convention, describe
 from dfkd_cli.loading.weights_file import file_bytes
 from dfkd_cli.methods import METHODS
 from dfkd_cli.networks import EagerNetwork, input_gradient_reaches
@@ -35,6 +37,18 @@ class BatchNorm:
 
 
 @dataclass(frozen=True)
+class InputEstimate:
+    """The inputs that the network was trained on, as estimated from its first BatchNorm."""
+
+    mean: tuple[float, ...]  # per channel, after every normalisation outside the network
+    std: float  # over all channels
+    mean_residual: float  # of the filters' means, in units of their std
+    spread_residual: float  # of the filters' variances, relative to these
+    trusted: bool  # whether the estimate explains the statistics of the BatchNorm
+    convention: Convention
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What `dfkd inspect --json` prints."""
 
@@ -52,6 +66,7 @@ class Inspection:
     macs: int  # multiply-accumulate operations of one image
     norm_layers: dict[str, int]  # class -> count; in an archive, only layers with running statistics
     batchnorm: BatchNorm
+    input_statistics: InputEstimate | None  # None where the first BatchNorm shows nothing
     embedding: int | None  # inputs of the last linear layer; None when no such layer is visible
     stages: tuple[tuple[int, ...], ...]  # (channels, height, width) of the feature maps, large to small
     input_gradient: bool  # whether a gradient reaches the images, so that images can be generated
@@ -81,6 +96,7 @@ def inspect_teacher(source: str, options: LoadOptions) -> Inspection:
         macs=macs_per_image(teacher),
         norm_layers=_norm_layers(teacher),
         batchnorm=_batchnorm(teacher),
+        input_statistics=_input_estimate(teacher),
         embedding=None if seen.embedding is None else seen.embedding.shape[1],
         stages=tuple(tuple(stage.shape[1:]) for stage in seen.stages),
         input_gradient=gradient,
@@ -105,6 +121,11 @@ def _batchnorm(teacher: Classifier) -> BatchNorm:
     statistics = teacher.norm_statistics
     untrained = sum(bool((layer.mean == 0).all() and (layer.var == 1).all()) for layer in statistics)
     return BatchNorm(len(statistics), sum(len(layer.mean) for layer in statistics), untrained)
+
+
+def _input_estimate(teacher: Classifier) -> InputEstimate | None:
+    statistics = estimate(teacher.network, teacher.spec.size)
+    return None if statistics is None else InputEstimate(*statistics, convention=describe(statistics))
 
 
 def _fit(name: str, method: str, teacher: Classifier, input_gradient: bool) -> RecipeFit:

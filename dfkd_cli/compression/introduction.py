@@ -1,13 +1,14 @@
 """The first notes of a run: what was loaded and where it computes."""
 
 from dfkd_cli.compression.job import LoadedJob
+from dfkd_cli.loading.findings import stated_by
 from dfkd_cli.report.quantities import counted
 
 
 def introduction(loaded: LoadedJob) -> list[str]:
     """Return one note each about the teacher, the student and the device."""
     teacher, spec = loaded.teacher, loaded.teacher.spec
-    found = ", ".join(f"{name} from {where}" for name, where in teacher.origin.found.items())
+    found = ", ".join(f"{name} {stated_by(where)}" for name, where in teacher.origin.found.items())
     dtype = str(loaded.runtime.dtype).removeprefix("torch.")
     return [
         f"teacher: {teacher.origin.kind}, {teacher.parameter_count():,} parameters, "

@@ -73,4 +73,5 @@ def _teacher(job: Job, loaded: LoadedJob, measurement: Measurement) -> TeacherRe
         sha256=origin.sha256,
         file_bytes=file_bytes(job.teacher),
         flags=job.load.as_words(),
+        assumed=loaded.teacher.spec.assumed,
     )

@@ -119,6 +119,7 @@ def facts(classifier: Classifier, with_preprocessing: bool) -> dict[str, Any]:
         "input_size": list(spec.size),
         "mean": [0.0] * channels if with_preprocessing else list(spec.mean),
         "std": [1.0] * channels if with_preprocessing else list(spec.std),
+        **({"assumed": list(spec.assumed)} if spec.assumed else {}),
         "source_sha256": classifier.origin.sha256,
     }
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfkd_cli.errors import DfkdError, TeacherError, UsageError
-from dfkd_cli.loading.options import FLAGS, LoadOptions
+from dfkd_cli.loading.options import FLAGS, LoadOptions, listed
 from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.networks.returned import class_count
 
@@ -19,6 +19,10 @@ class Findings:
         self.values: dict[str, Any] = {}
         self.found: dict[str, str] = {}
         self.channels: int | None = None  # of the weights
+        self.notes: list[str] = []  # for the user, one sentence each
+        self.unknown = ""  # why missing values cannot be assumed
+        self._assumed: list[str] = []  # names of values that no source states
+        self._assumed_before: list[str] = []  # names of those that were assumed when the file was written
         for name in FLAGS:
             self.offer(name, getattr(options, name), FLAGS[name].split()[0])
 
@@ -36,7 +40,24 @@ class Findings:
         for name in FLAGS:
             value = metadata.get(name)
             if value is not None and name not in self.values:
-                self.offer(name, _checked(name, value, source), source)
+                assumed = name in _names(metadata.get("assumed"))
+                self._assumed_before += [name] if assumed else []
+                self.offer(name, _checked(name, value, source), f"{source}, which assumes it" if assumed else source)
+
+    def assume(self, name: str, value: Any, source: str, note: str | None = None) -> None:
+        """Set a value that no source states; `source` begins with "assumed", and `note` says the same to the user."""
+        self.offer(name, value, source)
+        self._assumed.append(name)
+        self.notes += [] if note is None else [note]
+
+    def refuse_assumptions(self) -> None:
+        """Raise UsageError with the flags to give in place of values that were assumed; nothing when there are none."""
+        if not self._assumed:
+            return
+        flags = [_flag(name, self.values[name]) for name in self._assumed]
+        flags += [FLAGS[name] for name in ("mean", "std") if name not in self.values]
+        reasons = "; ".join(f"{name} would be {self.found[name]}" for name in self._assumed)
+        raise UsageError(f"--strict refuses assumptions: {reasons}; give {' '.join(flags)}, or the true values")
 
     def must_agree(self, name: str, value: Any, source: str) -> None:
         """Offer a value of the weights; raise UsageError if a flag contradicts it, TeacherError if the file does."""
@@ -56,20 +77,28 @@ class Findings:
         if size is not None and size[0] != channels:
             raise _disagreement(self.found["input_size"], "channels", size[0], channels, source)
 
-    def require(self, *names: str) -> None:
-        """Raise one UsageError that names the flag of every missing value among `names`."""
+    def require(self, *names: str, seen: str = "") -> None:
+        """Raise one UsageError that names the flag of every missing value among `names`, and what was seen of them."""
         missing = [FLAGS[name] for name in names if name not in self.values]
         if missing:
-            known = ", ".join(f"{name} {_short(self.values[name])} from {where}" for name, where in self.found.items())
+            known = ", ".join(
+                f"{name} {_short(self.values[name])} {stated_by(where)}" for name, where in self.found.items()
+            )
             stated = f" (only {known})" if known else ""
-            raise UsageError(f"the file does not describe its input completely{stated}; add {' '.join(missing)}")
+            seen = f", and {seen}" if seen else ""
+            raise UsageError(f"the file does not describe its input completely{stated}{seen}; add {' '.join(missing)}")
 
     def spec(self) -> InputSpec:
         """Return the complete specification; raise UsageError for missing values and for lengths that do not fit."""
         self.require(*FLAGS)
         channels, height, width = self.values["input_size"]
         statistics = {name: self._per_channel(name, channels) for name in ("mean", "std")}
-        return InputSpec(size=(channels, height, width), num_classes=self.values["num_classes"], **statistics)
+        return InputSpec(
+            size=(channels, height, width),
+            num_classes=self.values["num_classes"],
+            assumed=(*self._assumed_before, *self._assumed),
+            **statistics,
+        )
 
     def _per_channel(self, name: str, channels: int) -> tuple[float, ...]:
         values = self.values[name]
@@ -80,6 +109,20 @@ class Findings:
             wanted = "1" if channels == 1 else f"{channels} or 1"
             raise UsageError(f"{source} gives {len(values)} {name} values for {channels} channel(s); give {wanted}")
         return tuple(values)
+
+
+def stated_by(source: str) -> str:
+    """Return "from SOURCE", or the source itself where the value is assumed."""
+    return source if source.startswith("assumed") else f"from {source}"
+
+
+def _flag(name: str, value: Any) -> str:
+    text = "x".join(map(str, value)) if name == "input_size" else listed(value)
+    return f"{FLAGS[name].split()[0]} {text}"
+
+
+def _names(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
 
 
 def _disagreement(known_source: str, name: str, known: Any, value: Any, source: str) -> DfkdError:

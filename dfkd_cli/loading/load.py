@@ -13,6 +13,7 @@ import dfkd_cli.models  # noqa: F401 - adds the reference networks to timm's reg
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.graphs.graph_data import from_data
 from dfkd_cli.loading import architecture
+from dfkd_cli.loading.assumptions import complete_normalisation, complete_size, contradiction
 from dfkd_cli.loading.exported import load_exported
 from dfkd_cli.loading.failures import damaged_file
 from dfkd_cli.loading.findings import Findings
@@ -34,8 +35,10 @@ def load_classifier(source: str, options: LoadOptions | None = None) -> Classifi
     `source` is a file, a folder, `timm:NAME`, `hf-hub:OWNER/NAME` or a bare timm name. Classes, input size, mean and
     std come from the first of these that has them: the flags in `options`; the file's own description; the weights
     of its head and stem, which no flag can contradict; timm's configuration of the architecture, if the weights have
-    its default classes and channels. `Classifier.origin.found` gives the source of each value. Raises UsageError for
-    paths that do not exist and for missing values, with their flags, and TeacherError for errors in the file.
+    its default classes and channels; trial forwards for the size and the first BatchNorm for mean and std, which are
+    assumptions that `options.strict` refuses. `Classifier.origin.found` gives the source of each value. Raises
+    UsageError for paths that do not exist and for missing values, with their flags, and TeacherError for errors in the
+    file.
     """
     options = options or LoadOptions()
     findings = Findings(options)
@@ -159,19 +162,22 @@ def _finish(
     options: LoadOptions,
     origin: Origin,
 ) -> Classifier:
-    """Wrap, freeze and check the network; `findings` must be complete but for the number of classes."""
-    findings.require("input_size", "mean", "std")
-    size, classes = findings.values["input_size"], findings.values.get("num_classes")
+    """Wrap, freeze and check the network; `findings` gets what only the network shows."""
     if isinstance(module, nn.Module):
         module.eval()
+    complete_size(module, network_class, findings, options)
+    size, classes = findings.values["input_size"], findings.values.get("num_classes")
     shape = "x".join(map(str, size))
     with damaged_file(origin.source, f"a network for {shape} images ({findings.found['input_size']})"):
         network = network_class(module, options.output, input_size=size, num_classes=classes)
     checked = check_forward(network, size)
     findings.outputs_must_agree(checked.outputs, "the forward on noise")
-    notes = (*origin.notes, *network.notes, *checked.notes)
+    complete_normalisation(network, findings, options)
+    spec = findings.spec()
+    doubts = contradiction(network, spec, findings.found)
+    notes = (*origin.notes, *network.notes, *checked.notes, *findings.notes, *doubts)
     origin = dataclasses.replace(origin, found=findings.found, notes=notes)
-    classifier = Classifier(network, findings.spec(), origin, checked.returned)
+    classifier = Classifier(network, spec, origin, checked.returned)
     return classifier.eval().requires_grad_(False)
 
 

@@ -28,6 +28,7 @@ class LoadOptions:
     std: tuple[float, ...] | None = None
     output: str | None = None  # name or index of the logits among several outputs
     trust_pickle: bool = False  # open files that run code
+    strict: bool = False  # refuse values that are assumed
     pretrained: bool = True  # for timm names: load weights; otherwise they are random
 
     def __post_init__(self) -> None:
@@ -36,13 +37,13 @@ class LoadOptions:
         if self.input_size is not None and (len(self.input_size) != 3 or min(self.input_size) < 1):
             raise UsageError(f"--input-size is {self.input_size}; give three positive numbers such as 3x32x32")
         if self.mean is not None and not all(map(math.isfinite, self.mean)):
-            raise UsageError(f"--mean is {_listed(self.mean)}; give finite numbers")
+            raise UsageError(f"--mean is {listed(self.mean)}; give finite numbers")
         if self.std is not None and not all(math.isfinite(value) and value > 0 for value in self.std):
-            raise UsageError(f"--std is {_listed(self.std)}; give positive finite numbers")
+            raise UsageError(f"--std is {listed(self.std)}; give positive finite numbers")
         if self.mean is not None and max(self.mean) > 1.0:
-            divided = _listed(round(value / 255, 4) for value in self.mean)
+            divided = listed(round(value / 255, 4) for value in self.mean)
             raise UsageError(
-                f"--mean is {_listed(self.mean)}: images are in [0, 1] here; if these values are for images "
+                f"--mean is {listed(self.mean)}: images are in [0, 1] here; if these values are for images "
                 f"from 0 to 255, divide mean and std by 255: --mean {divided}"
             )
 
@@ -53,13 +54,15 @@ class LoadOptions:
             ("arch", self.arch),
             ("num-classes", self.num_classes),
             ("input-size", self.input_size and "x".join(map(str, self.input_size))),
-            ("mean", self.mean and _listed(self.mean)),
-            ("std", self.std and _listed(self.std)),
+            ("mean", self.mean and listed(self.mean)),
+            ("std", self.std and listed(self.std)),
             ("output", self.output),
         ):
             words += [] if value is None else [f"--{name}", str(value)]
-        return (*words, "--trust-pickle") if self.trust_pickle else tuple(words)
+        words += ["--trust-pickle"] if self.trust_pickle else []
+        return (*words, "--strict") if self.strict else tuple(words)
 
 
-def _listed(values: Iterable[float]) -> str:
+def listed(values: Iterable[float]) -> str:
+    """Return the numbers as a flag takes them."""
     return ",".join(f"{value:.9g}" for value in values)

@@ -17,6 +17,7 @@ class InputSpec:
     mean: tuple[float, ...]  # per channel, of images in [0, 1]
     std: tuple[float, ...]
     num_classes: int
+    assumed: tuple[str, ...] = ()  # names of the values above that no flag and no file states
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class TeacherReport:
     sha256: str | None  # None if the weights are not in one file
     file_bytes: int | None
     flags: tuple[str, ...] = ()  # the flags that describe it, such as --arch
+    assumed: tuple[str, ...] = ()  # what no flag and no file states of its input: input_size, mean, std
 
 
 @dataclass(frozen=True)

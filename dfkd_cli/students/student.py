@@ -81,6 +81,7 @@ def save_student(
         "input_size": list(spec.size),
         "mean": list(spec.mean),
         "std": list(spec.std),
+        **({"assumed": list(spec.assumed)} if spec.assumed else {}),
         "teacher_sha256": teacher_sha256,
         "recipe_sha256": recipe_sha256,
         "recipe": recipe,
