@@ -203,6 +203,18 @@ def test_the_only_size_that_fits_is_taken(tmp_path, module, size):
     assert classifier.spec.assumed == ()
 
 
+def test_benchmark_notes_an_assumed_size_and_strict_refuses_it(tmp_path):
+    path = script(strided(3, 2), tmp_path / "t.pt", (3, 32, 32))
+    quick = ("--seconds", "0", "--batch-size", "4", "--threads", "1")
+    result = dfkd("benchmark", path, *quick)
+    assert result.exit_code == 0, result.stderr
+    assert f"the input size 3x32x32 is {FROM_STRIDES}; check with --input-size" in result.stderr
+    assert "3x32x32" in result.stdout
+    assert dfkd("benchmark", path, *quick, "--input-size", "3x48x48").stderr == ""
+    refused = dfkd("benchmark", path, *quick, "--strict")
+    assert (refused.exit_code, "give --input-size 3x32x32, or the true values" in refused.stderr) == (2, True)
+
+
 def test_strict_names_the_size_and_what_is_missing_beside_it(tmp_path):
     path = script(strided(3, 2), tmp_path / "t.pt", (3, 32, 32))
     with pytest.raises(UsageError, match=r"give --input-size 3x32x32 --mean M1,M2,... --std S1,S2,..., or the true"):

@@ -162,6 +162,7 @@ def test_networks_take_turns(files, monkeypatch):
 
 def test_latency_figures_are_quantiles_of_the_measured_seconds():
     about = {"source": "", "kind": "", "arch": None, "input_size": (1, 2, 2), "parameters": 1, "macs": 1}
+    about |= {"input_size_found": ""}
     about |= {"file_bytes": None, "memory_bytes": None}
     candidate = dfkd_cli.evaluation.benchmark.Candidate(about, nn.Identity(), torch.rand(8, 1, 2, 2))
     candidate.singles = [i / 1000 for i in range(100, -1, -1)]

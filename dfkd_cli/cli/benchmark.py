@@ -65,6 +65,10 @@ def benchmark(
     if where.type == "cuda" and any(map(is_onnx, networks)):
         print("note: ONNX files run on the CPU, whatever --device says", file=sys.stderr)
     speeds = benchmark(_described(networks, flags, arch or []), where, batch_size, seconds)
+    for speed in speeds:
+        if speed.input_size_found.startswith("assumed"):
+            size = f"the input size {_shape(speed.input_size)} is {speed.input_size_found}"
+            print(f"note: {speed.source}: {size}; check with --input-size", file=sys.stderr)
     if as_json:
         return Speeds(str(where), used, str(torch.__version__), tuple(speeds))
     _print_table(speeds)
@@ -118,6 +122,7 @@ def _print_table(speeds: list[Speed]) -> None:
 def _rows(speeds: list[Speed]) -> list[tuple[str, list[str]]]:
     return [
         ("form", [speed.arch or speed.kind for speed in speeds]),
+        ("images", [_shape(speed.input_size) for speed in speeds]),
         ("parameters", [f"{speed.parameters:,}" for speed in speeds]),
         ("MACs per image, millions", [_millions(speed.macs) for speed in speeds]),
         ("file, MB", [_millions(speed.file_bytes) for speed in speeds]),
@@ -127,6 +132,10 @@ def _rows(speeds: list[Speed]) -> list[tuple[str, list[str]]]:
         ("in batches of", [f"{speed.batch_size}" for speed in speeds]),
         ("memory of a batch, MB", [_millions(speed.memory_bytes) for speed in speeds]),
     ]
+
+
+def _shape(size: tuple[int, int, int]) -> str:
+    return "x".join(map(str, size))
 
 
 def _millions(value: int | None) -> str:

@@ -22,6 +22,7 @@ from dfkd_cli.networks.cost import activation_bytes, macs_per_image, weight_byte
 UNTIMED_TURNS = 3  # of each network, before its times are kept
 SINGLES = 10  # forwards of one image in a turn; one forward of a batch follows
 MIN_TURNS = 3
+SHORT_S = 0.5  # of a measurement of the latency alone
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Speed:
     kind: str
     arch: str | None
     input_size: tuple[int, int, int]
+    input_size_found: str  # where the size was found; begins with "assumed" if nothing states it
     parameters: int
     macs: int | None  # multiply-accumulate operations for one image
     file_bytes: int | None
@@ -103,6 +105,18 @@ def take_turn(candidate: Candidate, device: torch.device) -> None:
     candidate.batches.append(_seconds(candidate.run, candidate.batch, device))
 
 
+@torch.inference_mode()
+def latency_ms(run: Callable[[Tensor], Any], size: tuple[int, int, int], device: torch.device) -> float:
+    """Return the median milliseconds of `run` for one random image of `size` (C, H, W), measured for half a second."""
+    image = torch.rand(1, *size, device=device)
+    for _ in range(UNTIMED_TURNS):
+        _seconds(run, image, device)
+    end, singles = time.perf_counter() + SHORT_S, []
+    while len(singles) < SINGLES or time.perf_counter() < end:
+        singles.append(_seconds(run, image, device))
+    return 1000.0 * statistics.median(singles)
+
+
 def _seconds(run: Callable[[Tensor], Any], images: Tensor, device: torch.device) -> float:
     begun = time.perf_counter()
     run(images)
@@ -121,6 +135,7 @@ def _candidate(source: str, options: LoadOptions, device: torch.device, batch_si
         "kind": network.origin.kind,
         "arch": network.origin.arch,
         "input_size": network.spec.size,
+        "input_size_found": network.origin.found["input_size"],
         "parameters": network.parameter_count(),
         "macs": macs_per_image(network),
         "file_bytes": file_bytes(source),
@@ -139,6 +154,7 @@ def _onnx_candidate(source: str, batch_size: int) -> Candidate:
         "kind": "ONNX",
         "arch": None,
         "input_size": network.input_size,
+        "input_size_found": "the ONNX graph's input",
         "parameters": network.parameters,
         "macs": None,
         "file_bytes": path.stat().st_size,
