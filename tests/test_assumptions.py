@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors
@@ -225,3 +226,14 @@ def test_no_size_that_fits_is_said(tmp_path):
     path = script(linear(3 * 20 * 20), tmp_path / "t.pt", (3, 20, 20))
     with pytest.raises(UsageError, match=r"no square image of 8 to 384 pixels with 3 or 1 channels; add --input-size"):
         load(path, **RGB)
+
+
+def test_a_program_of_any_size_without_example_images_is_tried_too(tmp_path):
+    dim = torch.export.Dim.DYNAMIC
+    shapes = ({0: dim, 2: dim, 3: dim},)
+    program: Any = torch.export.export(strided(3, 4), (torch.rand(4, 3, 96, 96),), dynamic_shapes=shapes)
+    program._example_inputs = None  # as of a program whose example images were not saved
+    torch.export.save(program, tmp_path / "t.pt2")
+    classifier = load(tmp_path / "t.pt2", **RGB)
+    assert classifier.spec.size == (3, 64, 64)
+    assert classifier.origin.found["input_size"] == FROM_STRIDES
