@@ -20,7 +20,8 @@ from dfkd_cli.config.folders import default_folder
 from dfkd_cli.config.times import parse_interval
 from dfkd_cli.errors import UsageError
 from dfkd_cli.evaluation import evaluate as evaluation
-from dfkd_cli.evaluation.evaluate import Evaluation
+from dfkd_cli.evaluation.evaluation import Evaluation
+from dfkd_cli.evaluation.without_data import evaluate_without_data
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.machine.runtime import Precision
 from dfkd_cli.networks.classifier import Classifier
@@ -67,6 +68,7 @@ def compress(
     overwrite: bool = False,
     resume: bool = False,
     checkpoint_every: str = "5m",
+    calibration: bool = True,
     listener: Listener | None = None,
     command: str | None = None,
 ) -> Report:
@@ -93,6 +95,7 @@ def compress(
         overwrite: replace an existing result in `out`.
         resume: continue the interrupted run in `out`; the other arguments must be the same.
         checkpoint_every: interval between two checkpoints, as time ("5m") or steps ("500").
+        calibration: leave `calibration.safetensors` beside the student, about 1,000 images with the teacher's logits.
         listener: receives notes and the progress; None: nothing is shown.
         command: shell command for the report, which repeats the run; None: the equivalent `dfkd compress`.
 
@@ -116,15 +119,17 @@ def compress(
         overwrite=overwrite,
         resume=resume,
         checkpoint_every=Interval(*parse_interval(checkpoint_every)),
+        calibration=calibration,
     )
     return compression.compress(job, listener or SilentListener())
 
 
 def evaluate(
     network: str | Path,
-    data: str | Path,
+    data: str | Path | None = None,
     *,
     teacher: str | Path | None = None,
+    images: str | Path | None = None,
     device: str = "auto",
     batch_size: int = 256,
     arch: str | None = None,
@@ -140,11 +145,18 @@ def evaluate(
 ) -> Evaluation:
     """Return the accuracy of `network` on labelled images, and with a teacher relative accuracy and agreement.
 
+    Without `data` the accuracy is not measured. Then the result holds the agreement with the teacher, parameters,
+    multiply-accumulate operations and latency of a network that was checked: it loads, its weights are finite and,
+    if `report.json` is beside it, have the sha256 in there.
+
     Args:
         network: folder or file of a student, an ONNX file, or any teacher of `compress`.
         data: a folder with one subfolder per class (in alphabetical order), or cifar10:ROOT, cifar100:ROOT,
             mnist:ROOT, fashion-mnist:ROOT in torchvision's format.
-        teacher: a network to compare with.
+        teacher: a network to compare with. Without it and without `data`, the logits in the `calibration.safetensors`
+            beside a student.
+        images: without `data`: folder of unlabelled images for the agreement with `teacher`, in place of those in
+            `calibration.safetensors`.
         device: "auto", "cpu", "cuda" or "cuda:INDEX".
         batch_size: images per batch.
         arch, num_classes, input_size, mean, std, output: facts that a file does not contain, as for `compress`. They
@@ -158,11 +170,19 @@ def evaluate(
     """
     if teacher_arch is not None and teacher is None:
         raise UsageError("--teacher-arch needs --teacher, whose architecture it is")
+    if images is not None and data is not None:
+        raise UsageError("--images and --data exclude each other: with labelled images agreement is measured on them")
+    if images is not None and teacher is None:
+        raise UsageError("--images needs --teacher, whose predictions it compares with")
     facts = _load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict)
     source, reference = str(network), None if teacher is None else str(teacher)
     options, reference_options = _described(facts, teacher_arch, source, reference)
     compared = None if reference is None else (reference, reference_options)
-    return evaluation.evaluate((source, options), str(data), compared, device, batch_size, note or _ignore)
+    note = note or _ignore
+    if data is None:
+        folder = None if images is None else str(images)
+        return evaluate_without_data((source, options), compared, folder, device, batch_size, note)
+    return evaluation.evaluate((source, options), str(data), compared, device, batch_size, note)
 
 
 def load(

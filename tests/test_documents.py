@@ -120,7 +120,7 @@ class TestChecks:
             "dfkd compres teacher.pt",
             "dfkd compress teacher.pt --studnet x",
             "dfkd compress teacher.pt --student x --progress bars",
-            "dfkd evaluate out/",
+            "dfkd evaluate --data images/",
             "dfkd plan teacher.pt --student x --resume out",
             "dfkd recipes show ssd csd",
             "cd x && dfkd check my.yaml > log --json=1",

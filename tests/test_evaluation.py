@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from dfkd_cli.data.datasets import LabelledImages, open_dataset
 from dfkd_cli.errors import DfkdError, UsageError
-from dfkd_cli.evaluation.accuracy import measure_accuracy, measure_agreement
+from dfkd_cli.evaluation.accuracy import measure_accuracy
+from dfkd_cli.evaluation.agreement import measure_agreement, with_logits
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
@@ -123,17 +124,30 @@ def test_modes_are_restored_layer_by_layer():
 
 def test_agreement_needs_no_labels():
     batches = [torch.full((2, 1, 4, 4), 20 * label / 255) for label in ALL]
-    assert measure_agreement(classifier(SWAPPED), classifier(RIGHT), batches) == pytest.approx(0.8)
+    measured = measure_agreement(
+        classifier(SWAPPED), with_logits(classifier(RIGHT), zip(batches, batches, strict=True))
+    )
+    assert (measured.images, measured.agreement) == (2 * len(ALL), pytest.approx(0.8))
 
 
 def test_agreement_weighs_images_not_batches():
     batches = [torch.zeros(9, 1, 4, 4), torch.full((1, 1, 4, 4), 100 / 255)]
-    assert measure_agreement(classifier(SWAPPED), classifier(RIGHT), batches) == pytest.approx(0.1)
+    measured = measure_agreement(
+        classifier(SWAPPED), with_logits(classifier(RIGHT), zip(batches, batches, strict=True))
+    )
+    assert measured.agreement == pytest.approx(0.1)
 
 
 def test_agreement_without_images_is_refused():
     with pytest.raises(UsageError, match="at least one image"):
-        measure_agreement(classifier(RIGHT), classifier(RIGHT), [])
+        measure_agreement(classifier(RIGHT), [])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_agreement_of_logits_that_are_not_finite_is_an_error(value):
+    images = torch.zeros(2, 1, 4, 4)
+    with pytest.raises(DfkdError, match="not finite"):
+        measure_agreement(classifier(RIGHT, value), with_logits(classifier(RIGHT), [(images, images)]))
 
 
 def test_published_teacher_reproduces_its_accuracy(teachers, mnist_root):

@@ -87,6 +87,27 @@ def test_overwrite_never_deletes_files_of_others(tmp_path):
         OutputFolder(tmp_path, overwrite=True)
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["foreign", "own"])
+def test_overwrite_deletes_a_model_file_only_if_it_is_the_student(tmp_path, own):
+    out = tmp_path / "out"
+    out.mkdir()
+    fill(out, "old")
+    (out / "student.safetensors").write_text("weights")
+    if own:
+        (out / "model.safetensors").symlink_to("student.safetensors")
+        OutputFolder(out, overwrite=True)
+        (out / "model.safetensors").unlink()
+    (out / "model.safetensors").write_text("weights" if own else "somebody else's")
+    if own:
+        OutputFolder(out, overwrite=True)
+        return
+    with pytest.raises(UsageError, match=r"model\.safetensors, which dfkd did not write"):
+        OutputFolder(out, overwrite=True)
+    (out / "student.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"model\.safetensors, which dfkd did not write"):
+        OutputFolder(out, overwrite=True)
+
+
 def test_files_that_appear_during_the_run_are_safe(tmp_path):
     out = tmp_path / "out"
     output = OutputFolder(out)

@@ -115,8 +115,14 @@ def test_a_small_pool_is_chosen_whole_and_nothing_fresh_is_left(pool):
     selected = choose(pool, keep=1000)
     assert len(selected.chosen) == 50
     assert len(selected.next_best) == 0
-    assert "too few remain" in selected.notes()[0]
-    assert len(selected.unseen(60)) == 60
+    assert "none remains" in selected.notes()[0]
+    assert len(selected.unseen(60)) == 0
+
+
+def test_a_few_images_that_are_left_are_fresh(pool):
+    selected = choose(pool, keep=45)
+    assert len(selected.unseen(60)) == 5
+    assert "none remains" not in selected.notes()[0]
 
 
 @pytest.mark.parametrize(("counts", "rare"), [((8, 8, 8), 0), ((20, 3, 1), 0), ((39, 1, 0), 2), ((24, 0, 0), 2)])

@@ -52,6 +52,14 @@ def compress(
             rich_help_panel=options.OUTPUT,
         ),
     ] = "5m",
+    no_calibration: Annotated[
+        bool,
+        typer.Option(
+            "--no-calibration",
+            help="Leave out calibration.safetensors, about 1,000 images with TEACHER's logits.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
     tensorboard: Annotated[
         Path | None,
         typer.Option(
@@ -79,6 +87,7 @@ def compress(
                 overwrite=overwrite,
                 resume=resume is not None,
                 checkpoint_every=checkpoint_every,
+                calibration=not no_calibration,
                 listener=listener,
             )
     if arguments.as_json:
@@ -105,18 +114,21 @@ def check_tensorboard(tensorboard: Path, out: Path) -> None:
 
 
 def _rows(report: Report, out: Path) -> list[tuple[str, str]]:
-    from dfkd_cli.report.quantities import duration, share
+    from dfkd_cli.report.quantities import duration, megabytes, share
 
     student, teacher, images = report.student, report.teacher, report.images
     relative = "" if report.relative_accuracy is None else f", relative accuracy {share(report.relative_accuracy)}"
     seconds = report.time
+    written = [str(out / name) for name in ("student.safetensors", "report.html", "samples.png")]
+    if report.calibration is not None:
+        written.append(f"{out / 'calibration.safetensors'} ({megabytes(report.calibration.file_bytes)})")
     return [
         ("teacher", f"{teacher.parameters:,} parameters{_accuracy(teacher.accuracy)}"),
         ("student", f"{student.parameters:,} parameters{_accuracy(student.accuracy)}{relative}"),
         ("agreement", f"{share(report.agreement)} on {report.agreement_on}"),
         ("images", f"{images.generated:,} {'read' if images.pool else 'generated'}, {images.kept:,} kept"),
         ("time", f"{duration(seconds.total_s)}, of which {duration(seconds.synthesis_s)} for images"),
-        ("written", f"{out / 'student.safetensors'}, {out / 'report.html'}, {out / 'samples.png'}"),
+        ("written", ", ".join(written)),
     ]
 
 

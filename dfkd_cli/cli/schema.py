@@ -16,7 +16,7 @@ DOCUMENTS = {
     "benchmark": ("dfkd_cli.evaluation.benchmark", "Speeds"),
     "check": ("dfkd_cli.recipe.check", "Checked"),
     "compress": ("dfkd_cli.report.report", "Report"),
-    "evaluate": ("dfkd_cli.evaluation.evaluate", "Evaluation"),
+    "evaluate": ("dfkd_cli.evaluation.evaluation", "Evaluation"),
     "export": ("dfkd_cli.export.export", "ExportReport"),
     "inspect": ("dfkd_cli.compression.inspect", "Inspection"),
     "models": ("dfkd_cli.students.models", "Students"),

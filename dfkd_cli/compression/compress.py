@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from dfkd_cli.compression.budget import time_teacher_pass
+from dfkd_cli.compression.calibration import make_calibration
 from dfkd_cli.compression.clock import make_clock
 from dfkd_cli.compression.distillation import make_distillation
 from dfkd_cli.compression.identity import make_identity, read_identity
@@ -12,7 +13,14 @@ from dfkd_cli.compression.job import Job, LoadedJob
 from dfkd_cli.compression.load_job import load_job
 from dfkd_cli.compression.measurement import measure_student
 from dfkd_cli.compression.output_folder import OutputFolder
-from dfkd_cli.compression.result_files import write_documents, write_images, write_student
+from dfkd_cli.compression.result_files import (
+    WrittenFiles,
+    write_calibration_file,
+    write_documents,
+    write_exported_student,
+    write_images,
+    write_student,
+)
 from dfkd_cli.compression.resumption import continued, resume_command, unfinished_notes
 from dfkd_cli.compression.run_report import make_report
 from dfkd_cli.errors import DfkdError, InterruptedRunError
@@ -78,7 +86,15 @@ def _save(job: Job, loaded: LoadedJob, distillation: Distillation, result: Path,
     """Evaluate the trained student, write all files of the result and return the report."""
     student_file = write_student(loaded, result)
     shown = write_images(loaded, distillation, result)
-    measurement = measure_student(loaded, distillation)
-    report = make_report(job, loaded, distillation, student_file, measurement, time.monotonic() - started)
+    calibration = None
+    if job.calibration or loaded.data is None:  # without evaluation data the agreement is measured on these images
+        calibration = make_calibration(loaded, distillation.method.source, student_file.sha256)
+    measurement = measure_student(loaded, distillation, calibration)
+    written = WrittenFiles(
+        student_file,
+        write_calibration_file(calibration, measurement, result) if job.calibration else None,
+        write_exported_student(result),
+    )
+    report = make_report(job, loaded, distillation, written, measurement, time.monotonic() - started)
     write_documents(report, measurement, shown, loaded.data, result)
     return report

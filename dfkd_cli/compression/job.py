@@ -34,6 +34,7 @@ class Job:
     command: str  # the shell command that repeats the job
     resume: bool = False  # continue the unfinished run in `out`
     checkpoint_every: Interval = DEFAULT_INTERVAL
+    calibration: bool = True  # leave calibration images beside the student
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ def make_job(
     overwrite: bool = False,
     resume: bool = False,
     checkpoint_every: Interval = DEFAULT_INTERVAL,
+    calibration: bool = True,
 ) -> Job:
     """Return the job. Without `command` it gets the `dfkd compress` command that repeats it.
 
@@ -58,6 +59,7 @@ def make_job(
         command=command or "",
         resume=resume,
         checkpoint_every=checkpoint_every,
+        calibration=calibration,
     )
     return job if command is not None else replace(job, command=repeat_command(job))
 
@@ -83,5 +85,6 @@ def repeat_command(job: Job) -> str:
     words += [word for change in job.overrides for word in ("--set", change)]
     words += [] if job.eval_data is None else ["--eval", job.eval_data]
     words += [] if job.pool is None else ["--pool", str(job.pool)]
+    words += [] if job.calibration else ["--no-calibration"]
     words += ["--seed", str(job.seed), "--device", job.device, "--precision", job.precision]
     return shlex.join([*words, *job.load.as_words()])

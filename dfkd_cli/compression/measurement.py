@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
+from dfkd_cli.compression.calibration import BATCH_SIZE, CALIBRATION_IMAGES
 from dfkd_cli.compression.job import LoadedJob
-from dfkd_cli.evaluation.accuracy import Accuracy, measure_accuracy, measure_agreement
+from dfkd_cli.data.calibration import Calibration
+from dfkd_cli.evaluation.accuracy import Accuracy, measure_accuracy
+from dfkd_cli.evaluation.agreement import Agreement, measure_agreement, with_logits
 from dfkd_cli.evaluation.confusion import Confusion
 from dfkd_cli.report.images import ImagesReport
 from dfkd_cli.report.report import ON_EVALUATION_DATA
 from dfkd_cli.training.engine import Distillation
-
-FRESH_BATCHES = 4  # of images that the student has not seen, for the agreement without evaluation data
 
 
 @dataclass(frozen=True)
@@ -20,20 +21,29 @@ class Measurement:
     agreement: float | None  # fraction of images in [0, 1] for which student and teacher predict the same class
     agreement_on: str  # the images on which it was measured
     confusion: Confusion  # of the predictions on these images
+    calibrated: Agreement | None  # on the calibration images; None without them
 
 
-def measure_student(loaded: LoadedJob, distillation: Distillation) -> Measurement:
-    """Measure on the evaluation data, or without such data the agreement on fresh images of the source."""
+def measure_student(loaded: LoadedJob, distillation: Distillation, calibration: Calibration | None) -> Measurement:
+    """Measure on the evaluation data, or without such data the agreement on the calibration images.
+
+    Without either, the agreement is measured on images that the student was trained on.
+    """
     confusion = Confusion(loaded.teacher.spec.num_classes)
+    calibrated, device = None, loaded.runtime.device
+    if calibration is not None:
+        seen = confusion if loaded.data is None else None
+        calibrated = measure_agreement(loaded.student, calibration.batches(BATCH_SIZE, device), seen)
     if loaded.data is not None:
-        accuracy = measure_accuracy(
-            loaded.student, loaded.data, loaded.runtime.device, loaded.teacher, confusion=confusion
-        )
-        return Measurement(accuracy, accuracy.agreement, ON_EVALUATION_DATA, confusion)
-    batch_size = distillation.config.batch_size
-    fresh = distillation.method.source.fresh(FRESH_BATCHES * batch_size).split(batch_size)
-    agreement = measure_agreement(loaded.student, loaded.teacher, fresh, confusion)
-    return Measurement(None, agreement, images_report(loaded, distillation).wording.measured_on, confusion)
+        accuracy = measure_accuracy(loaded.student, loaded.data, device, loaded.teacher, confusion=confusion)
+        return Measurement(accuracy, accuracy.agreement, ON_EVALUATION_DATA, confusion, calibrated)
+    measured = calibrated
+    if measured is None:
+        shown = distillation.method.source.shown(CALIBRATION_IMAGES).split(BATCH_SIZE)
+        pairs = with_logits(loaded.teacher, ((images, images) for images in shown))
+        measured = measure_agreement(loaded.student, pairs, confusion)
+    on = images_report(loaded, distillation).wording.measured_on
+    return Measurement(None, measured.agreement, on, confusion, calibrated)
 
 
 def images_report(loaded: LoadedJob, distillation: Distillation) -> ImagesReport:

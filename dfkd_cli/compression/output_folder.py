@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import filecmp
 import os
 import shutil
 from pathlib import Path
@@ -15,7 +16,10 @@ from dfkd_cli.training.checkpoint import Checkpoints
 # All files of a result. `--overwrite` replaces a folder only if it holds nothing but these and exports of its student.
 WRITTEN = (
     "student.safetensors",
+    "model.safetensors",
+    "student.pt2",
     "config.json",
+    "calibration.safetensors",
     "recipe.yaml",
     "metrics.jsonl",
     "report.json",
@@ -25,7 +29,9 @@ WRITTEN = (
     "samples.png",
     "selected.csv",
 )
-EXPORTED = ("student.onnx", "student.pt", "student.pt2")
+EXPORTED = ("student.onnx", "student.pt")
+# A name that networks of other programs have too: a file of this name is dfkd's if it is equal to the student.
+ANOTHER_NAME, STUDENT = "model.safetensors", "student.safetensors"
 LOCK = "lock"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -149,6 +155,8 @@ class OutputFolder:
         if found and not self.overwrite:
             return f"{self.path} is not empty (it holds {found[0]})", "use --overwrite or another folder"
         strange = [name for name in found if name not in (*WRITTEN, *EXPORTED)]
+        if ANOTHER_NAME in found and not _same_file(self.path / ANOTHER_NAME, self.path / STUDENT):
+            strange.append(ANOTHER_NAME)
         if not strange:
             return None
         return (
@@ -189,6 +197,11 @@ class OutputFolder:
         with contextlib.suppress(OSError):  # not empty
             for parent in self._made:
                 parent.rmdir()
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Return whether both files exist and have the same content."""
+    return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _remove_all(folder: Path, but: str) -> None:

@@ -1,5 +1,6 @@
 """Write the files of a finished run into its folder."""
 
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,16 +9,22 @@ from torch import Tensor
 
 from dfkd_cli.compression.job import LoadedJob
 from dfkd_cli.compression.measurement import Measurement
+from dfkd_cli.compression.output_folder import ANOTHER_NAME
+from dfkd_cli.data.calibration import CALIBRATION_FILE, Calibration, write_calibration
 from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.data.sample_grid import save_grid
+from dfkd_cli.errors import DfkdError
+from dfkd_cli.export.export import ExportJob, export
+from dfkd_cli.loading import LoadOptions
 from dfkd_cli.machine.files import write_atomically, write_text_atomically
 from dfkd_cli.report.markdown_report import markdown_report
 from dfkd_cli.report.model_card import model_card
 from dfkd_cli.report.page.document import Evidence, render
-from dfkd_cli.report.report import Report
+from dfkd_cli.report.report import CalibrationReport, Report
 from dfkd_cli.students.student import STUDENT_FILE, save_student
 from dfkd_cli.training.engine import Distillation
 
+EXPORTED_FILE = "student.pt2"
 SHOWN_IMAGES = 100  # in samples.png
 
 
@@ -26,6 +33,14 @@ class StudentFile(NamedTuple):
 
     sha256: str
     bytes: int
+
+
+class WrittenFiles(NamedTuple):
+    """What the report states of the files of a result."""
+
+    student: StudentFile
+    calibration: CalibrationReport | None  # None without the file
+    exported: str | None  # why there is no student.pt2; None if it was written
 
 
 class ShownImages(NamedTuple):
@@ -44,6 +59,49 @@ def write_student(loaded: LoadedJob, folder: Path) -> StudentFile:
     )
     write_atomically(folder / "recipe.yaml", recipe.to_yaml().encode())
     return StudentFile(sha256, (folder / STUDENT_FILE).stat().st_size)
+
+
+def write_calibration_file(
+    calibration: Calibration | None, measurement: Measurement, folder: Path
+) -> CalibrationReport | None:
+    """Write the calibration images, if there are any, and return what the report states about them."""
+    if calibration is None or measurement.calibrated is None:
+        return None
+    size = write_calibration(calibration, folder / CALIBRATION_FILE)
+    if (folder / "config.json").exists():
+        _name_weights_for_timm(folder)
+    return CalibrationReport(len(calibration), calibration.kind, measurement.calibrated.agreement, size)
+
+
+def _name_weights_for_timm(folder: Path) -> None:
+    """Give the student the name that timm looks for first; otherwise it takes the first of all safetensors files."""
+    try:
+        (folder / ANOTHER_NAME).symlink_to(STUDENT_FILE)
+    except OSError:  # a file system without links
+        shutil.copyfile(folder / STUDENT_FILE, folder / ANOTHER_NAME)
+
+
+def write_exported_student(folder: Path) -> str | None:
+    """Write the student as a `torch.export` archive that takes any number of images in [0, 1].
+
+    Return None, or a sentence if the student cannot be exported. Reads the student and its images in the folder.
+    """
+    source = folder / STUDENT_FILE
+    job = ExportJob(
+        source=str(source),
+        load=LoadOptions(),
+        to="pt2",
+        out=folder / EXPORTED_FILE,
+        overwrite=True,
+        dynamic_batch=True,
+        with_preprocessing=True,
+    )
+    try:
+        export(job)
+    except DfkdError as error:
+        reason = " ".join(str(error).replace(str(source), STUDENT_FILE).split())
+        return f"There is no {EXPORTED_FILE}: {reason}."
+    return None
 
 
 def write_images(loaded: LoadedJob, distillation: Distillation, folder: Path) -> ShownImages:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dfkd_cli.compression.job import Job, LoadedJob
 from dfkd_cli.compression.measurement import Measurement, images_report
-from dfkd_cli.compression.result_files import StudentFile
+from dfkd_cli.compression.result_files import WrittenFiles
 from dfkd_cli.loading.weights_file import file_bytes
 from dfkd_cli.report.environment import Environment, gpu_name
 from dfkd_cli.report.report import MemoryReport, RecipeReport, Report, StudentReport, TeacherReport, TimeReport
@@ -15,7 +15,7 @@ def make_report(
     job: Job,
     loaded: LoadedJob,
     distillation: Distillation,
-    student_file: StudentFile,
+    written: WrittenFiles,
     measurement: Measurement,
     total_s: float,
 ) -> Report:
@@ -31,10 +31,11 @@ def make_report(
             narrowed=loaded.plan is not None,
             accuracy=accuracy and accuracy.accuracy,
             parameters=loaded.student.parameter_count(),
-            sha256=student_file.sha256,
-            file_bytes=student_file.bytes,
+            sha256=written.student.sha256,
+            file_bytes=written.student.bytes,
         ),
         images=images_report(loaded, distillation),
+        calibration=written.calibration,
         time=TimeReport(
             total_s=total_s,
             synthesis_s=seconds.get("synthesis", 0.0),
@@ -48,7 +49,7 @@ def make_report(
         precision=str(loaded.runtime.dtype).removeprefix("torch."),
         optimizer=distillation.optimizer_kind,
         command=job.command,
-        notes=(*loaded.notes(), *distillation.notes()),
+        notes=(*loaded.notes(), *distillation.notes(), *([written.exported] if written.exported else [])),
         environment=Environment(gpu=gpu_name(loaded.runtime.device)),
     )
 

@@ -1,27 +1,16 @@
 """Labelled images for evaluation. No method receives them."""
 
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import datasets as torchvision_datasets
 
-from dfkd_cli.data.image_files import (
-    DECODING_THREADS,
-    MODES,
-    as_array,
-    enclosing_folders,
-    is_image_file,
-    is_new_folder,
-    open_image,
-    suffixes,
-)
+from dfkd_cli.data.decoding import decoded_batches
+from dfkd_cli.data.image_files import MODES, image_files_below, open_image, suffixes
 from dfkd_cli.errors import UsageError
 from dfkd_cli.networks.classifier import InputSpec
 
@@ -53,27 +42,10 @@ class LabelledImages:
 
         Raises UsageError that names the file if an image cannot be decoded.
         """
-        channels, height, width = size or self.size
-
-        def read(indices: range) -> list[np.ndarray]:
-            return [as_array(self.open_image(index), channels, height, width) for index in indices]
-
-        threads = DECODING_THREADS
-        with ThreadPoolExecutor(threads) as pool:
-            # Pillow releases the interpreter's lock while it decodes, so threads suffice. The next batch is decoded
-            # while the caller computes on the current one. One task per slice, because a task per image would cost
-            # more than decoding a small image.
-            def start(first: int) -> list[Future[list[np.ndarray]]]:
-                indices = range(first, min(first + batch_size, len(self)))
-                return [pool.submit(read, indices[k::threads]) for k in range(threads)]
-
-            tasks = start(0)
-            for first in range(0, len(self), batch_size):
-                slices, tasks = [task.result() for task in tasks], start(first + batch_size)
-                count = min(batch_size, len(self) - first)
-                arrays = [slices[index % threads][index // threads] for index in range(count)]
-                images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
-                yield images.float().div(255), torch.tensor(self.labels[first : first + count])
+        first = 0
+        for images in decoded_batches(self.open_image, len(self), batch_size, size or self.size):
+            yield images, torch.tensor(self.labels[first : first + len(images)])
+            first += len(images)
 
 
 def open_dataset(where: str, spec: InputSpec, flag: str = "--data") -> LabelledImages:
@@ -126,13 +98,13 @@ def _open_folder(where: str, spec: InputSpec, flag: str) -> LabelledImages:
     # Hidden folders, such as .ipynb_checkpoints, are not classes.
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
-        problem = "its image files are not in sub-folders" if _files_below(root) else "it is empty"
+        problem = "its image files are not in sub-folders" if image_files_below(root) else "it is empty"
         raise UsageError(f"{flag} {where}: {problem}; evaluation needs one sub-folder of image files per class")
     files: list[Path] = []
     labels: list[int] = []
     empty: list[str] = []
     for label, folder in enumerate(folders):
-        found = _files_below(folder)
+        found = image_files_below(folder)
         files += found
         labels += [label] * len(found)
         empty += [] if found else [folder.name]
@@ -142,19 +114,6 @@ def _open_folder(where: str, spec: InputSpec, flag: str) -> LabelledImages:
         raise UsageError(f"{flag} {where}: no image files in these class folders: {', '.join(empty)}")
     names = tuple(folder.name for folder in folders)
     return LabelledImages(where, names, tuple(labels), spec.size, lambda index: open_image(files[index]))
-
-
-def _files_below(folder: Path) -> list[Path]:
-    """Return the image files in and below `folder`, sorted.
-
-    Links are followed, except to a folder that was visited before or that contains `folder`.
-    """
-    visited, found = enclosing_folders(folder), []
-    for parent, inner, names in os.walk(folder, followlinks=True):
-        found += [Path(parent) / name for name in names if is_image_file(name)]
-        visible = [name for name in sorted(inner) if not name.startswith(".")]
-        inner[:] = [name for name in visible if is_new_folder(Path(parent) / name, visited)]
-    return sorted(found)
 
 
 def _class_count_message(data: LabelledImages, num_classes: int, flag: str) -> str:

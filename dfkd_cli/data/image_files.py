@@ -45,6 +45,19 @@ def is_new_folder(folder: Path | str, visited: set[str]) -> bool:
     return new
 
 
+def image_files_below(folder: Path) -> list[Path]:
+    """Return the image files in and below `folder`, sorted.
+
+    Links are followed, except to a folder that was visited before or that contains `folder`.
+    """
+    visited, found = enclosing_folders(folder), []
+    for parent, inner, names in os.walk(folder, followlinks=True):
+        found += [Path(parent) / name for name in names if is_image_file(name)]
+        visible = [name for name in sorted(inner) if not name.startswith(".")]
+        inner[:] = [name for name in visible if is_new_folder(Path(parent) / name, visited)]
+    return sorted(found)
+
+
 def open_image(path: Path | str, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Return the decoded image.
 

@@ -1,6 +1,6 @@
-"""Accuracy of a classifier on labelled images, and its agreement with a teacher on any images."""
+"""Accuracy of a classifier on labelled images, and its agreement with a teacher on them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -57,11 +57,8 @@ def measure_accuracy(
 
     Raises UsageError if the networks have different numbers of classes, and DfkdError if logits are not finite.
     """
-    if teacher is not None and teacher.spec.num_classes != classifier.spec.num_classes:
-        raise UsageError(
-            f"the network has {classifier.spec.num_classes} classes, the teacher {teacher.spec.num_classes}: "
-            "their predictions cannot be compared"
-        )
+    if teacher is not None:
+        check_same_classes(classifier, teacher)
     networks = [classifier] if teacher is None else [classifier, teacher]
     for network in networks:
         network.to(device)
@@ -76,25 +73,13 @@ def measure_accuracy(
     return _accuracy(counters, len(data), classifier.spec.num_classes, teacher is not None)
 
 
-def measure_agreement(
-    student: Classifier, teacher: Classifier, image_batches: Iterable[Tensor], confusion: Confusion | None = None
-) -> float:
-    """Return the fraction of images, in [0, 1], for which student and teacher predict the same class.
-
-    The images [B, C, H, W] are in [0, 1] and on the device of both networks; they need no labels. The predictions of
-    both networks are added to `confusion`. Raises UsageError if there is no image.
-    """
-    agreeing, total = torch.zeros((), dtype=torch.long, device=student.mean.device), 0
-    with evaluating(student, teacher):
-        for images in image_batches:
-            student_classes, teacher_classes = student(images).argmax(1), teacher(images).argmax(1)
-            agreeing += (student_classes == teacher_classes).sum()
-            total += len(images)
-            if confusion is not None:
-                confusion.add(teacher_classes, student_classes)
-    if not total:
-        raise UsageError("agreement needs at least one image")
-    return int(agreeing) / total
+def check_same_classes(network: Classifier, teacher: Classifier) -> None:
+    """Raise UsageError if the networks have different numbers of classes."""
+    if teacher.spec.num_classes != network.spec.num_classes:
+        raise UsageError(
+            f"the network has {network.spec.num_classes} classes, the teacher {teacher.spec.num_classes}: "
+            "their predictions cannot be compared"
+        )
 
 
 def _count(counters: _Counters, logits: list[Tensor], classes: list[Tensor], labels: Tensor) -> None:

@@ -1,10 +1,11 @@
-"""The function of `dfkd evaluate`: accuracy of a network, and of its teacher, on labelled images."""
+"""The function of `dfkd evaluate --data`: accuracy of a network, and of its teacher, on labelled images."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from dfkd_cli.data.datasets import open_dataset
-from dfkd_cli.evaluation.accuracy import Accuracy, measure_accuracy
+from dfkd_cli.evaluation.accuracy import measure_accuracy
+from dfkd_cli.evaluation.evaluation import Evaluation
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.loading.onnx import load_onnx
 from dfkd_cli.loading.sniff import is_onnx
@@ -13,14 +14,6 @@ from dfkd_cli.machine.device import resolve_device
 from dfkd_cli.networks.classifier import Classifier
 
 Source = tuple[str, LoadOptions]  # a network as the user names it, and the flags that describe it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation(Accuracy):
-    """What `dfkd evaluate --json` prints."""
-
-    parameters: int
-    file_bytes: int | None  # of the weights; None if they are not in one file
 
 
 def evaluate(
@@ -38,7 +31,13 @@ def evaluate(
     for text in (*network.origin.notes, *(reference.origin.notes if reference else ())):
         note(text)
     measured = measure_accuracy(network, images, where, teacher=reference, batch_size=batch_size)
-    return Evaluation(**asdict(measured), parameters=network.parameter_count(), file_bytes=file_bytes(student[0]))
+    return Evaluation(
+        **asdict(measured),
+        agreement_on=None if measured.agreement is None else "labelled images",
+        parameters=network.parameter_count(),
+        file_bytes=file_bytes(student[0]),
+        sha256=network.origin.sha256,
+    )
 
 
 def load_network(source: str, options: LoadOptions) -> Classifier:

@@ -41,9 +41,8 @@ class Selected:
         return self.read(self.chosen[places.long()])
 
     def unseen(self, count: int) -> Tensor:
-        """Return `count` of the next best images; chosen ones when there are too few."""
-        source = self.next_best if len(self.next_best) >= count else self.chosen
-        return self.read(source[torch.arange(count, device=source.device) % len(source)])
+        """Return at most `count` of the next best images."""
+        return self.read(self.next_best[:count])
 
     def to_csv(self) -> str:
         """Return CSV with one line per chosen image: file, pseudo_class, score."""
@@ -78,7 +77,7 @@ class Selected:
         text += f", {self.unreadable:,} unreadable skipped" if self.unreadable else ""
         text += f", {self.copies:,} copies skipped" if self.copies else ""
         if len(self.next_best) == 0:
-            text += "; too few remain to measure the agreement on images that are not trained on"
+            text += "; none remains to measure the agreement on images that are not trained on"
         return f"{text}."
 
     def state_dict(self) -> dict:

@@ -137,8 +137,7 @@ class Selection:
         best = store.best() if self.config.score != "prototype" else self._best_by_prototypes()
         # This order does not depend on that of the file system.
         chosen = sorted(best[: self.keep].tolist(), key=store.files.__getitem__)
-        left = best[self.keep : self.keep + self.fresh]
-        next_best = left if len(left) == self.fresh else left[:0]  # too few for a useful measurement
+        next_best = best[self.keep : self.keep + self.fresh]
         return Selected(
             images=store.images,
             chosen=torch.tensor(chosen, device=store.images.device),

@@ -54,7 +54,7 @@ class PoolImages(ImageSource):
         return Batch(self.setting.augment(self._selected().draw(self.setting.batch_size, self.setting.rng)))
 
     def fresh(self, count: int) -> Tensor:
-        """Return the best images that were not selected; selected ones when too few are left."""
+        """Return the best images that were not selected, at most `count`, none if all were."""
         return self._selected().unseen(count)
 
     def shown(self, count: int) -> Tensor:

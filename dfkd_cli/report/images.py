@@ -28,7 +28,7 @@ _SYNTHETIC = Wording(
     limit="The student was trained on synthetic images only. Its behaviour on images that differ from the teacher's "
     "training data is unknown.",
     privacy="Synthetic images are made from the teacher, and can reveal properties of its training data. Treat "
-    "`samples.png`, `report.html` and the student as confidentially as the teacher.",
+    "`samples.png`, `report.html`, `calibration.safetensors` and the student as confidentially as the teacher.",
 )
 _CHOSEN = Wording(
     name="unlabelled images",
@@ -38,7 +38,8 @@ _CHOSEN = Wording(
     warning="They are unchanged images of the pool: do not show them to anyone who must not see the pool.",
     limit="The student was trained on images of one pool only, with the teacher's predictions as targets. Its "
     "behaviour on other images is unknown.",
-    privacy="`samples.png` and `report.html` contain images of the pool, and `selected.csv` lists its image files. "
+    privacy="`samples.png`, `report.html` and `calibration.safetensors` contain images of the pool, and `selected.csv` "
+    "lists its image files. "
     "Remove them before you publish this folder, unless the pool is public. Treat the student as confidentially as "
     "the teacher.",
 )

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from dfkd_cli.report.comparison import comparison_table, explanations
 from dfkd_cli.report.markdown import fenced, plain
 from dfkd_cli.report.quantities import duration, megabytes
-from dfkd_cli.report.report import Report
+from dfkd_cli.report.report import CalibrationReport, Report
 
 
 def markdown_report(report: Report) -> str:
@@ -54,6 +54,7 @@ def _run(report: Report) -> str:
     rows = [
         ("recipe", f"{report.recipe.name} (all values in `recipe.yaml`, sha256 `{report.recipe.sha256[:12]}`)"),
         *([("pool", f"`{report.images.pool}`")] if report.images.pool else []),
+        *([("calibration file", _calibration(report.calibration))] if report.calibration else []),
         ("steps", f"{report.steps:,}"),
         ("optimizer", report.optimizer),
         (
@@ -70,6 +71,11 @@ def _run(report: Report) -> str:
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return f"## The run\n\n| | |\n|---|---|\n{table}\n\nThe command that repeats it:\n\n{fenced(report.command)}"
+
+
+def _calibration(file: CalibrationReport) -> str:
+    kind = "fresh synthetic images" if file.kind == "synthetic" else "images of the pool"
+    return f"{file.images:,} {kind} with the teacher's logits, {megabytes(file.file_bytes)}"
 
 
 def _use(report: Report) -> str:

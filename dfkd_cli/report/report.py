@@ -45,6 +45,16 @@ class StudentReport:
 
 
 @dataclass(frozen=True)
+class CalibrationReport:
+    """`calibration.safetensors`: images that the student was not trained on, with the teacher's logits."""
+
+    images: int
+    kind: str  # "synthetic", or "pool" for images of the user's pool
+    agreement: float  # of student and teacher on them, in [0, 1]
+    file_bytes: int
+
+
+@dataclass(frozen=True)
 class TimeReport:
     """Seconds of wall clock: of the run, of the image source, and of the student's steps."""
 
@@ -98,6 +108,7 @@ class Report:
     optimizer: str  # of the student; with `train.optimizer: auto` the one that was chosen
     command: str  # repeats the run
     notes: tuple[str, ...] = ()  # one sentence each: warnings, and what was left out
+    calibration: CalibrationReport | None = None  # None without the file
     versions: Versions = field(default_factory=Versions)
     environment: Environment = field(default_factory=Environment)
 

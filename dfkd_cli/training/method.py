@@ -67,7 +67,10 @@ class ImageSource(ABC):
 
     @abstractmethod
     def fresh(self, count: int) -> Tensor:
-        """Return `count` images [count, C, H, W] in [0, 1] that the student is not trained on, without augmentation."""
+        """Return images [N, C, H, W] in [0, 1] that the student is not trained on, without augmentation.
+
+        N is `count`, or less if the source has fewer such images.
+        """
 
     @abstractmethod
     def shown(self, count: int) -> Tensor:

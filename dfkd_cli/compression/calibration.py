@@ -1,0 +1,29 @@
+"""Make the calibration images of a run: images that the student was not trained on, with the teacher's logits."""
+
+import math
+
+import torch
+
+from dfkd_cli.compression.job import LoadedJob
+from dfkd_cli.data.calibration import Calibration
+from dfkd_cli.networks.modes import evaluating
+from dfkd_cli.training.method import ImageSource
+
+CALIBRATION_IMAGES = 1000
+LARGEST_BYTES = 2**27  # of the images; 1,000 images of 3x211x211 fit
+BATCH_SIZE = 250
+
+
+def make_calibration(loaded: LoadedJob, source: ImageSource, student_sha256: str) -> Calibration | None:
+    """Return about 1,000 fresh images of a trained method's source, or None if it has no unseen image.
+
+    There are fewer of them when they are large, or when a pool has fewer images that were not selected.
+    """
+    count = max(1, min(CALIBRATION_IMAGES, LARGEST_BYTES // math.prod(loaded.teacher.spec.size)))
+    images = (source.fresh(count).float().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+    if len(images) == 0:
+        return None
+    with evaluating(loaded.teacher):
+        logits = torch.cat([loaded.teacher(batch.float() / 255.0).float() for batch in images.split(BATCH_SIZE)])
+    kind = "synthetic" if loaded.pool is None else "pool"
+    return Calibration(images.cpu(), logits.cpu(), kind, student_sha256)

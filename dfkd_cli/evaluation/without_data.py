@@ -1,0 +1,173 @@
+"""`dfkd evaluate` without labelled images: what can be checked of a network when its accuracy cannot be measured."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfkd_cli.data.calibration import CALIBRATION_FILE, Calibration, read_calibration
+from dfkd_cli.data.unlabelled import open_unlabelled
+from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.evaluation.accuracy import check_same_classes
+from dfkd_cli.evaluation.agreement import measure_agreement, with_logits
+from dfkd_cli.evaluation.benchmark import latency_ms
+from dfkd_cli.evaluation.evaluate import Source, load_network
+from dfkd_cli.evaluation.evaluation import Evaluation
+from dfkd_cli.loading.failures import damaged_file
+from dfkd_cli.loading.weights_file import file_bytes, weights_file
+from dfkd_cli.machine.device import resolve_device
+from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.networks.cost import macs_per_image
+
+REPORT_FILE = "report.json"
+REMARK = "accuracy was not measured: no labelled images were given"
+_KINDS = {"synthetic": "fresh synthetic images", "pool": "images of the pool"}
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """What the agreement is measured on: images with the teacher's logits for them, and their name."""
+
+    batches: Iterator[tuple[Tensor, Tensor]]
+    name: str
+
+
+def evaluate_without_data(
+    student: Source,
+    teacher: Source | None,
+    images: str | None,
+    device: str,
+    batch_size: int,
+    note: Callable[[str], None],
+) -> Evaluation:
+    """Return size, latency and agreement of a network whose weights are finite and those of its report.
+
+    The agreement is that with `teacher` on the image files in the folder `images`, or on the calibration images beside
+    the student; without a teacher, that with the logits stored there. `note` receives one sentence for each thing that
+    the user should know about a network. Raises UsageError when there is nothing to compare with, and TeacherError
+    when the files beside the student are damaged or belong to another one.
+    """
+    where = resolve_device(device)
+    network = load_network(*student)
+    matches = _check_report(student[0], network)
+    calibration = None if images is not None else _calibration(student[0], network, teacher is not None)
+    reference = None if teacher is None else load_network(*teacher)
+    for text in (*network.origin.notes, *(reference.origin.notes if reference else ())):
+        note(text)
+    network.to(where)
+    comparison = _comparison(network, reference, images, calibration, batch_size)
+    measured = measure_agreement(network, comparison.batches)
+    return Evaluation(
+        images=measured.images,
+        accuracy=None,
+        agreement=measured.agreement,
+        agreement_on=comparison.name,
+        kl=measured.kl,
+        parameters=network.parameter_count(),
+        file_bytes=file_bytes(student[0]),
+        macs=None if network.origin.kind == "ONNX" else macs_per_image(network),
+        latency_ms=latency_ms(network, network.spec.size, where),
+        sha256=network.origin.sha256,
+        report_matches=matches,
+        remark=REMARK,
+    )
+
+
+def _comparison(
+    network: Classifier, teacher: Classifier | None, images: str | None, calibration: Calibration | None, batch: int
+) -> _Comparison:
+    device, size = network.mean.device, network.spec.size
+    if teacher is not None:
+        check_same_classes(network, teacher)
+        teacher.to(device)
+    if images is not None:
+        if teacher is None:
+            raise UsageError("agreement on images needs a teacher")
+        opened = open_unlabelled(images, size[0])
+        return _Comparison(with_logits(teacher, _twice(opened.batches, size, teacher.spec.size, batch, device)), images)
+    if calibration is None:
+        raise ValueError("neither images nor a calibration file")
+    pairs, name = calibration.batches(batch, device), f"{_KINDS[calibration.kind]} in {CALIBRATION_FILE}"
+    if teacher is None:
+        return _Comparison(pairs, name)
+    if teacher.spec.size != size:
+        taken = " and ".join("x".join(map(str, each)) for each in (size, teacher.spec.size))
+        raise UsageError(f"the two networks take images of {taken}: give image files with --images DIR to compare them")
+    return _Comparison(with_logits(teacher, ((shown, shown) for shown, _ in pairs)), name)
+
+
+def _twice(
+    batches: Callable[[int, tuple[int, int, int]], Iterator[Tensor]],
+    size: tuple[int, int, int],
+    teacher_size: tuple[int, int, int],
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the same images in the sizes of both networks; they are decoded once if these are equal."""
+    if size == teacher_size:
+        for images in batches(batch_size, size):
+            placed = images.to(device)
+            yield placed, placed
+        return
+    for images, teacher_images in zip(batches(batch_size, size), batches(batch_size, teacher_size), strict=True):
+        yield images.to(device), teacher_images.to(device)
+
+
+def _check_report(source: str, network: Classifier) -> bool | None:
+    """Return True if the report beside a student is that of this student, None without such a report.
+
+    Raises TeacherError when it is that of another student or damaged.
+    """
+    path = _beside(source, REPORT_FILE)
+    if path is None or network.origin.kind != "dfkd student":
+        return None
+    with damaged_file(path, "a report"):
+        report: Any = json.loads(path.read_text(encoding="utf-8"))
+    student = report.get("student") if isinstance(report, dict) else None
+    if not isinstance(student, dict) or "sha256" not in student:
+        return None  # of another program
+    _check_sha256(source, network, student["sha256"], path)
+    return True
+
+
+def _calibration(source: str, network: Classifier, has_teacher: bool) -> Calibration | None:
+    """Return the calibration images beside a network.
+
+    Raises UsageError when there are none, and TeacherError when they are damaged or not those of the network.
+    """
+    path = _beside(source, CALIBRATION_FILE)
+    if path is None:
+        wanted = "--images DIR" if has_teacher else "--teacher and --images DIR"
+        raise UsageError(
+            f"there is no {CALIBRATION_FILE} beside {source}, on which agreement is measured without images of yours; "
+            f"give {wanted} (unlabelled images), or --data DIR (labelled images)"
+        )
+    calibration = read_calibration(path)
+    if network.origin.kind == "dfkd student":
+        _check_sha256(source, network, calibration.student_sha256, path)
+    found = (*calibration.images.shape[1:], calibration.logits.shape[1])
+    if found != (*network.spec.size, network.spec.num_classes):
+        raise TeacherError(
+            f"{path} holds images of {'x'.join(map(str, found[:3]))} and logits of {found[3]} classes, which are not "
+            f"those of {source}; give --images DIR and --teacher, or --data DIR"
+        )
+    return calibration
+
+
+def _check_sha256(source: str, network: Classifier, stated: object, path: Path) -> None:
+    if stated != network.origin.sha256:
+        raise TeacherError(
+            f"{source} is not the student that {path} was written with: its sha256 is {network.origin.sha256}, "
+            f"{path.name} states {stated}; copy the whole folder again, or move the student to a folder of its own"
+        )
+
+
+def _beside(source: str, name: str) -> Path | None:
+    """Return the file of this name in the folder of the weights, None when there is none."""
+    weights = weights_file(source)
+    path = None if weights is None else weights.parent / name
+    return path if path is not None and path.is_file() else None
