@@ -6,10 +6,11 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dfkd_cli.config.version import __version__
+
 if TYPE_CHECKING:
     from dfkd_cli.api import compress, evaluate, load
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "compress", "evaluate", "load"]
 
 

@@ -26,7 +26,8 @@ class OperationClock(TorchDispatchMode):
     def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
         numbers = result.numel() if isinstance(result, torch.Tensor) else 0
-        self.seconds += SECONDS_PER_OPERATION + SECONDS_PER_NUMBER * numbers
+        if isinstance(numbers, int):  # torch.export traces with sizes that are symbols
+            self.seconds += SECONDS_PER_OPERATION + SECONDS_PER_NUMBER * numbers
         return result
 
 

@@ -293,9 +293,8 @@ def test_a_result_is_replaced_with_overwrite(made, out):
 
 def test_the_summary_and_the_card_name_the_calibration_file(made, out):
     result = dfkd("compress", made / "teacher.pt", *LOOK, "--out", out, *TINY_RUN, "--overwrite")
-    assert f"calibration.safetensors ({(out / CALIBRATION_FILE).stat().st_size / 1e6:.2f} MB)" in result.stdout.replace(
-        "\n", " "
-    )
+    expected = f"calibration.safetensors ({(out / CALIBRATION_FILE).stat().st_size / 1e6:.2f} MB)"
+    assert expected in " ".join(result.stdout.split())  # a line breaks where a long path of the test ends it
     assert "`calibration.safetensors`" in (out / "README.md").read_text()
 
 

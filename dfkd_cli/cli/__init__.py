@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from dfkd_cli import __version__
 from dfkd_cli.cli.application import Application, Command
 from dfkd_cli.cli.benchmark import benchmark
 from dfkd_cli.cli.check import check
@@ -16,6 +15,7 @@ from dfkd_cli.cli.models import models
 from dfkd_cli.cli.plan import plan
 from dfkd_cli.cli.recipes import recipes
 from dfkd_cli.cli.schema import schema
+from dfkd_cli.config.version import __version__
 
 # A Markdown list prints one item per line in `dfkd --help`.
 EPILOG = """Start here:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from dfkd_cli import __version__
 from dfkd_cli.compression.job import Job, LoadedJob
+from dfkd_cli.config.version import __version__
 from dfkd_cli.errors import UsageError
 from dfkd_cli.machine.files import write_atomically
 from dfkd_cli.machine.runtime import Precision

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dfkd_cli import __version__
+from dfkd_cli.config.version import __version__
 from dfkd_cli.loading.failures import damaged_file
 from dfkd_cli.machine.files import write_atomically
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfkd_cli import __version__
+from dfkd_cli.config.version import __version__
 from dfkd_cli.errors import DfkdError, UsageError, first_line
 from dfkd_cli.export.forms import EXPORT_FORMS, FormName
 from dfkd_cli.export.probes import Probe, random_probe, synthetic_probe

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 import timm
 import torch
 
-from dfkd_cli import __version__
+from dfkd_cli.config.version import __version__
 from dfkd_cli.report.environment import Environment
 from dfkd_cli.report.images import ImagesReport
 

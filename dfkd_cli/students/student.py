@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import fx, nn
 
-from dfkd_cli import __version__
+from dfkd_cli.config.version import __version__
 from dfkd_cli.errors import UsageError, first_line
 from dfkd_cli.graphs.graph_data import to_data
 from dfkd_cli.loading.archive import list_archive
