@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from dfkd_cli.models import REFERENCE_ARCHS  # the import registers the networks below with timm
 
-TEACHER, STUDENT = "cifar_resnet20", "cifar_resnet8"
+TEACHER = "cifar_resnet20"
 EPOCHS, BATCH_SIZE = 12, 64
 SMALL_RUN = ("--set", "train.steps=400", "--set", "options.buffer.size=2000", "--set", "options.warmup.rounds=60")
 
@@ -50,7 +50,7 @@ def main() -> None:
     save_images(held_out, held_out_labels, out / "held-out")
 
     about = ["--input-size", "1x8x8", "--mean", f"{mean:.4f}", "--std", f"{std:.4f}"]
-    chosen = ["--student", STUDENT, "--out", str(out / "student"), "--overwrite", "--seed", str(arguments.seed)]
+    chosen = ["--out", str(out / "student"), "--overwrite", "--seed", str(arguments.seed)]
     dfkd("compress", str(out / "teacher.pt"), *about, *chosen, *SMALL_RUN)
     compared = ["--teacher", str(out / "teacher.pt"), *about]
     figures = json.loads(dfkd("evaluate", str(out / "student"), "--data", str(out / "held-out"), *compared, "--json"))

@@ -9,6 +9,7 @@ from torch import nn
 
 from dfkd_cli.config.folders import default_folder
 from dfkd_cli.errors import UsageError
+from dfkd_cli.graphs.trainable import TrainableError, trainable_module
 from dfkd_cli.methods import METHODS
 from dfkd_cli.models.lenet import lenet5
 from dfkd_cli.models.resnet_cifar import cifar_resnet20
@@ -18,6 +19,7 @@ from dfkd_cli.narrowing.groups import find_structure
 from dfkd_cli.narrowing.order import importance
 from dfkd_cli.narrowing.plan import plan_narrowing, shrink
 from dfkd_cli.narrowing.share import choose_channels, count_parameters
+from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.students.from_teacher import parse_share
 
 CONFIG = NarrowingConfig(order="response", fade=0.5, overlap=0.15, blocks=30.0, rate=0.25)
@@ -180,6 +182,22 @@ def test_a_network_that_depends_on_its_sizes_is_left_alone_or_refused():
     assert any("slices" in reason for reason in structure.fixed)
     plan = plan_narrowing(module, torch.rand(2, 1, 8, 8), 0.6, CONFIG)
     assert {structure.groups[place].root for place, _ in plan.removal} == {"first"}
+
+
+def test_a_network_whose_channels_cannot_be_followed_is_refused_in_words(monkeypatch):
+    def fail(module, images):
+        raise RuntimeError("no rule for this operation")
+
+    monkeypatch.setattr("dfkd_cli.narrowing.plan.find_structure", fail)
+    with pytest.raises(UsageError, match=r"cannot be followed \(no rule for this operation\)"):
+        plan_narrowing(deep_module(), torch.rand(2, 1, 8, 8), 0.5, CONFIG)
+
+
+def test_a_network_that_cannot_be_copied_is_refused_in_words():
+    module = deep_module()
+    module.kept = torch.rand(2, requires_grad=True) * 2  # not a leaf
+    with pytest.raises(TrainableError, match="cannot be copied"):
+        trainable_module(EagerNetwork(module, input_size=(1, 8, 8)), (1, 8, 8))
 
 
 @pytest.mark.parametrize(

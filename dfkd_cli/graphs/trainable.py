@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
 from torch.fx.node import map_aggregate
 
-from dfkd_cli.errors import DfkdError, UsageError
+from dfkd_cli.errors import DfkdError, UsageError, first_line
 from dfkd_cli.graphs.free_sizes import free_sizes
 from dfkd_cli.graphs.graph_operations import ALLOWED, makes_tensor, operation_name
 from dfkd_cli.graphs.layer_calls import aten
@@ -84,7 +84,10 @@ def trainable_module(network: Network, input_size: tuple[int, int, int]) -> nn.M
 
 
 def _eager_module(network: EagerNetwork, input_size: tuple[int, int, int]) -> nn.Module:
-    module = copy.deepcopy(network.module)
+    try:
+        module = copy.deepcopy(network.module)
+    except Exception as error:  # a module can keep anything among its attributes, such as tensors of a forward
+        raise TrainableError(f"it cannot be copied ({first_line(error)})") from error
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     with evaluating(module):

@@ -35,7 +35,13 @@ def plan_narrowing(module: nn.Module, images: Tensor, share: float, config: Narr
     The plan is proven: the network with the channels switched off and the network without them compute the same.
     Raises UsageError for a share that cannot be reached and for networks that resist.
     """
-    structure = find_structure(module, images)
+    try:
+        structure = find_structure(module, images)
+    except Exception as error:  # operations of a network from outside can be unknown to Torch-Pruning in any way
+        raise UsageError(
+            f"--student {share:g}: this network cannot be narrowed: its channels cannot be followed "
+            f"({first_line(error)}); use the name of an architecture"
+        ) from error
     removal = choose_channels(module, structure, share, config.order)
     plan = NarrowingPlan(
         structure, removal, removed_channels(structure, removal), shared_inputs(module, images, structure, removal)

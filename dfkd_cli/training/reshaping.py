@@ -10,7 +10,7 @@ from dfkd_cli.training.setting import Terms
 
 
 class Reshaping(ABC):
-    """Removes channels from a student while it learns. The loop asks it before every student step."""
+    """Removes channels from a student while it learns. The loop calls `due` and `fade` before every student step."""
 
     rate: float  # factor of the student's learning rates
 
