@@ -116,7 +116,7 @@ def _resists(found: torch_pruning.dependency.Group) -> str | None:
             known = isinstance(target, CHANNELWISE) or not list(target.parameters(recurse=False))
             if isinstance(target, nn.Conv2d) and target.groups not in (1, target.in_channels):
                 return "a grouped convolution has these channels"
-            if kind.startswith("_") and kind in ("_SliceOp", "_UnbindOp", "_SplitOp"):
+            if kind in ("_SliceOp", "_UnbindOp", "_SplitOp"):
                 return "the network slices these channels"
             if not known:
                 return f"a {kind} mixes these channels"

@@ -26,8 +26,7 @@ def choose_channels(module: nn.Module, structure: Structure, share: float, order
     outer = removal_order(module, structure, order, inner=False)
     total = sum(parameter.numel() for parameter in module.parameters())
     first = inner[: round(len(inner) * (1.0 - INNER_FLOOR))]
-    rest = [channel for pair in _interleaved(outer, inner[len(first) :]) for channel in pair]
-    candidates = [*first, *rest]
+    candidates = [*first, *_interleaved(outer, inner[len(first) :])]
     if (smallest := count_parameters(module, structure, candidates) / total) > share:
         fixed = f" ({structure.fixed[0]})" if structure.fixed else ""
         raise UsageError(
@@ -44,11 +43,11 @@ def choose_channels(module: nn.Module, structure: Structure, share: float, order
     return candidates[:low]
 
 
-def _interleaved(one: Removal, other: Removal) -> list[Removal]:
+def _interleaved(one: Removal, other: Removal) -> Removal:
     """Return both lists merged so that they end together."""
     places = [((rank + 0.5) / len(one), item) for rank, item in enumerate(one)]
     places += [((rank + 0.5) / len(other), item) for rank, item in enumerate(other)]
-    return [[item] for _, item in sorted(places)]
+    return [item for _, item in sorted(places)]
 
 
 def count_parameters(module: nn.Module, structure: Structure, removed: Sequence[tuple[int, int]]) -> int:
