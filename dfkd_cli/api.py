@@ -27,6 +27,7 @@ from dfkd_cli.machine.runtime import Precision
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.report.report import Report
 from dfkd_cli.students.student import is_student
+from dfkd_cli.tasks import TaskName
 from dfkd_cli.training.checkpoint import Interval
 from dfkd_cli.training.engine import Event
 from dfkd_cli.training.session import Listener
@@ -65,6 +66,7 @@ def compress(
     output: str | None = None,
     trust_pickle: bool = False,
     strict: bool = False,
+    task: TaskName | None = None,
     overwrite: bool = False,
     resume: bool = False,
     checkpoint_every: str = "5m",
@@ -92,6 +94,7 @@ def compress(
             those of images in [0, 1].
         trust_pickle: open files that can run any code.
         strict: refuse to assume an input size, mean or std that neither the file nor an argument gives.
+        task: "classification" or "segmentation"; None: seen in the shape of the logits.
         overwrite: replace an existing result in `out`.
         resume: continue the interrupted run in `out`; the other arguments must be the same.
         checkpoint_every: interval between two checkpoints, as time ("5m") or steps ("500").
@@ -104,7 +107,7 @@ def compress(
     """
     job = make_job(
         teacher=teacher,
-        load=_load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict),
+        load=_load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict, task),
         student=str(student),
         recipe=recipe,
         out=out or default_folder(str(teacher), str(student)),
@@ -141,6 +144,7 @@ def evaluate(
     output: str | None = None,
     trust_pickle: bool = False,
     strict: bool = False,
+    task: TaskName | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Return the accuracy of `network` on labelled images, and with a teacher relative accuracy and agreement.
@@ -164,6 +168,7 @@ def evaluate(
         teacher_arch: architecture of `teacher` in place of `arch`.
         trust_pickle: open files that can run any code.
         strict: refuse to assume an input size, mean or std that neither the file nor an argument gives.
+        task: "classification" or "segmentation"; None: seen in the shape of the logits.
         note: receives sentences for the user about the networks.
 
     Raises DfkdError or a subclass.
@@ -174,7 +179,7 @@ def evaluate(
         raise UsageError("--images and --data exclude each other: with labelled images agreement is measured on them")
     if images is not None and teacher is None:
         raise UsageError("--images needs --teacher, whose predictions it compares with")
-    facts = _load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict)
+    facts = _load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
     source, reference = str(network), None if teacher is None else str(teacher)
     options, reference_options = _described(facts, teacher_arch, source, reference)
     compared = None if reference is None else (reference, reference_options)
@@ -196,6 +201,7 @@ def load(
     output: str | None = None,
     trust_pickle: bool = False,
     strict: bool = False,
+    task: TaskName | None = None,
 ) -> Classifier:
     """Return a network as a module that takes images [B, C, H, W] in [0, 1] and returns logits [B, K].
 
@@ -203,7 +209,7 @@ def load(
     `source` is the folder or file of a student, an ONNX file, or any teacher of `compress`; the other arguments are
     facts that the file does not contain, as for `compress`. Raises UsageError and TeacherError.
     """
-    options = _load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict)
+    options = _load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
     return evaluation.load_network(str(source), options)
 
 
@@ -216,6 +222,7 @@ def _load_options(
     output: str | None,
     trust_pickle: bool,
     strict: bool,
+    task: TaskName | None,
 ) -> LoadOptions:
     return LoadOptions(
         arch=arch,
@@ -226,6 +233,7 @@ def _load_options(
         output=output,
         trust_pickle=trust_pickle,
         strict=strict,
+        task=task,
     )
 
 

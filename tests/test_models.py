@@ -28,6 +28,9 @@ PARAMETERS = {
     "cifar_vgg11_bn": 9_231_114,
     "lenet5": 61_706,
     "lenet5_half": 15_738,
+    "espnet_p2_q8": 354_517,
+    "espnet_p2_q3": 192_597,
+    "espnet_p1_q2": 152_341,
 }
 RESNETS = {
     "cifar_resnet20": ("resnet20-12fca82f.th", 91.73),
@@ -60,7 +63,8 @@ def test_parameter_count(name):
 @pytest.mark.parametrize("name", [name for name in REFERENCE_ARCHS if PARAMETERS[name] < 3e6])
 def test_other_channels_classes_and_sizes(name, size):
     module = create(name, num_classes=7, in_chans=2).eval()
-    assert module(torch.rand(2, 2, size, size)).shape == (2, 7)
+    expected = (2, 7, size, size) if name.startswith("espnet") else (2, 7)
+    assert module(torch.rand(2, 2, size, size)).shape == expected
 
 
 @pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_resnet18_half", "cifar_wrn_16_1", "cifar_vgg11_bn", "lenet5"])

@@ -229,7 +229,7 @@ def test_logits_as_a_map_of_one_pixel(tmp_path, save):
     assert embedding.shape == (3, 6)
 
 
-def test_a_map_of_more_pixels_is_no_logits(tmp_path):
+def test_a_map_of_more_pixels_is_no_logits_of_a_classifier(tmp_path):
     module = nn.Conv2d(1, 4, 3).eval()
     with pytest.raises(TeacherError, match=r"returns \[4, 4, 30, 30\]"):
-        load(script(module, tmp_path / "t.pt"), input_size=SIZE, **MNIST)
+        load(script(module, tmp_path / "t.pt"), input_size=SIZE, task="classification", **MNIST)

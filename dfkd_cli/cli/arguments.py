@@ -86,6 +86,7 @@ class NetworkArguments:
     output: options.Output = None
     trust_pickle: options.TrustPickle = False
     strict: options.Strict = False
+    task: options.TaskOption = None
 
     def facts(self) -> dict[str, Any]:
         """Return the facts as keyword arguments of the functions in api.py. Raises UsageError for a wrong flag."""
@@ -98,6 +99,7 @@ class NetworkArguments:
             "output": self.output,
             "trust_pickle": self.trust_pickle,
             "strict": self.strict,
+            "task": self.task,
         }
 
     def load_options(self) -> LoadOptions:

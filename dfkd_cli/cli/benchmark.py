@@ -43,13 +43,14 @@ def benchmark(
     output: options.Output = None,
     trust_pickle: options.TrustPickle = False,
     strict: options.Strict = False,
+    task: options.TaskOption = None,
 ) -> object:
     """Compare latency, throughput, size and memory of networks.
 
     Measures the networks in turns, on random images in single precision. The options for facts about a network do not
     apply to files that dfkd wrote. --mean and --std have no effect on the speed.
     """
-    flags = options.load_options(None, num_classes, input_size, mean, std, output, trust_pickle, strict)
+    flags = options.load_options(None, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
 
     import torch
 

@@ -52,13 +52,14 @@ def export(
     output: options.Output = None,
     trust_pickle: options.TrustPickle = False,
     strict: options.Strict = False,
+    task: options.TaskOption = None,
 ) -> object:
     """Write NETWORK as ONNX, TorchScript or a torch.export archive.
 
     Compares the outputs of the file with those of PyTorch, on noise and on synthetic images, and deletes the file when
     they differ. dfkd reads TorchScript and pt2 files of its own without further options.
     """
-    load = options.load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict)
+    load = options.load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
 
     from dfkd_cli.export.export import ExportJob, export
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -52,6 +52,14 @@ Output = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+TaskOption = Annotated[
+    Literal["classification", "segmentation"] | None,
+    typer.Option(
+        "--task",
+        help="What the logits mean. Default: seen in their shape, one answer per image or per pixel.",
+        rich_help_panel=PANEL,
+    ),
+]
 TrustPickle = Annotated[
     bool,
     typer.Option(
@@ -81,6 +89,7 @@ def load_options(
     output: str | None,
     trust_pickle: bool,
     strict: bool,
+    task: Literal["classification", "segmentation"] | None,
 ) -> LoadOptions:
     """Return the options of the loader. Raises UsageError that names a wrong flag."""
     from dfkd_cli.loading import LoadOptions
@@ -94,6 +103,7 @@ def load_options(
         output=output,
         trust_pickle=trust_pickle,
         strict=strict,
+        task=task,
     )
 
 

@@ -6,11 +6,13 @@ import torch
 
 from dfkd_cli.compression.job import LoadedJob
 from dfkd_cli.data.calibration import Calibration
+from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.training.method import ImageSource
 
 CALIBRATION_IMAGES = 1000
 LARGEST_BYTES = 2**27  # of the images; 1,000 images of 3x211x211 fit
+LARGEST_DENSE_BYTES = 2**26  # of the images with logits of all pixels; 26 images of 3x192x256 with 12 classes fit
 BATCH_SIZE = 250
 
 
@@ -19,7 +21,7 @@ def make_calibration(loaded: LoadedJob, source: ImageSource, student_sha256: str
 
     There are fewer of them when they are large, or when a pool has fewer images that were not selected.
     """
-    count = max(1, min(CALIBRATION_IMAGES, LARGEST_BYTES // math.prod(loaded.teacher.spec.size)))
+    count = max(1, min(CALIBRATION_IMAGES, _affordable(loaded.teacher.spec)))
     images = (source.fresh(count).float().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
     if len(images) == 0:
         return None
@@ -27,3 +29,10 @@ def make_calibration(loaded: LoadedJob, source: ImageSource, student_sha256: str
         logits = torch.cat([loaded.teacher(batch.float() / 255.0).float() for batch in images.split(BATCH_SIZE)])
     kind = "synthetic" if loaded.pool is None else "pool"
     return Calibration(images.cpu(), logits.cpu(), kind, student_sha256)
+
+
+def _affordable(spec: InputSpec) -> int:
+    """Return how many images fit into the file."""
+    if spec.task == "classification":
+        return LARGEST_BYTES // math.prod(spec.size)
+    return LARGEST_DENSE_BYTES // (math.prod(spec.size[1:]) * (spec.size[0] + 4 * spec.num_classes))

@@ -25,7 +25,7 @@ class Calibration:
     """Images for checks and for the calibration of quantised networks, which need no labels."""
 
     images: Tensor  # uint8 [N, C, H, W]
-    logits: Tensor  # float32 [N, K], of the teacher for images / 255
+    logits: Tensor  # float32 [N, K] or [N, K, H, W], of the teacher for images / 255
     kind: Kind  # made for this purpose, or images of the user's pool
     student_sha256: str  # of the student that was written with them
     version: str = __version__  # of dfkd
@@ -34,7 +34,7 @@ class Calibration:
         return len(self.images)
 
     def batches(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images [B, C, H, W] in [0, 1] and the teacher's logits [B, K], on `device`."""
+        """Yield images [B, C, H, W] in [0, 1] and the teacher's logits, on `device`."""
         for images, logits in zip(self.images.split(batch_size), self.logits.split(batch_size), strict=True):
             yield images.to(device).float() / 255.0, logits.to(device)
 
@@ -58,7 +58,12 @@ def read_calibration(path: Path) -> Calibration:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             images, logits = file.get_tensor("images"), file.get_tensor("logits")
             facts = json.loads((file.metadata() or {})[_METADATA])
-        if images.dtype != torch.uint8 or images.dim() != 4 or logits.dtype != torch.float32 or logits.dim() != 2:
+        if (
+            images.dtype != torch.uint8
+            or images.dim() != 4
+            or logits.dtype != torch.float32
+            or logits.dim() not in (2, 4)
+        ):
             raise ValueError("its tensors have other types or shapes")
         if not 0 < len(images) == len(logits):
             raise ValueError(f"it holds {len(images)} images and logits for {len(logits)}")

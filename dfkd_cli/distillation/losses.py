@@ -1,4 +1,8 @@
-"""The losses of distillation and inversion: pure functions of tensors."""
+"""The losses of distillation and inversion: pure functions of tensors.
+
+Logits are [B, K], or [B, K, H, W] with one answer per pixel. Then a loss per image is the mean over its pixels, so that
+weights, priorities and reports of images have the same shapes and sizes for both.
+"""
 
 import math
 
@@ -6,12 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfkd_cli.tasks import as_rows, per_image
+
 
 def kl_div(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Return T^2 * KL(teacher || student) of the softened predictions in nats: [B, K], [B, K] -> [B].
 
     The factor T^2 makes the size of the gradient independent of the temperature (arXiv:1503.02531, sec. 2).
     """
+    return per_image(answer_kl(student_logits, teacher_logits, temperature))
+
+
+def answer_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return `kl_div` of each answer: [B, K], [B, K] -> [B], or [B, K, H, W], [B, K, H, W] -> [B, H, W]."""
     student = F.log_softmax(student_logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
@@ -19,7 +30,7 @@ def kl_div(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 
 
 def logit_distance(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Return the mean absolute difference of the logits: [B, K], [B, K] -> [B]. It depends on their scale and shift."""
-    return (student_logits.float() - teacher_logits.float()).abs().mean(dim=1)
+    return per_image((student_logits.float() - teacher_logits.float()).abs().mean(dim=1))
 
 
 def label_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, mask: bool) -> Tensor:
@@ -34,10 +45,12 @@ def label_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, m
 def batch_entropy(logits: Tensor) -> Tensor:
     """Return the entropy of the batch's mean prediction in nats: [B, K] -> scalar in [0, log K].
 
-    It is high when all classes appear. The information entropy term of DAFL (arXiv:1904.01186, eq. 6).
+    It is high when all classes appear. The information entropy term of DAFL (arXiv:1904.01186, eq. 6). The mean is over
+    all pixels of logits [B, K, H, W].
     """
     # In log space, because p * log(p) has a NaN gradient for a class with probability 0.
-    log_mean = torch.logsumexp(F.log_softmax(logits.float(), dim=1), dim=0) - math.log(len(logits))
+    rows = as_rows(logits)
+    log_mean = torch.logsumexp(F.log_softmax(rows.float(), dim=1), dim=0) - math.log(len(rows))
     return -(log_mean.exp() * log_mean).sum()
 
 
@@ -59,7 +72,15 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Return 1.0 where both networks predict the same class, else 0.0: [B, K], [B, K] -> [B]."""
+    """Return 1.0 where both networks predict the same class, else 0.0: [B, K], [B, K] -> [B].
+
+    Of logits [B, K, H, W] it is the share of such pixels.
+    """
+    return per_image(answers_agree(student_logits, teacher_logits))
+
+
+def answers_agree(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Return 1.0 for each answer that is the same of both networks, else 0.0: -> [B] or [B, H, W]."""
     return (student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)).float()
 
 
@@ -72,13 +93,14 @@ def class_dropped_kl(student_logits: Tensor, teacher_logits: Tensor, kept: int, 
     top = teacher_logits.float().topk(min(kept, teacher_logits.shape[1]), dim=1)
     teacher = F.log_softmax(top.values / temperature, dim=1)
     student = F.log_softmax(student_logits.float() / temperature, dim=1).gather(1, top.indices)
-    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+    return per_image(temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1))
 
 
 def dropped_mass(teacher_logits: Tensor, kept: int) -> Tensor:
     """Return the teacher's probability of all but its `kept` likeliest classes: [B, K] -> [B] in [0, 1]."""
     probabilities = teacher_logits.float().softmax(dim=1)
-    return (1.0 - probabilities.topk(min(kept, probabilities.shape[1]), dim=1).values.sum(dim=1)).clamp_min(0.0)
+    kept_mass = probabilities.topk(min(kept, probabilities.shape[1]), dim=1).values.sum(dim=1)
+    return per_image((1.0 - kept_mass).clamp_min(0.0))
 
 
 def cosine_distance(one: Tensor, other: Tensor) -> Tensor:

@@ -18,20 +18,22 @@ class Agreement:
     """How far the predictions of a student are those of its teacher."""
 
     images: int
-    agreement: float  # fraction of images, in [0, 1], for which both networks predict the same class
-    kl: float  # mean divergence KL(teacher || student) of the predicted probabilities, in nats, at least 0
+    agreement: float  # fraction of images or pixels, in [0, 1], for which both networks predict the same class
+    kl: float  # mean divergence KL(teacher || student) of these predicted probabilities, in nats, at least 0
 
 
 def measure_agreement(
     student: Classifier, batches: Iterable[tuple[Tensor, Tensor]], confusion: Confusion | None = None
 ) -> Agreement:
-    """Return the agreement on batches of images [B, C, H, W] in [0, 1] and the teacher's logits [B, K] for them.
+    """Return the agreement on batches of images [B, C, H, W] in [0, 1] and the teacher's logits for them.
 
-    Both are on the student's device. The predictions of both networks are added to `confusion`. Raises UsageError if
-    there is no image, and DfkdError if logits of the student are not finite.
+    It is a fraction of images for logits [B, K], and of pixels for logits [B, K, H, W]. Both are on the student's
+    device. The predictions of both networks are added to `confusion`. Raises UsageError if there is no image, and
+    DfkdError if logits of the student are not finite.
     """
     device = student.mean.device
-    agreeing, divergence, total = torch.zeros((), dtype=torch.long, device=device), torch.zeros((), device=device), 0
+    agreeing, divergence = torch.zeros((), dtype=torch.long, device=device), torch.zeros((), device=device)
+    total, answers = 0, 0
     with evaluating(student):
         for images, teacher_logits in batches:
             logits, teacher_logits = student(images).float(), teacher_logits.float()
@@ -41,13 +43,14 @@ def measure_agreement(
                 logits.log_softmax(1), teacher_logits.log_softmax(1), reduction="sum", log_target=True
             )
             total += len(images)
+            answers += teacher_classes.numel()
             if confusion is not None:
                 confusion.add(teacher_classes, student_classes)
     if not total:
         raise UsageError("agreement needs at least one image")
     if not divergence.isfinite():
         raise DfkdError("the network's logits are not finite (NaN or infinity): its weights are damaged")
-    return Agreement(total, int(agreeing) / total, max(float(divergence) / total, 0.0))
+    return Agreement(total, int(agreeing) / answers, max(float(divergence) / answers, 0.0))
 
 
 def with_logits(teacher: Classifier, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -150,7 +150,11 @@ def _calibration(source: str, network: Classifier, has_teacher: bool) -> Calibra
     if network.origin.kind == "dfkd student":
         _check_sha256(source, network, calibration.student_sha256, path)
     found = (*calibration.images.shape[1:], calibration.logits.shape[1])
-    if found != (*network.spec.size, network.spec.num_classes):
+    # A segmentation network may have learned from parts of images, whose size these images have.
+    size = network.spec.size if network.spec.task == "classification" else (network.spec.size[0], *found[1:3])
+    if found != (*size, network.spec.num_classes) or (calibration.logits.dim() == 4) != (
+        network.spec.task == "segmentation"
+    ):
         raise TeacherError(
             f"{path} holds images of {'x'.join(map(str, found[:3]))} and logits of {found[3]} classes, which are not "
             f"those of {source}; give --images DIR and --teacher, or --data DIR"

@@ -20,6 +20,7 @@ from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.outputs import pick_logits
 from dfkd_cli.networks.torchscript import trace_operations
+from dfkd_cli.tasks import task_of
 
 _TOLERANCE = 1e-4  # relative to the largest logit: both compute in single precision
 _TRIAL_BATCHES = (2, 5)
@@ -92,7 +93,7 @@ def _eager_module(network: EagerNetwork, input_size: tuple[int, int, int]) -> nn
         parameter.requires_grad_(parameter.is_floating_point())
     with evaluating(module):
         returned = module(noise(module, 2, input_size))
-    if isinstance(returned, Tensor) and returned.ndim == 2:
+    if isinstance(returned, Tensor) and task_of(returned, 2) is not None:
         return module
     return PickedLogits(module, network._output, network._num_classes)
 

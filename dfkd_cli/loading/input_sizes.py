@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dfkd_cli.networks.base import Network
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.outputs import pick_logits
+from dfkd_cli.tasks import task_of
 
 Size = tuple[int, int, int]  # channels, height, width
 _Accepts = Callable[[Size], bool]
@@ -96,13 +97,13 @@ def _downsampling(accepts: _Accepts, make_network: Callable[[Size], Network], ch
 
 @torch.no_grad()
 def _passes(call: Callable[[Tensor], object], size: Size, output: str | None, classes: int | None) -> bool:
-    """Return whether `call` gives one row of finite outputs per image."""
+    """Return whether `call` gives finite outputs of the shape of a task."""
     try:
         images = torch.randn(_BATCH, *size, generator=torch.Generator().manual_seed(0))
         logits = pick_logits(call(images), _BATCH, output, classes)
     except Exception:  # a network from outside can raise anything for a size that it does not accept
         return False
-    return logits.ndim == 2 and logits.shape[0] == _BATCH and bool(torch.isfinite(logits).all())
+    return task_of(logits, _BATCH) is not None and bool(torch.isfinite(logits).all())
 
 
 def _first_convolution(module: Any) -> list[int]:

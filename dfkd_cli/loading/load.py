@@ -170,10 +170,10 @@ def _finish(
     shape = "x".join(map(str, size))
     with damaged_file(origin.source, f"a network for {shape} images ({findings.found['input_size']})"):
         network = network_class(module, options.output, input_size=size, num_classes=classes)
-    checked = check_forward(network, size)
+    checked = check_forward(network, size, options.task)
     findings.outputs_must_agree(checked.outputs, "the forward on noise")
     complete_normalisation(network, findings, options)
-    spec = findings.spec()
+    spec = dataclasses.replace(findings.spec(), task=checked.task.name)
     doubts = contradiction(network, spec, findings.found)
     notes = (*origin.notes, *network.notes, *checked.notes, *findings.notes, *doubts)
     origin = dataclasses.replace(origin, found=findings.found, notes=notes)

@@ -1,6 +1,7 @@
 """Opens ONNX files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,12 @@ def load_onnx(source: str, options: LoadOptions) -> OnnxClassifier:
     findings.must_agree("input_size", session.input_size, "the ONNX graph's input")
     findings.offer_metadata(facts, "the ONNX file's metadata")
     num_classes = findings.values.get("num_classes")
-    checked = check_forward(OnnxNetwork(session, options.output, num_classes), session.input_size)
+    checked = check_forward(OnnxNetwork(session, options.output, num_classes), session.input_size, options.task)
     findings.outputs_must_agree(checked.outputs, "the forward on noise")
     arch = facts.get("arch")
     origin = Origin(source, "ONNX", arch if isinstance(arch, str) else None, None, findings.found, checked.notes)
-    return OnnxClassifier(session, options.output, findings.spec(), origin, checked.returned)
+    spec = replace(findings.spec(), task=checked.task.name)
+    return OnnxClassifier(session, options.output, spec, origin, checked.returned)
 
 
 def _facts(metadata: dict[str, str]) -> dict[str, Any]:

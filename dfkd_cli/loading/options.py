@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dfkd_cli.errors import UsageError
+from dfkd_cli.tasks import TaskName
 
 FLAGS = {
     "num_classes": "--num-classes K",
@@ -27,6 +28,7 @@ class LoadOptions:
     mean: tuple[float, ...] | None = None  # per channel, or one for all, of images in [0, 1]
     std: tuple[float, ...] | None = None
     output: str | None = None  # name or index of the logits among several outputs
+    task: TaskName | None = None  # None: seen in the shape of the logits
     trust_pickle: bool = False  # open files that run code
     strict: bool = False  # refuse values that are assumed
     pretrained: bool = True  # for timm names: load weights; otherwise they are random
@@ -57,6 +59,7 @@ class LoadOptions:
             ("mean", self.mean and listed(self.mean)),
             ("std", self.std and listed(self.std)),
             ("output", self.output),
+            ("task", self.task),
         ):
             words += [] if value is None else [f"--{name}", str(value)]
         words += ["--trust-pickle"] if self.trust_pickle else []

@@ -16,14 +16,14 @@ class NormStatistics(NamedTuple):
 class Outputs(NamedTuple):
     """Results of one observed forward of B images."""
 
-    logits: Tensor  # [B, K]
+    logits: Tensor  # [B, K], or [B, K, h, w] with one answer per pixel
     norm_inputs: tuple[Tensor, ...]  # per BatchNorm call, in order: [B, C, ...]; pairs with Network.norm_statistics
-    embedding: Tensor | None  # input of the last linear layer: [B, D]; None when there is no such layer
+    embedding: Tensor | None  # input of the last linear layer: [B, D]; None without one, and with one answer per pixel
     stages: tuple[Tensor, ...]  # the last feature map of each resolution, large to small: [B, C, H, W]
 
 
 class Network(nn.Module, ABC):
-    """A frozen or trainable body: normalised images [B, C, H, W] -> logits [B, K].
+    """A frozen or trainable body: normalised images [B, C, H, W] -> logits [B, K] or [B, K, h, w].
 
     Attributes:
         batch_size: The only batch size that the program inside accepts, or None when it accepts any. `forward` and
@@ -55,7 +55,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the logits [B, K] of normalised images [B, C, H, W]."""
+        """Return the logits of normalised images [B, C, H, W]: [B, K], or [B, K, h, w] with one answer per pixel."""
 
     @abstractmethod
     def observe(self, inputs: Tensor) -> Outputs:

@@ -1,4 +1,4 @@
-"""A classifier: images in [0, 1] in, logits out, with the normalisation inside."""
+"""A classifier of images or of pixels: images in [0, 1] in, logits out, with the normalisation inside."""
 
 from dataclasses import dataclass, field
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dfkd_cli.networks import Network, NormStatistics, Outputs
 from dfkd_cli.networks.returned import Returned, to_logits
+from dfkd_cli.tasks import TASKS, Task, TaskName
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class InputSpec:
     std: tuple[float, ...]
     num_classes: int
     assumed: tuple[str, ...] = ()  # names of the values above that no flag and no file states
+    task: TaskName = "classification"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,10 @@ class Origin:
 
 
 class Classifier(nn.Module):
-    """A network with its normalisation. All images in this project are floats in [0, 1], [B, C, H, W]."""
+    """A network with its normalisation. All images in this project are floats in [0, 1], [B, C, H, W].
+
+    Its logits are [B, K], or for segmentation [B, K, H, W] in the size of the images.
+    """
 
     mean: Tensor
     std: Tensor
@@ -53,14 +58,22 @@ class Classifier(nn.Module):
         """Running statistics of the BatchNorm layers, in the order of their calls."""
         return self.network.norm_statistics
 
+    @property
+    def task(self) -> Task:
+        """What the logits mean."""
+        return TASKS[self.spec.task]
+
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits [B, K] of images [B, C, H, W] in [0, 1]."""
-        return to_logits(self.network((images - self.mean) / self.std), self.returned)
+        """Return the logits of images [B, C, H, W] in [0, 1]."""
+        return self._logits(self.network((images - self.mean) / self.std), images)
 
     def observe(self, images: Tensor) -> Outputs:
         """Return logits, BatchNorm inputs, embedding and stage features of images [B, C, H, W] in [0, 1]."""
         outputs = self.network.observe((images - self.mean) / self.std)
-        return outputs._replace(logits=to_logits(outputs.logits, self.returned))
+        return outputs._replace(logits=self._logits(outputs.logits, images))
+
+    def _logits(self, returned: Tensor, images: Tensor) -> Tensor:
+        return self.task.at_size(to_logits(returned, self.returned), images)
 
     def parameter_count(self) -> int:
         """Return the number of parameter values, without running statistics."""

@@ -56,7 +56,7 @@ class EagerNetwork(Network):
         with recorder, recorder.hooked(self._other_norms):
             returned = self.module(inputs)
         logits = pick_logits(returned, inputs.shape[0], self._output, self._num_classes)
-        classifier = recorder.log.classifier_input(logits.shape[-1])
+        classifier = recorder.log.classifier_input(logits)
         return Outputs(
             logits=logits,
             norm_inputs=tuple(recorder.norm_inputs),

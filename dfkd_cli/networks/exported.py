@@ -81,7 +81,7 @@ class ExportedNetwork(Network):
         nodes = list(self.module.graph.nodes)
         stages = [nodes[stage.site] for stage in explorer.log.stages()]
         norm_inputs = [node.args[0] for node in nodes if has_statistics(node)]
-        found = explorer.log.classifier_input(logits.shape[-1])
+        found = explorer.log.classifier_input(logits)
         classifier = []
         if found is not None:
             node = nodes[found.site]

@@ -40,9 +40,12 @@ class OperationLog:
                 self._classifier_inputs[result.shape[1]] = LoggedTensor(source, site)
         self._maps[height, width] = LoggedTensor(result, site)
 
-    def classifier_input(self, num_classes: int) -> LoggedTensor | None:
-        """Return the input of the last linear layer or convolution with `num_classes` outputs; None without one."""
-        return self._classifier_inputs.get(num_classes)
+    def classifier_input(self, logits: Tensor) -> LoggedTensor | None:
+        """Return the input of the last linear layer or convolution with as many outputs as the logits [B, K].
+
+        None without such a layer, and for logits [B, K, H, W], which have no single input per image.
+        """
+        return self._classifier_inputs.get(logits.shape[1]) if logits.ndim == 2 else None
 
     def stages(self) -> list[LoggedTensor]:
         """Return the last feature map [B, C, H, W] of each resolution, large to small, without 1x1.

@@ -6,14 +6,17 @@ from torch import Tensor
 
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.networks.returned import class_count
+from dfkd_cli.tasks import SEGMENTATION
+
+_DENSE_NAMES = ("logits", "out")  # of one answer per pixel in a dict; `aux` is an auxiliary head
 
 
 def pick_logits(returned: object, batch: int, output: str | None = None, num_classes: int | None = None) -> Tensor:
-    """Return the logits [B, K] from what a network returned for a batch: a tensor, or a tuple or dict of tensors.
+    """Return the logits from what a network returned for a batch: a tensor, or a tuple or dict of tensors.
 
     `output` is a dict key, a named tuple's field or a position ("0"). Without it the logits are the entry `logits`,
-    else the only tensor of shape [batch, classes]. Raises TeacherError when there is none, and UsageError when
-    `output` is wrong or missing.
+    else the only tensor of shape [batch, classes], else the entry `logits` or `out` of shape [batch, classes, h, w].
+    Raises TeacherError when there is none, and UsageError when `output` is wrong or missing.
     """
     if isinstance(returned, Tensor):
         if output is not None:
@@ -29,6 +32,9 @@ def pick_logits(returned: object, batch: int, output: str | None = None, num_cla
     candidates = _candidates(tensors, batch, num_classes)
     if len(candidates) == 1:
         return candidates[0]
+    dense = next((tensors[name] for name in _DENSE_NAMES if _is_dense(tensors.get(name), batch)), None)
+    if dense is not None and not candidates:
+        return dense
     classes = "classes" if num_classes is None else num_classes
     returns = f"the network returns {_describe(tensors)} for {batch} images, and"
     if not candidates:
@@ -56,6 +62,10 @@ def _candidates(tensors: dict[str, Tensor], batch: int, num_classes: int | None)
     if len(flat) == 1 and all(row.shape[1] > flat[0].shape[1] for tensor, row in fitting if tensor.ndim > 2):
         return flat
     return [row for _, row in fitting]
+
+
+def _is_dense(tensor: Tensor | None, batch: int) -> bool:
+    return tensor is not None and SEGMENTATION.accepts(tensor, batch)
 
 
 def _as_rows(logits: Tensor, batch: int) -> Tensor:

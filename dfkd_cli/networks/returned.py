@@ -30,7 +30,7 @@ def class_count(outputs: int) -> int:
 
 
 def identify_outputs(returned: Tensor, for_scaled_inputs: Callable[[], Tensor]) -> Returned:
-    """Return the form of the outputs `returned` [B, K].
+    """Return the form of the outputs `returned` [B, K] or [B, K, H, W].
 
     `for_scaled_inputs` computes the outputs for the same inputs times a large factor: logits can be in [0, 1] by
     chance, but grow with the inputs.
@@ -55,7 +55,7 @@ def _in_unit_range(values: Tensor) -> bool:
 
 
 def to_logits(returned: Tensor, kind: Returned) -> Tensor:
-    """Return the logits [B, K] of outputs of this form.
+    """Return the logits of outputs of this form, [B, K] or [B, K, H, W].
 
     They equal the inputs of a sigmoid, and those of a softmax up to a constant per image. A single number z becomes
     [0, z], whose softmax is the sigmoid of z.
@@ -63,4 +63,6 @@ def to_logits(returned: Tensor, kind: Returned) -> Tensor:
     if kind == "softmax":
         return returned.float().clamp_min(_SMALLEST_PROBABILITY).log()
     logits = returned.float().logit(eps=_SIGMOID_MARGIN) if kind in ("sigmoid", "probability") else returned
-    return F.pad(logits, (1, 0)) if kind in ("score", "probability") else logits
+    if kind not in ("score", "probability"):
+        return logits
+    return F.pad(logits, (*(0, 0) * (logits.ndim - 2), 1, 0))

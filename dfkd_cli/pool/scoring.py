@@ -8,17 +8,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_cli.networks import NormStatistics
+from dfkd_cli.tasks import per_image
 
 
 def confidence(logits: Tensor) -> Tensor:
-    """Return the teacher's largest probability: [B, K] -> [B] in (0, 1]. DFND (CVPR 2021) ranks by it."""
-    return logits.float().softmax(dim=1).amax(dim=1)
+    """Return the teacher's largest probability: [B, K] -> [B] in (0, 1]. DFND (CVPR 2021) ranks by it.
+
+    Of logits [B, K, H, W] it is the mean over the pixels.
+    """
+    return per_image(logits.float().softmax(dim=1).amax(dim=1))
 
 
 def negative_entropy(logits: Tensor) -> Tensor:
     """Return the negative entropy of the teacher's prediction in nats: [B, K] -> [B] in [-log K, 0]."""
     log_p = F.log_softmax(logits.float(), dim=1)
-    return (log_p.exp() * log_p).sum(dim=1)
+    return per_image((log_p.exp() * log_p).sum(dim=1))
 
 
 def by_chance(digests: Sequence[bytes], seed: int) -> Tensor:

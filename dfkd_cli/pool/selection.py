@@ -126,7 +126,9 @@ class Selection:
         if kind == "entropy":
             scores = scoring.negative_entropy(seen.logits)
         embedding = None if seen.embedding is None else seen.embedding[:count]
-        return seen.logits[:count].argmax(dim=1), scores[:count], embedding
+        teacher = self.setting.teacher
+        classes = teacher.task.image_class(seen.logits[:count].argmax(dim=1), teacher.spec.num_classes)
+        return classes, scores[:count], embedding
 
     def _choose(self, complete: bool) -> Selected:
         self.chunks.close()

@@ -18,7 +18,7 @@ class ReferenceNetwork:
 
     name: str
     input_size: tuple[int, int, int]  # channels, height, width, as in its paper
-    parameters: int  # for that input size and 10 classes
+    parameters: int  # for that input size and its classes: 10, or those of its published weights
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from dfkd_cli.machine.files import write_atomically
 from dfkd_cli.models import REFERENCE_ARCHS  # importing it adds them to timm's registry
 from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
+from dfkd_cli.tasks import TASKS, task_of
 
 STUDENT_FILE = "student.safetensors"
 # The keys of timm's configuration that describe layers. The other keys describe published weights.
@@ -51,11 +52,23 @@ def build_student(name: str, spec: InputSpec) -> Classifier:
             logits = module(torch.zeros(2, *spec.size))
     except _REJECTIONS as error:
         raise UsageError(f"--student {arch} cannot take {shape} images: {first_line(error)}") from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, spec.num_classes):
-        raise UsageError(f"--student {arch} does not return one logit for each of {spec.num_classes} classes")
+    _check_logits(arch, logits, spec)
     module.train()
     network = EagerNetwork(module, input_size=spec.size, num_classes=spec.num_classes)
     return Classifier(network, spec, Origin(source=name, kind="new student", arch=arch, sha256=None))
+
+
+def _check_logits(arch: str, logits: object, spec: InputSpec) -> None:
+    """Raise UsageError unless these are logits of two images for the task and the classes of the teacher."""
+    if not isinstance(logits, torch.Tensor) or (task := task_of(logits, 2)) is None:
+        raise UsageError(f"--student {arch} does not return logits")
+    if task.name != spec.task:
+        raise UsageError(
+            f"--student {arch} is a network with {task.answers}, the teacher has {TASKS[spec.task].answers}: "
+            f"name a network for {spec.task}, or a share of the teacher such as 0.5"
+        )
+    if logits.shape[1] != spec.num_classes:
+        raise UsageError(f"--student {arch} does not return one logit for each of {spec.num_classes} classes")
 
 
 def save_student(

@@ -15,7 +15,7 @@ class Generated(NamedTuple):
     """A generated batch, the networks' predictions for it and the weighted terms of the generator's loss."""
 
     images: Tensor  # [B, C, H, W] in [0, 1]
-    labels: Tensor  # [B]: requested of a conditional generator, otherwise the teacher's predictions
+    labels: Tensor  # [B] or [B, H, W]: requested of a conditional generator, otherwise the teacher's predictions
     teacher_logits: Tensor  # [B, K]
     student_logits: Tensor | None  # [B, K]; None while no term needs them
     terms: Terms

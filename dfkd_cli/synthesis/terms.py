@@ -13,9 +13,11 @@ from dfkd_cli.distillation import losses
 from dfkd_cli.distillation.projection import embedding_size
 from dfkd_cli.networks import Outputs
 from dfkd_cli.synthesis.batchnorm import BatchNormForm, batchnorm_loss
+from dfkd_cli.tasks import per_image
 from dfkd_cli.training.setting import Setting
 
-Modulation = Callable[[Tensor, Tensor], Tensor]  # teacher logits [B, K], labels [B] -> weight of each sample [B]
+# teacher logits [B, K], labels [B] -> weight of each sample [B]; or [B, K, H, W], [B, H, W] -> [B, H, W]
+Modulation = Callable[[Tensor, Tensor], Tensor]
 Share = Callable[[float], float]  # progress in [0, 1] -> share of a term's weight
 
 
@@ -23,7 +25,7 @@ class View(NamedTuple):
     """A generated batch and the networks' predictions for it."""
 
     images: Tensor  # [B, C, H, W] in [0, 1]
-    labels: Tensor  # [B]: requested of a conditional generator, otherwise the teacher's predictions
+    labels: Tensor  # [B] or [B, H, W]: requested of a conditional generator, otherwise the teacher's predictions
     teacher: Tensor  # logits [B, K]
     student: Tensor | None  # logits [B, K]; None while no term needs them
 
@@ -42,8 +44,8 @@ class Term:
 
 
 def equally(teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """Return ones [B]: a modulation that weighs all samples equally."""
-    return torch.ones(len(labels), device=teacher_logits.device)
+    """Return ones in the shape of the labels: a modulation that weighs all answers equally."""
+    return torch.ones(labels.shape, device=teacher_logits.device)
 
 
 def batchnorm(setting: Setting, weight: float, form: BatchNormForm, share: Share | None = None) -> Term | None:
@@ -123,4 +125,5 @@ def contested_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: fl
 
     FastDFKD's form (arXiv:2112.15278): it moves images towards the student's decision boundary and not beyond it.
     """
-    return losses.agreement(student_logits, teacher_logits) * losses.kl_div(student_logits, teacher_logits, temperature)
+    agree = losses.answers_agree(student_logits, teacher_logits)
+    return per_image(agree * losses.answer_kl(student_logits, teacher_logits, temperature))

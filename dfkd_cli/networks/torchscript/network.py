@@ -129,7 +129,7 @@ class ScriptNetwork(Network):
         except Exception as error:  # as above
             self.notes.append(f"only the logits can be observed: the graph cannot be rewritten ({last_line(error)})")
             return
-        classifier = log.classifier_input(self._logits(images).shape[-1])
+        classifier = log.classifier_input(self._logits(images))
         nodes = list(walk(graph))
         taps = [[Tap(site, 0) for site in norms]]
         if classifier:
