@@ -18,6 +18,7 @@ from dfkd_cli.compression import compress as compression
 from dfkd_cli.compression.make_job import Settings, make_job
 from dfkd_cli.config.folders import default_folder
 from dfkd_cli.config.times import parse_interval
+from dfkd_cli.data.reading import Orientation, ReadOptions
 from dfkd_cli.errors import UsageError
 from dfkd_cli.evaluation import evaluate as evaluation
 from dfkd_cli.evaluation.evaluation import Evaluation
@@ -58,6 +59,8 @@ def compress(
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
+    value_range: tuple[float, float] | None = None,
+    exif_orientation: Orientation = "apply",
     arch: str | None = None,
     num_classes: int | None = None,
     input_size: tuple[int, int, int] | None = None,
@@ -89,6 +92,8 @@ def compress(
         seed: of all random choices. torch's global generator is seeded with it too.
         device: "auto", "cpu", "cuda" or "cuda:INDEX".
         precision: "auto", "fp32" or "bf16".
+        value_range: the values of black and white in image files with more than 8 bits per value, such as (0, 4095).
+        exif_orientation: "apply" turns images upright by the EXIF orientation of their files, "ignore" does not.
         arch, num_classes, input_size, mean, std, output: facts about the teacher that its file does not contain.
             `input_size` is (channels, height, width); `mean` and `std` have one value, or one per channel, and are
             those of images in [0, 1].
@@ -118,6 +123,7 @@ def compress(
         seed=seed,
         device=device,
         precision=precision,
+        read_options=ReadOptions(value_range, exif_orientation),
         command=command,
         overwrite=overwrite,
         resume=resume,
@@ -135,6 +141,8 @@ def evaluate(
     images: str | Path | None = None,
     device: str = "auto",
     batch_size: int = 256,
+    value_range: tuple[float, float] | None = None,
+    exif_orientation: Orientation = "apply",
     arch: str | None = None,
     teacher_arch: str | None = None,
     num_classes: int | None = None,
@@ -163,6 +171,7 @@ def evaluate(
             `calibration.safetensors`.
         device: "auto", "cpu", "cuda" or "cuda:INDEX".
         batch_size: images per batch.
+        value_range, exif_orientation: how image files are read, as for `compress`.
         arch, num_classes, input_size, mean, std, output: facts that a file does not contain, as for `compress`. They
             are for the network that dfkd did not write; if dfkd wrote neither, for both.
         teacher_arch: architecture of `teacher` in place of `arch`.
@@ -183,11 +192,11 @@ def evaluate(
     source, reference = str(network), None if teacher is None else str(teacher)
     options, reference_options = _described(facts, teacher_arch, source, reference)
     compared = None if reference is None else (reference, reference_options)
-    note = note or _ignore
+    note, reading = note or _ignore, ReadOptions(value_range, exif_orientation)
     if data is None:
         folder = None if images is None else str(images)
-        return evaluate_without_data((source, options), compared, folder, device, batch_size, note)
-    return evaluation.evaluate((source, options), str(data), compared, device, batch_size, note)
+        return evaluate_without_data((source, options), compared, folder, reading, device, batch_size, note)
+    return evaluation.evaluate((source, options), str(data), compared, reading, device, batch_size, note)
 
 
 def load(

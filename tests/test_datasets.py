@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from dfkd_cli.data.datasets import open_dataset
-from dfkd_cli.data.image_files import as_array
+from dfkd_cli.data.fitting import fitted
 from dfkd_cli.errors import UsageError
 from dfkd_cli.networks.classifier import InputSpec
 
@@ -176,14 +176,9 @@ def test_a_strip_of_one_pixel_is_not_enlarged_as_a_whole(monkeypatch):
         return resize(image, size, *arguments, **options)
 
     monkeypatch.setattr(Image.Image, "resize", noting)
-    seen = as_array(strip, 3, 64, 64)
+    seen = fitted(strip, spec(3, 64, 64))
     assert sizes == [(64, 64)]
     assert np.unique(seen).tolist() == [127]  # the middle
-
-
-def test_a_colour_mode_that_cannot_be_converted_is_refused():
-    with pytest.raises(UsageError, match="LAB"):
-        as_array(Image.new("LAB", (8, 8)), 1, 8, 8)
 
 
 def test_a_deleted_image_file_is_named(folder):

@@ -44,7 +44,9 @@ def body(network: Classifier) -> Any:
 def labelled(labels: tuple[int, ...]) -> LabelledImages:
     """One image per label, all of whose pixels are 20 times the label."""
     names = tuple("abcdefghij")
-    return LabelledImages("test", names, labels, (1, 4, 4), lambda i: Image.new("L", (4, 4), 20 * labels[i]))
+    return LabelledImages(
+        "test", names, labels, classifier(RIGHT).spec, lambda i: Image.new("L", (4, 4), 20 * labels[i])
+    )
 
 
 ALL = tuple(range(10))

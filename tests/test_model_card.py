@@ -9,11 +9,13 @@ from PIL import Image
 from reports import MEASURED, POOLED, UNMEASURED
 
 from dfkd_cli.data.datasets import LabelledImages
+from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.report.model_card import hub_name, model_card
 
 
 def labelled(where: str) -> LabelledImages:
-    return LabelledImages(where, ("a", "b"), (0, 1, 1), (1, 8, 8), lambda _: Image.new("L", (8, 8)))
+    spec = InputSpec((1, 8, 8), (0.0,), (1.0,), 2)
+    return LabelledImages(where, ("a", "b"), (0, 1, 1), spec, lambda _: Image.new("L", (8, 8)))
 
 
 def front_matter(card: str) -> dict[str, Any]:

@@ -9,11 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from dfkd_cli.data.reading import ImageReader
 from dfkd_cli.errors import UsageError
+from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.pool import folder as pool_module
 from dfkd_cli.pool.folder import check_pool, image_files, read_pool
 
 SIZE = (3, 8, 8)
+SPEC = InputSpec(SIZE, (0.5,) * 3, (0.5,) * 3, 10)
 
 
 def write(path: Path, value: int = 0, size: tuple[int, int] = (8, 8)) -> Path:
@@ -69,7 +72,7 @@ def test_more_folders_than_may_be_open_are_all_read(tree, monkeypatch):
 @pytest.mark.parametrize("threads", [1, 3, 8])
 def test_each_image_comes_with_its_file_and_is_decoded_once(tree, monkeypatch, threads):
     monkeypatch.setattr(pool_module, "DECODING_THREADS", threads)
-    chunks = list(read_pool(tree, SIZE, 16))
+    chunks = list(read_pool(tree, SPEC, 16, ImageReader()))
     assert [len(chunk.files) for chunk in chunks] == [16, 16, 8]
     assert [name for chunk in chunks for name in chunk.files] == list(image_files(tree))
     for chunk in chunks:
@@ -82,7 +85,7 @@ def test_unreadable_files_are_skipped_and_counted(tree):
     (tree / "a" / "0.png").write_bytes(b"")
     (tree / "b" / "10.png").write_bytes((tree / "b" / "11.png").read_bytes()[:40])
     (tree / "c" / "page.jpg").write_bytes(b"<!DOCTYPE html>")
-    chunks = list(read_pool(tree, SIZE, 16))
+    chunks = list(read_pool(tree, SPEC, 16, ImageReader()))
     names = {name for chunk in chunks for name in chunk.files}
     assert sum(chunk.unreadable for chunk in chunks) == 3
     assert len(names) == 38
@@ -92,14 +95,14 @@ def test_unreadable_files_are_skipped_and_counted(tree):
 def test_a_chunk_without_a_readable_file_does_not_end_the_pass(tmp_path):
     for number in range(6):
         (tmp_path / f"{number}.png").write_bytes(b"broken")
-    chunks = list(read_pool(tmp_path, SIZE, 4))
+    chunks = list(read_pool(tmp_path, SPEC, 4, ImageReader()))
     assert [(len(chunk.files), chunk.unreadable) for chunk in chunks] == [(0, 4), (0, 2)]
 
 
 def test_images_of_other_sizes_and_colours_become_what_the_network_takes(tmp_path):
     write(tmp_path / "wide.jpg", 100, (640, 360))
     Image.new("L", (5, 9), 50).save(tmp_path / "grey.png")
-    (chunk,) = read_pool(tmp_path, SIZE, 4)
+    (chunk,) = read_pool(tmp_path, SPEC, 4, ImageReader())
     values = {name: image.float().mean().item() for name, image in zip(chunk.files, chunk.images, strict=True)}
     assert values == pytest.approx({"wide.jpg": 100, "grey.png": 50}, abs=1)
 
@@ -109,7 +112,7 @@ def test_images_have_the_same_digest_exactly_when_their_pixels_are_the_same(tmp_
     write(tmp_path / "same.png", 7)
     Image.open(tmp_path / "a.png").save(tmp_path / "same.bmp")
     write(tmp_path / "other.png", 8)
-    (chunk,) = read_pool(tmp_path, SIZE, 4)
+    (chunk,) = read_pool(tmp_path, SPEC, 4, ImageReader())
     digests = dict(zip(chunk.files, chunk.digests, strict=True))
     assert digests["a.png"] == digests["same.png"] == digests["same.bmp"] != digests["other.png"]
 
@@ -118,16 +121,16 @@ def test_a_large_jpeg_is_shrunk_while_decoding_without_changing_what_is_seen(tmp
     smooth = np.linspace(0, 255, 256)[None, :, None] * np.linspace(0, 1, 256)[:, None, None] * np.ones((1, 1, 3))
     Image.fromarray(smooth.astype(np.uint8)).save(tmp_path / "x.jpg", quality=95)
     Image.fromarray(smooth.astype(np.uint8)).save(tmp_path / "x.png")
-    (chunk,) = read_pool(tmp_path, SIZE, 4)
+    (chunk,) = read_pool(tmp_path, SPEC, 4, ImageReader())
     assert (chunk.images[0].float() - chunk.images[1].float()).abs().max() <= 4
 
 
 def test_a_pass_that_is_ended_early_decodes_no_further(tree, monkeypatch):
-    opened = []
-    decode = pool_module.open_image
-    monkeypatch.setattr(pool_module, "open_image", lambda path, **more: opened.append(path) or decode(path, **more))
+    opened, reader = [], ImageReader()
+    decode = reader.open
+    monkeypatch.setattr(reader, "open", lambda path, *more: opened.append(path) or decode(path, *more))
     monkeypatch.setattr(pool_module, "CHUNKS_AHEAD", 1)
-    reading = read_pool(tree, SIZE, 4)
+    reading = read_pool(tree, SPEC, 4, reader)
     next(reading)
     reading.close()  # pyright: ignore[reportAttributeAccessIssue]
     assert 4 <= len(opened) <= 8

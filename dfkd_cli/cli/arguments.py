@@ -112,7 +112,19 @@ class NetworkArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobArguments(NetworkArguments):
+class ImageArguments(NetworkArguments):
+    """How image files are read, and the arguments that describe a network."""
+
+    value_range: options.ValueRange = None
+    exif_orientation: options.ExifOrientation = "apply"
+
+    def reading(self) -> dict[str, Any]:
+        """Return these two as keyword arguments of the functions in api.py. Raises UsageError for a wrong flag."""
+        return {"value_range": options.parse_range(self.value_range), "exif_orientation": self.exif_orientation}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobArguments(ImageArguments):
     """The arguments of `compress`, and of `plan` for the forecast of the same run."""
 
     teacher: Annotated[

@@ -73,7 +73,7 @@ def compress(
     if tensorboard is not None:
         check_tensorboard(tensorboard, folder)
     with arguments.make_progress() as progress:
-        values = arguments.job_values() | arguments.facts()
+        values = arguments.job_values() | arguments.reading() | arguments.facts()
 
         from dfkd_cli import api
         from dfkd_cli.machine.files import printable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dfkd_cli.cli import options
-from dfkd_cli.cli.arguments import NetworkArguments, taking
+from dfkd_cli.cli.arguments import ImageArguments, taking
 from dfkd_cli.errors import GateMissedError, UsageError
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ _TOLERANCE = 1e-9  # in floating point, 0.93 - 0.91 is slightly more than 0.02
 _GATES = "Quality gates (exit code 5 when missed)"
 
 
-@taking(NetworkArguments)
+@taking(ImageArguments)
 def evaluate(
-    arguments: NetworkArguments,
+    arguments: ImageArguments,
     student: Annotated[
         str, typer.Argument(metavar="STUDENT", help="Folder or file of a student, or any TEACHER of compress.")
     ],
@@ -94,6 +94,7 @@ def evaluate(
         batch_size=batch_size,
         teacher_arch=teacher_arch,
         note=_note,
+        **arguments.reading(),
         **facts,
     )
     missed = _missed_gates(evaluation, min_accuracy, max_drop, min_agreement)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dfkd_cli.loading import LoadOptions
 
 PANEL = "Facts that the file of a network may not contain"
+IMAGE_FILES = "How image files are read"
 OUTPUT = "Output"
 MESSAGES = "Messages"
 
@@ -76,6 +77,23 @@ Strict = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+ValueRange = Annotated[
+    str | None,
+    typer.Option(
+        "--value-range",
+        metavar="BLACK:WHITE",
+        help="Values of black and white in image files of 16 or 32 bits, e.g. 0:4095. Default: what each file shows.",
+        rich_help_panel=IMAGE_FILES,
+    ),
+]
+ExifOrientation = Annotated[
+    Literal["apply", "ignore"],
+    typer.Option(
+        "--exif-orientation",
+        help="apply: turn images upright by the EXIF orientation of their files; ignore: as torchvision and timm.",
+        rich_help_panel=IMAGE_FILES,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout (see dfkd schema).")]
 Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Device for all computations.")]
 
@@ -116,6 +134,17 @@ def parse_size(text: str | None) -> tuple[int, int, int] | None:
         raise UsageError(f"--input-size {text}: write channels x height x width, e.g. 3x32x32")
     channels, height, width = map(int, parts)
     return channels, height, width
+
+
+def parse_range(text: str | None) -> tuple[float, float] | None:
+    """Return the two numbers of `0:4095`. Raises UsageError for anything else."""
+    if text is None:
+        return None
+    try:
+        black, white = map(float, text.split(":"))
+    except ValueError as error:
+        raise UsageError(f"--value-range {text}: write the values of black and white, e.g. 0:4095") from error
+    return black, white
 
 
 def parse_channels(flag: str, text: str | None) -> tuple[float, ...] | None:

@@ -47,16 +47,18 @@ def plan(
     Writes nothing. Fails with the same exit code when compress would fail before the training.
     """
     with arguments.make_progress() as progress:
-        values, load = arguments.job_values(), arguments.load_options()
+        values, load, reading = arguments.job_values(), arguments.load_options(), arguments.reading()
 
         from dfkd_cli.compression.make_job import make_job
         from dfkd_cli.compression.output_folder import OutputFolder
         from dfkd_cli.compression.plan import forecast
+        from dfkd_cli.data.reading import ReadOptions
 
         if out is not None:
             OutputFolder(out, overwrite)
         arguments.prepare_process()
-        job = make_job(**values, load=load, out=out or default_folder(arguments.teacher, arguments.student))
+        folder = out or default_folder(arguments.teacher, arguments.student)
+        job = make_job(**values, read_options=ReadOptions(**reading), load=load, out=folder)
         foreseen = forecast(job, progress.note)
     if arguments.as_json:
         return foreseen

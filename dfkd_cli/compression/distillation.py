@@ -25,6 +25,7 @@ def make_distillation(loaded: LoadedJob, clock: Clock, seed: int) -> Distillatio
         runtime=loaded.runtime,
         rng=rng,
         pool=loaded.pool,
+        read_options=loaded.read_options,
         taps=narrowing.taps if narrowing is not None and narrowing.taps.names else None,
     )
     method = METHODS[loaded.recipe.method].build(setting, loaded.recipe.options)

@@ -51,6 +51,7 @@ def make_identity(job: Job, loaded: LoadedJob) -> Identity:
         "student": job.student if loaded.plan is not None else loaded.student.origin.arch,
         "seed": job.seed,
         "pool": None if loaded.pool is None else str(loaded.pool.resolve()),
+        "image files": asdict(loaded.read_options),
         "device": loaded.runtime.device.type,
         "precision": PRECISIONS[loaded.runtime.dtype],
         "compiled": loaded.runtime.compiles,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfkd_cli.data.datasets import LabelledImages
+from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.machine.runtime import Precision, Runtime
 from dfkd_cli.narrowing.plan import NarrowingPlan, shrink
@@ -31,6 +32,7 @@ class Job:
     precision: Precision
     eval_data: str | None
     pool: Path | None  # folder of unlabelled images, for recipes that learn from one
+    read_options: ReadOptions  # of the image files of both
     command: str  # the shell command that repeats the job
     resume: bool = False  # continue the unfinished run in `out`
     checkpoint_every: Interval = DEFAULT_INTERVAL
@@ -47,6 +49,7 @@ class LoadedJob:
     data: LabelledImages | None  # for the evaluation
     runtime: Runtime
     pool: Path | None
+    read_options: ReadOptions  # of the image files in the pool
     plan: NarrowingPlan | None = None  # of a student that begins as the teacher
 
     def final_student(self) -> Classifier:

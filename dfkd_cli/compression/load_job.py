@@ -38,7 +38,7 @@ def load_job(job: Job) -> LoadedJob:
     check_needs(recipe.method, teacher)
     if not METHODS[recipe.method].needs.pool:
         _check_gradient(job.teacher, teacher)
-    data = open_dataset(job.eval_data, teacher.spec, "--eval") if job.eval_data is not None else None
+    data = open_dataset(job.eval_data, teacher.spec, "--eval", job.read_options) if job.eval_data is not None else None
     torch.manual_seed(job.seed)
     plan = None
     if (share := parse_share(job.student)) is not None:
@@ -48,7 +48,7 @@ def load_job(job: Job) -> LoadedJob:
         if recipe.train.init == "teacher":
             _inherit(student, teacher)
     teacher = runtime.place(teacher).eval().requires_grad_(False)
-    return LoadedJob(recipe, teacher, runtime.place(student), data, runtime, job.pool, plan)
+    return LoadedJob(recipe, teacher, runtime.place(student), data, runtime, job.pool, job.read_options, plan)
 
 
 def _check_gradient(source: str, teacher: Classifier) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dfkd_cli.compression.job import DEFAULT_INTERVAL, Job
 from dfkd_cli.config.times import parse_budget
+from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.machine.runtime import Precision
 from dfkd_cli.training.checkpoint import Interval
@@ -30,6 +31,7 @@ def make_job(
     seed: int,
     device: str,
     precision: Precision,
+    read_options: ReadOptions | None = None,
     command: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -56,6 +58,7 @@ def make_job(
         precision=precision,
         eval_data=None if eval_data is None else str(eval_data),
         pool=None if pool is None else Path(pool),
+        read_options=read_options or ReadOptions(),
         command=command or "",
         resume=resume,
         checkpoint_every=checkpoint_every,
@@ -85,6 +88,7 @@ def repeat_command(job: Job) -> str:
     words += [word for change in job.overrides for word in ("--set", change)]
     words += [] if job.eval_data is None else ["--eval", job.eval_data]
     words += [] if job.pool is None else ["--pool", str(job.pool)]
+    words += job.read_options.as_words()
     words += [] if job.calibration else ["--no-calibration"]
     words += ["--seed", str(job.seed), "--device", job.device, "--precision", job.precision]
     return shlex.join([*words, *job.load.as_words()])

@@ -49,9 +49,15 @@ def make_report(
         precision=str(loaded.runtime.dtype).removeprefix("torch."),
         optimizer=distillation.optimizer_kind,
         command=job.command,
-        notes=(*loaded.notes(), *distillation.notes(), *([written.exported] if written.exported else [])),
+        notes=_notes(loaded, distillation, written),
         environment=Environment(gpu=gpu_name(loaded.runtime.device)),
     )
+
+
+def _notes(loaded: LoadedJob, distillation: Distillation, written: WrittenFiles) -> tuple[str, ...]:
+    reader = None if loaded.data is None else loaded.data.reader
+    of_files = () if reader is None else reader.notes()
+    return (*loaded.notes(), *distillation.notes(), *of_files, *([written.exported] if written.exported else []))
 
 
 def _student_name(job: Job, loaded: LoadedJob) -> str:

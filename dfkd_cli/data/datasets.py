@@ -10,7 +10,9 @@ from torch import Tensor
 from torchvision import datasets as torchvision_datasets
 
 from dfkd_cli.data.decoding import decoded_batches
-from dfkd_cli.data.image_files import MODES, image_files_below, open_image, suffixes
+from dfkd_cli.data.fitting import MODES
+from dfkd_cli.data.image_files import image_files_below, suffixes
+from dfkd_cli.data.reading import ImageReader, ReadOptions
 from dfkd_cli.errors import UsageError
 from dfkd_cli.networks.classifier import InputSpec
 
@@ -31,32 +33,36 @@ class LabelledImages:
     where: str  # as the user typed it
     class_names: tuple[str, ...]
     labels: tuple[int, ...]  # one per image
-    size: tuple[int, int, int]  # channels, height, width of `batches` by default
-    open_image: Callable[[int], Image.Image]
+    spec: InputSpec  # of the network whose input `batches` yields by default
+    open_image: Callable[[int], Image.Image]  # in the mode L, LA, RGB or RGBA
+    reader: ImageReader | None = None  # of image files
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, batch_size: int, size: tuple[int, int, int] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, batch_size: int, spec: InputSpec | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images [B, C, H, W] in [0, 1] and labels [B] in order; the last batch can be smaller.
 
         Raises UsageError that names the file if an image cannot be decoded.
         """
         first = 0
-        for images in decoded_batches(self.open_image, len(self), batch_size, size or self.size):
+        for images in decoded_batches(self.open_image, len(self), batch_size, spec or self.spec):
             yield images, torch.tensor(self.labels[first : first + len(images)])
             first += len(images)
 
 
-def open_dataset(where: str, spec: InputSpec, flag: str = "--data") -> LabelledImages:
+def open_dataset(
+    where: str, spec: InputSpec, flag: str = "--data", options: ReadOptions | None = None
+) -> LabelledImages:
     """Return the labelled images at `where` for a network with the input `spec`; `flag` is named in error messages.
+
+    Image files are read with `options`.
 
     `where` is a folder with one sub-folder per class, numbered alphabetically, or NAME:ROOT with NAME one of cifar10,
     cifar100, mnist, fashion-mnist: the test split as torchvision stores it. Nothing is downloaded.
 
-    An image of another size is resized with Pillow's bilinear filter to cover height and width, and then cropped at
-    its centre; an image of the right size is unchanged. Colours are converted to grey for a network with one channel,
-    grey is repeated for three channels, and transparency is dropped.
+    Images are scaled and cropped by the preprocessing of `spec`. Colours are converted to grey for a network with one
+    channel, grey is repeated for three channels, and transparency is dropped.
 
     Raises UsageError if `where` does not exist, holds no images, or has another number of classes than the network.
     """
@@ -71,7 +77,7 @@ def open_dataset(where: str, spec: InputSpec, flag: str = "--data") -> LabelledI
     elif colon and name.isidentifier() and len(name) > 1 and not Path(where).exists():
         raise UsageError(f"{flag} {where}: unknown data set '{name}'; use a folder or one of {', '.join(_PACKED)}")
     else:
-        data = _open_folder(where, spec, flag)
+        data = _open_folder(where, spec, flag, ImageReader(options))
     if len(data.class_names) != spec.num_classes:
         raise UsageError(_class_count_message(data, spec.num_classes, flag))
     return data
@@ -88,10 +94,10 @@ def _open_packed(where: str, name: str, root: str, spec: InputSpec, flag: str) -
     if len(packed) == 0 or len(packed.data) != len(packed.targets):
         raise UsageError(hint)
     labels = tuple(int(label) for label in packed.targets)
-    return LabelledImages(where, tuple(packed.classes), labels, spec.size, lambda index: packed[index][0])
+    return LabelledImages(where, tuple(packed.classes), labels, spec, lambda index: packed[index][0])
 
 
-def _open_folder(where: str, spec: InputSpec, flag: str) -> LabelledImages:
+def _open_folder(where: str, spec: InputSpec, flag: str, reader: ImageReader) -> LabelledImages:
     root = Path(where)
     if not root.is_dir():
         raise UsageError(f"{flag} {where}: {'not a folder' if root.exists() else 'no such folder'}")
@@ -113,7 +119,7 @@ def _open_folder(where: str, spec: InputSpec, flag: str) -> LabelledImages:
     if empty:
         raise UsageError(f"{flag} {where}: no image files in these class folders: {', '.join(empty)}")
     names = tuple(folder.name for folder in folders)
-    return LabelledImages(where, names, tuple(labels), spec.size, lambda index: open_image(files[index]))
+    return LabelledImages(where, names, tuple(labels), spec, lambda index: reader.open(files[index]), reader)
 
 
 def _class_count_message(data: LabelledImages, num_classes: int, flag: str) -> str:

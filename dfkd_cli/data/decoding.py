@@ -1,5 +1,6 @@
 """Image files as batches of tensors, decoded by threads while the caller computes on the batch before."""
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -8,20 +9,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dfkd_cli.data.image_files import DECODING_THREADS, as_array
+from dfkd_cli.data.fitting import fitted
+from dfkd_cli.networks.classifier import InputSpec
+
+DECODING_THREADS = min(8, os.cpu_count() or 1)
 
 
 def decoded_batches(
-    open_image: Callable[[int], Image.Image], count: int, batch_size: int, size: tuple[int, int, int]
+    open_image: Callable[[int], Image.Image], count: int, batch_size: int, spec: InputSpec
 ) -> Iterator[Tensor]:
     """Yield the images 0 to `count` - 1 as [B, C, H, W] in [0, 1], in order; the last batch can be smaller.
 
-    `size` is (C, H, W). Raises what `open_image` raises for an image that cannot be decoded.
+    They have the size and the preprocessing of `spec`. `open_image` returns an image of mode L, LA, RGB or RGBA; what
+    it raises for an image that cannot be decoded is raised here.
     """
-    channels, height, width = size
 
     def read(indices: range) -> list[np.ndarray]:
-        return [as_array(open_image(index), channels, height, width) for index in indices]
+        return [fitted(open_image(index), spec) for index in indices]
 
     threads = DECODING_THREADS
     with ThreadPoolExecutor(threads) as pool:

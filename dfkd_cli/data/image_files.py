@@ -1,16 +1,8 @@
-"""Image files: finding them, decoding them, and converting them to the input of a network."""
+"""Image files: finding them."""
 
 import os
 from functools import cache
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
-
-from dfkd_cli.errors import UsageError, first_line
-
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by the number of channels
-DECODING_THREADS = min(8, os.cpu_count() or 1)
 
 
 @cache
@@ -56,58 +48,3 @@ def image_files_below(folder: Path) -> list[Path]:
         visible = [name for name in sorted(inner) if not name.startswith(".")]
         inner[:] = [name for name in visible if is_new_folder(Path(parent) / name, visited)]
     return sorted(found)
-
-
-def open_image(path: Path | str, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """Return the decoded image.
-
-    With `at_least` (width, height) a JPEG can be decoded at a reduced size that is not below it, which is much
-    faster. Raises UsageError that names the file if it cannot be decoded.
-    """
-    try:
-        with Image.open(path) as image:
-            if at_least is not None:
-                image.draft(None, at_least)
-            image.load()
-            return image
-    except MemoryError:
-        raise
-    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others on damaged files.
-    except Exception as error:
-        raise UsageError(f"cannot read the image file {path}: {first_line(error)}") from error
-
-
-def as_array(image: Image.Image, channels: int, height: int, width: int) -> np.ndarray:
-    """Return the image as uint8 [H, W, C], resized to cover height and width and then cropped at its centre.
-
-    Raises UsageError for a colour mode that Pillow cannot convert.
-    """
-    image = _in_mode(image, MODES[channels])
-    if image.size != (width, height):
-        # Cropped by the same call, because a strip of one pixel enlarged as a whole would fill the memory.
-        box = [
-            *_covering(image.width, width, image.height, height),
-            *_covering(image.height, height, image.width, width),
-        ]
-        image = image.resize((width, height), Image.Resampling.BILINEAR, box=(box[0], box[2], box[1], box[3]))
-    return np.array(image).reshape(height, width, channels)
-
-
-def _covering(length: int, wanted: int, other_length: int, other_wanted: int) -> tuple[float, float]:
-    """Return begin and end, in pixels of the source, of the central range that becomes `wanted` pixels."""
-    resized = max(wanted, round(length * max(wanted / length, other_wanted / other_length)))
-    begin = (resized - wanted) // 2
-    return begin * length / resized, min((begin + wanted) * length / resized, length)
-
-
-def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == mode:
-        return image
-    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip at 255
-        image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    try:
-        return image.convert(mode)
-    except ValueError as error:
-        raise UsageError(f"cannot read an image of colour mode {image.mode}: {error}") from error

@@ -7,26 +7,33 @@ from pathlib import Path
 from torch import Tensor
 
 from dfkd_cli.data.decoding import decoded_batches
-from dfkd_cli.data.image_files import MODES, image_files_below, open_image, suffixes
+from dfkd_cli.data.fitting import MODES
+from dfkd_cli.data.image_files import image_files_below, suffixes
+from dfkd_cli.data.reading import ImageReader, ReadOptions
 from dfkd_cli.errors import UsageError
+from dfkd_cli.networks.classifier import InputSpec
 
 
 @dataclass(frozen=True)
 class UnlabelledImages:
     """Image files without labels. They are decoded while they are read."""
 
+    folder: str  # as the user typed it
     files: tuple[Path, ...]
+    reader: ImageReader
 
-    def batches(self, batch_size: int, size: tuple[int, int, int]) -> Iterator[Tensor]:
-        """Yield images [B, C, H, W] in [0, 1] in the size (C, H, W), resized as those of `open_dataset`.
+    def batches(self, batch_size: int, spec: InputSpec) -> Iterator[Tensor]:
+        """Yield images [B, C, H, W] in [0, 1] for a network with the input `spec`, as those of `open_dataset`.
 
         Raises UsageError that names the file if an image cannot be decoded.
         """
-        return decoded_batches(lambda index: open_image(self.files[index]), len(self.files), batch_size, size)
+        return decoded_batches(lambda index: self.reader.open(self.files[index]), len(self.files), batch_size, spec)
 
 
-def open_unlabelled(folder: str, channels: int, flag: str = "--images") -> UnlabelledImages:
-    """Return the image files in and below `folder`; `flag` is named in error messages.
+def open_unlabelled(
+    folder: str, channels: int, flag: str = "--images", options: ReadOptions | None = None
+) -> UnlabelledImages:
+    """Return the image files in and below `folder`, read with `options`; `flag` is named in error messages.
 
     Raises UsageError when there is no such folder or no image file in it, and when image files do not have so many
     channels.
@@ -39,4 +46,4 @@ def open_unlabelled(folder: str, channels: int, flag: str = "--images") -> Unlab
     files = image_files_below(root)
     if not files:
         raise UsageError(f"{flag} {folder}: no image files in it ({', '.join(suffixes())})")
-    return UnlabelledImages(tuple(files))
+    return UnlabelledImages(folder, tuple(files), ImageReader(options))

@@ -52,8 +52,8 @@ def measure_accuracy(
 ) -> Accuracy:
     """Return the accuracy of `classifier` on `data`, and that of `teacher` on the same images.
 
-    Both networks are moved to `device`; each receives the images in its own input size. `precision` is fp32 or bf16.
-    With a teacher, the predictions of both networks are added to `confusion`.
+    Both networks are moved to `device`; each receives the images in its own input size and preprocessing.
+    `precision` is fp32 or bf16. With a teacher, the predictions of both networks are added to `confusion`.
 
     Raises UsageError if the networks have different numbers of classes, and DfkdError if logits are not finite.
     """
@@ -113,14 +113,14 @@ def _labelled_batches(
 ) -> Iterator[tuple[Tensor, ...]]:
     """Yield labels [B] and one batch of the same images per network, on `device`.
 
-    Image files are decoded once if all networks take the same input size, and once per network otherwise.
+    Image files are decoded once if they become the same images for all networks, and once per network otherwise.
     """
-    sizes = [network.spec.size for network in networks]
-    if len(set(sizes)) == 1:
-        for images, labels in data.batches(batch_size, sizes[0]):
+    specs = [network.spec for network in networks]
+    if all(spec.same_images(specs[0]) for spec in specs):
+        for images, labels in data.batches(batch_size, specs[0]):
             yield labels.to(device), *[images.to(device)] * len(networks)
         return
-    for batches in zip(*(data.batches(batch_size, size) for size in sizes), strict=True):
+    for batches in zip(*(data.batches(batch_size, spec) for spec in specs), strict=True):
         yield batches[0][1].to(device), *(images.to(device) for images, _ in batches)
 
 

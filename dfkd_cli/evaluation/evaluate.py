@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from dfkd_cli.data.datasets import open_dataset
+from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.evaluation.accuracy import measure_accuracy
 from dfkd_cli.evaluation.evaluation import Evaluation
 from dfkd_cli.loading import LoadOptions, load_classifier
@@ -17,22 +18,32 @@ Source = tuple[str, LoadOptions]  # a network as the user names it, and the flag
 
 
 def evaluate(
-    student: Source, data: str, teacher: Source | None, device: str, batch_size: int, note: Callable[[str], None]
+    student: Source,
+    data: str,
+    teacher: Source | None,
+    read_options: ReadOptions,
+    device: str,
+    batch_size: int,
+    note: Callable[[str], None],
 ) -> Evaluation:
     """Load the networks and the labelled images at `data`, and return the student's accuracy and size.
 
-    `note` receives one sentence for each thing that the user should know about a network. Raises what
+    `note` receives one sentence for each thing that the user should know about a network or the image files.
+    Raises what
     `load_classifier`, `open_dataset` and `measure_accuracy` raise.
     """
     where = resolve_device(device)
     network = load_network(*student)
-    images = open_dataset(data, network.spec)
+    images = open_dataset(data, network.spec, options=read_options)
     reference = None if teacher is None else load_network(*teacher)
     for text in (*network.origin.notes, *(reference.origin.notes if reference else ())):
         note(text)
     measured = measure_accuracy(network, images, where, teacher=reference, batch_size=batch_size)
+    for text in images.reader.notes() if images.reader else ():
+        note(text)
     return Evaluation(
         **asdict(measured),
+        exif_oriented=None if images.reader is None else len(images.reader.turned),
         agreement_on=None if measured.agreement is None else "labelled images",
         parameters=network.parameter_count(),
         file_bytes=file_bytes(student[0]),

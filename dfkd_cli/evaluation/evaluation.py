@@ -8,6 +8,7 @@ class Evaluation:
     """Figures of a network. Accuracies and agreement are fractions in [0, 1]; null: not measured."""
 
     images: int  # that accuracy and agreement were measured on
+    exif_oriented: int | None = None  # image files with an EXIF orientation other than upright; None without files
     accuracy: float | None  # None without labelled images
     accuracy_top5: float | None = None  # None for 5 classes or fewer too, where every prediction would count
     teacher_accuracy: float | None = None

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.data.calibration import CALIBRATION_FILE, Calibration, read_calibration
-from dfkd_cli.data.unlabelled import open_unlabelled
+from dfkd_cli.data.reading import ReadOptions
+from dfkd_cli.data.unlabelled import UnlabelledImages, open_unlabelled
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.evaluation.accuracy import check_same_classes
 from dfkd_cli.evaluation.agreement import measure_agreement, with_logits
@@ -20,7 +21,7 @@ from dfkd_cli.evaluation.evaluation import Evaluation
 from dfkd_cli.loading.failures import damaged_file
 from dfkd_cli.loading.weights_file import file_bytes, weights_file
 from dfkd_cli.machine.device import resolve_device
-from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.networks.classifier import Classifier, InputSpec
 from dfkd_cli.networks.cost import macs_per_image
 
 REPORT_FILE = "report.json"
@@ -40,6 +41,7 @@ def evaluate_without_data(
     student: Source,
     teacher: Source | None,
     images: str | None,
+    read_options: ReadOptions,
     device: str,
     batch_size: int,
     note: Callable[[str], None],
@@ -48,8 +50,8 @@ def evaluate_without_data(
 
     The agreement is that with `teacher` on the image files in the folder `images`, or on the calibration images beside
     the student; without a teacher, that with the logits stored there. `note` receives one sentence for each thing that
-    the user should know about a network. Raises UsageError when there is nothing to compare with, and TeacherError
-    when the files beside the student are damaged or belong to another one.
+    the user should know about a network or the image files. Raises UsageError when there is nothing to compare with,
+    and TeacherError when the files beside the student are damaged or belong to another one.
     """
     where = resolve_device(device)
     network = load_network(*student)
@@ -59,12 +61,16 @@ def evaluate_without_data(
     for text in (*network.origin.notes, *(reference.origin.notes if reference else ())):
         note(text)
     network.to(where)
-    comparison = _comparison(network, reference, images, calibration, batch_size)
+    opened = None if images is None else open_unlabelled(images, network.spec.size[0], options=read_options)
+    comparison = _comparison(network, reference, opened, calibration, batch_size)
     measured = measure_agreement(network, comparison.batches)
+    for text in opened.reader.notes() if opened else ():
+        note(text)
     return Evaluation(
         images=measured.images,
         accuracy=None,
         agreement=measured.agreement,
+        exif_oriented=None if opened is None else len(opened.reader.turned),
         agreement_on=comparison.name,
         kl=measured.kl,
         parameters=network.parameter_count(),
@@ -78,17 +84,21 @@ def evaluate_without_data(
 
 
 def _comparison(
-    network: Classifier, teacher: Classifier | None, images: str | None, calibration: Calibration | None, batch: int
+    network: Classifier,
+    teacher: Classifier | None,
+    opened: UnlabelledImages | None,
+    calibration: Calibration | None,
+    batch: int,
 ) -> _Comparison:
     device, size = network.mean.device, network.spec.size
     if teacher is not None:
         check_same_classes(network, teacher)
         teacher.to(device)
-    if images is not None:
+    if opened is not None:
         if teacher is None:
             raise UsageError("agreement on images needs a teacher")
-        opened = open_unlabelled(images, size[0])
-        return _Comparison(with_logits(teacher, _twice(opened.batches, size, teacher.spec.size, batch, device)), images)
+        pairs = _twice(opened, network.spec, teacher.spec, batch, device)
+        return _Comparison(with_logits(teacher, pairs), opened.folder)
     if calibration is None:
         raise ValueError("neither images nor a calibration file")
     pairs, name = calibration.batches(batch, device), f"{_KINDS[calibration.kind]} in {CALIBRATION_FILE}"
@@ -101,19 +111,16 @@ def _comparison(
 
 
 def _twice(
-    batches: Callable[[int, tuple[int, int, int]], Iterator[Tensor]],
-    size: tuple[int, int, int],
-    teacher_size: tuple[int, int, int],
-    batch_size: int,
-    device: torch.device,
+    opened: UnlabelledImages, spec: InputSpec, teacher_spec: InputSpec, batch_size: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the same images in the sizes of both networks; they are decoded once if these are equal."""
-    if size == teacher_size:
-        for images in batches(batch_size, size):
+    """Yield the same images for the inputs of both networks; they are decoded once if these are equal."""
+    if spec.same_images(teacher_spec):
+        for images in opened.batches(batch_size, spec):
             placed = images.to(device)
             yield placed, placed
         return
-    for images, teacher_images in zip(batches(batch_size, size), batches(batch_size, teacher_size), strict=True):
+    pairs = zip(opened.batches(batch_size, spec), opened.batches(batch_size, teacher_spec), strict=True)
+    for images, teacher_images in pairs:
         yield images.to(device), teacher_images.to(device)
 
 

@@ -1,6 +1,7 @@
 """A classifier of images or of pixels: images in [0, 1] in, logits out, with the normalisation inside."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +10,25 @@ from dfkd_cli.networks import Network, NormStatistics, Outputs
 from dfkd_cli.networks.returned import Returned, to_logits
 from dfkd_cli.tasks import TASKS, Task, TaskName
 
+Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+CropMode = Literal["center", "squash", "border"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How image files of any size become images of the input size, in the words of timm's configurations."""
+
+    crop_pct: float = 1.0  # in (0, 1]: the input size divided by that of the scaled image, whose centre is cropped
+    interpolation: Interpolation = "bilinear"
+    crop_mode: CropMode = "center"  # center: scaled to cover; squash: to both sides; border: to fit, and padded
+
+    def __str__(self) -> str:
+        return f"crop_pct {self.crop_pct:.4g}, {self.interpolation}, {self.crop_mode}"
+
 
 @dataclass(frozen=True)
 class InputSpec:
-    """Input size, normalisation and number of classes of a network."""
+    """Input size, normalisation, preprocessing and number of classes of a network."""
 
     size: tuple[int, int, int]  # channels, height, width
     mean: tuple[float, ...]  # per channel, of images in [0, 1]
@@ -20,6 +36,12 @@ class InputSpec:
     num_classes: int
     assumed: tuple[str, ...] = ()  # names of the values above that no flag and no file states
     task: TaskName = "classification"
+    preprocessing: Preprocessing = Preprocessing()
+
+    def same_images(self, other: "InputSpec") -> bool:
+        """Return whether every image file becomes the same image for both networks."""
+        fill = self.mean == other.mean or self.preprocessing.crop_mode != "border"
+        return self.size == other.size and self.preprocessing == other.preprocessing and fill
 
 
 @dataclass(frozen=True)

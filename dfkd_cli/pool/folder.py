@@ -1,5 +1,6 @@
 """A folder of unlabelled images, which is read once as a stream."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -14,15 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfkd_cli.data.image_files import (
-    DECODING_THREADS,
-    as_array,
-    enclosing_folders,
-    is_image_file,
-    is_new_folder,
-    open_image,
-)
+from dfkd_cli.data.decoding import DECODING_THREADS
+from dfkd_cli.data.fitting import fitted
+from dfkd_cli.data.image_files import enclosing_folders, is_image_file, is_new_folder
+from dfkd_cli.data.reading import ImageReader
+from dfkd_cli.data.value_range import ValueRangeError
 from dfkd_cli.errors import UsageError
+from dfkd_cli.networks.classifier import InputSpec
 
 CHUNKS_AHEAD = 4  # decoded in advance
 OPEN_FOLDERS = 256  # listed in turns; each needs a file descriptor, and processes often have 1024
@@ -93,10 +92,11 @@ def _in_turns(waiting: deque[str]) -> Iterator[os.DirEntry]:
             yield from entries
 
 
-def read_pool(pool: Path, size: tuple[int, int, int], chunk: int) -> Generator[Chunk]:
-    """Yield all images of the pool as uint8 of `size` (C, H, W), `chunk` files at a time, each decoded once.
+def read_pool(pool: Path, spec: InputSpec, chunk: int, reader: ImageReader) -> Generator[Chunk]:
+    """Yield all images of the pool as uint8 for the input `spec`, `chunk` files at a time, each decoded once.
 
     Closing the generator ends the pass. Threads suffice, because Pillow releases the interpreter's lock to decode.
+    Raises ValueRangeError for a file whose value range cannot be told.
     """
     workers = ThreadPoolExecutor(DECODING_THREADS)
     files = image_files(pool)
@@ -104,7 +104,10 @@ def read_pool(pool: Path, size: tuple[int, int, int], chunk: int) -> Generator[C
 
     def start() -> list[Future]:
         names = list(islice(files, chunk))
-        return [workers.submit(_decode, pool, names[first : first + share], size) for first in range(0, chunk, share)]
+        return [
+            workers.submit(_decode, pool, names[first : first + share], spec, reader)
+            for first in range(0, chunk, share)
+        ]
 
     try:
         ahead = deque(start() for _ in range(CHUNKS_AHEAD))
@@ -128,13 +131,15 @@ class _Decoded(NamedTuple):
     unreadable: int
 
 
-def _decode(pool: Path, names: list[str], size: tuple[int, int, int]) -> _Decoded:
-    channels, height, width = size
+def _decode(pool: Path, names: list[str], spec: InputSpec, reader: ImageReader) -> _Decoded:
+    channels, height, width = spec.size
+    at_least = math.ceil(2 * max(height, width) / spec.preprocessing.crop_pct)
     readable, digests, images = [], [], [np.empty((0, height, width, channels), np.uint8)]
     for name in names:
         try:
-            image = open_image(pool / name, at_least=(2 * width, 2 * height))
-            images.append(as_array(image, channels, height, width)[None])
+            images.append(fitted(reader.open(pool / name, at_least), spec)[None])
+        except ValueRangeError:  # concerns the other files of its kind too
+            raise
         except UsageError:
             continue
         readable.append(name)

@@ -23,6 +23,7 @@ class Selected:
     scores: list[float]  # [N], higher is better
     seen: int  # images of the pool that were decoded
     unreadable: int  # files of the pool that could not be decoded
+    remarks: tuple[str, ...]  # what the user should know of the image files, one sentence each
     copies: int  # images with the pixels of an earlier one, as far as its digest is stored
     complete: bool  # whether the pool was read to its end
     num_classes: int  # of the teacher
@@ -58,8 +59,8 @@ class Selected:
         return [counts[number] for number in range(self.num_classes)]
 
     def notes(self) -> list[str]:
-        """Return a sentence about the selection and, if some classes are rare in it, a warning."""
-        return [self._summary(), *self._rare_classes()]
+        """Return sentences about the selection and its files and, if some classes are rare in it, a warning."""
+        return [self._summary(), *self.remarks, *self._rare_classes()]
 
     def _rare_classes(self) -> list[str]:
         even = len(self.classes) / self.num_classes

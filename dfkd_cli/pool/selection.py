@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.config.values import require
-from dfkd_cli.data.image_files import MODES
+from dfkd_cli.data.fitting import MODES
+from dfkd_cli.data.reading import ImageReader
 from dfkd_cli.distillation.projection import embedding_size
 from dfkd_cli.errors import RecipeMismatchError, UsageError
 from dfkd_cli.pool import scoring
@@ -51,7 +52,8 @@ class Selection:
         self.fresh = FRESH_BATCHES * setting.batch_size
         self.candidates = self._make_candidates()
         self.keep = min(config.keep, self.candidates.keep - self.fresh)
-        self.chunks = read_pool(pool, setting.teacher.spec.size, setting.batch_size)
+        self.reader = ImageReader(setting.read_options)
+        self.chunks = read_pool(pool, setting.teacher.spec, setting.batch_size, self.reader)
         self.waiting = Chunk([], [], torch.empty(0, *setting.teacher.spec.size, dtype=torch.uint8), unreadable=0)
         self.seen, self.unreadable, self.copies = 0, 0, 0
         self.selected: Selected | None = None
@@ -149,6 +151,7 @@ class Selection:
             scores=store.scores[chosen].tolist(),
             seen=self.seen,
             unreadable=self.unreadable,
+            remarks=self.reader.notes(),
             copies=self.copies,
             complete=complete,
             num_classes=self.setting.teacher.spec.num_classes,

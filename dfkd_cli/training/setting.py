@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.machine.runtime import Runtime
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.networks.modes import evaluating
@@ -27,7 +28,8 @@ class Features(NamedTuple):
 class Setting:
     """Teacher and student with their compiled forwards, the augmentation, the random stream and the runtime.
 
-    `rng` is a generator on the runtime's device. `pool` is the user's folder of unlabelled images, if there is one.
+    `rng` is a generator on the runtime's device. `pool` is the user's folder of unlabelled images, if there is one,
+    and `read_options` say how its image files are read.
     """
 
     def __init__(
@@ -40,12 +42,13 @@ class Setting:
         runtime: Runtime,
         rng: torch.Generator,
         pool: Path | None = None,
+        read_options: ReadOptions | None = None,
         taps: Taps | None = None,
     ):
         self.teacher, self.student = teacher, student
         self.batch_size, self.augmentation = batch_size, augmentation
         self.runtime, self.rng = runtime, rng
-        self.pool = pool
+        self.pool, self.read_options = pool, read_options
         self.taps = taps
         self.recorded: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] = ((), ())
         self.expect(batch_size)
