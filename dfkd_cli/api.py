@@ -62,6 +62,7 @@ def compress(
     value_range: tuple[float, float] | None = None,
     exif_orientation: Orientation = "apply",
     arch: str | None = None,
+    prefix: str | None = None,
     num_classes: int | None = None,
     input_size: tuple[int, int, int] | None = None,
     mean: Sequence[float] | None = None,
@@ -94,9 +95,9 @@ def compress(
         precision: "auto", "fp32" or "bf16".
         value_range: the values of black and white in image files with more than 8 bits per value, such as (0, 4095).
         exif_orientation: "apply" turns images upright by the EXIF orientation of their files, "ignore" does not.
-        arch, num_classes, input_size, mean, std, output: facts about the teacher that its file does not contain.
-            `input_size` is (channels, height, width); `mean` and `std` have one value, or one per channel, and are
-            those of images in [0, 1].
+        arch, prefix, num_classes, input_size, mean, std, output: facts about the teacher that its file does not
+            contain. `prefix` names one of several networks in a checkpoint. `input_size` is (channels, height, width);
+            `mean` and `std` have one value, or one per channel, and are those of images in [0, 1].
         trust_pickle: open files that can run any code.
         strict: refuse to assume an input size, mean or std that neither the file nor an argument gives.
         task: "classification" or "segmentation"; None: seen in the shape of the logits.
@@ -112,7 +113,7 @@ def compress(
     """
     job = make_job(
         teacher=teacher,
-        load=_load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict, task),
+        load=_load_options(arch, prefix, num_classes, input_size, mean, std, output, trust_pickle, strict, task),
         student=str(student),
         recipe=recipe,
         out=out or default_folder(str(teacher), str(student)),
@@ -144,7 +145,9 @@ def evaluate(
     value_range: tuple[float, float] | None = None,
     exif_orientation: Orientation = "apply",
     arch: str | None = None,
+    prefix: str | None = None,
     teacher_arch: str | None = None,
+    teacher_prefix: str | None = None,
     num_classes: int | None = None,
     input_size: tuple[int, int, int] | None = None,
     mean: Sequence[float] | None = None,
@@ -172,9 +175,9 @@ def evaluate(
         device: "auto", "cpu", "cuda" or "cuda:INDEX".
         batch_size: images per batch.
         value_range, exif_orientation: how image files are read, as for `compress`.
-        arch, num_classes, input_size, mean, std, output: facts that a file does not contain, as for `compress`. They
-            are for the network that dfkd did not write; if dfkd wrote neither, for both.
-        teacher_arch: architecture of `teacher` in place of `arch`.
+        arch, prefix, num_classes, input_size, mean, std, output: facts that a file does not contain, as for `compress`.
+            They are for the network that dfkd did not write; if dfkd wrote neither, for both.
+        teacher_arch, teacher_prefix: of `teacher`, in place of `arch` and `prefix`.
         trust_pickle: open files that can run any code.
         strict: refuse to assume an input size, mean or std that neither the file nor an argument gives.
         task: "classification" or "segmentation"; None: seen in the shape of the logits.
@@ -182,15 +185,21 @@ def evaluate(
 
     Raises DfkdError or a subclass.
     """
-    if teacher_arch is not None and teacher is None:
-        raise UsageError("--teacher-arch needs --teacher, whose architecture it is")
+    for flag, value in (("--teacher-arch", teacher_arch), ("--teacher-prefix", teacher_prefix)):
+        if value is not None and teacher is None:
+            raise UsageError(f"{flag} needs --teacher, which it describes")
     if images is not None and data is not None:
         raise UsageError("--images and --data exclude each other: with labelled images agreement is measured on them")
     if images is not None and teacher is None:
         raise UsageError("--images needs --teacher, whose predictions it compares with")
-    facts = _load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
+    facts = _load_options(arch, prefix, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
     source, reference = str(network), None if teacher is None else str(teacher)
-    options, reference_options = _described(facts, teacher_arch, source, reference)
+    teacher_facts = replace(
+        facts,
+        arch=facts.arch if teacher_arch is None else teacher_arch,
+        prefix=facts.prefix if teacher_prefix is None else teacher_prefix,
+    )
+    options, reference_options = _described(facts, teacher_facts, source, reference)
     compared = None if reference is None else (reference, reference_options)
     note, reading = note or _ignore, ReadOptions(value_range, exif_orientation)
     if data is None:
@@ -203,6 +212,7 @@ def load(
     source: str | Path,
     *,
     arch: str | None = None,
+    prefix: str | None = None,
     num_classes: int | None = None,
     input_size: tuple[int, int, int] | None = None,
     mean: Sequence[float] | None = None,
@@ -218,12 +228,13 @@ def load(
     `source` is the folder or file of a student, an ONNX file, or any teacher of `compress`; the other arguments are
     facts that the file does not contain, as for `compress`. Raises UsageError and TeacherError.
     """
-    options = _load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
+    options = _load_options(arch, prefix, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
     return evaluation.load_network(str(source), options)
 
 
 def _load_options(
     arch: str | None,
+    prefix: str | None,
     num_classes: int | None,
     input_size: tuple[int, int, int] | None,
     mean: Sequence[float] | None,
@@ -235,6 +246,7 @@ def _load_options(
 ) -> LoadOptions:
     return LoadOptions(
         arch=arch,
+        prefix=prefix,
         num_classes=num_classes,
         input_size=input_size,
         mean=None if mean is None else tuple(mean),
@@ -247,10 +259,9 @@ def _load_options(
 
 
 def _described(
-    facts: LoadOptions, teacher_arch: str | None, network: str, teacher: str | None
+    facts: LoadOptions, teacher_facts: LoadOptions, network: str, teacher: str | None
 ) -> tuple[LoadOptions, LoadOptions]:
     """Return the options for network and teacher: none for one that dfkd wrote, unless dfkd wrote both."""
-    teacher_facts = replace(facts, arch=teacher_arch or facts.arch)
     if teacher is None or is_student(network) == is_student(teacher):
         return facts, teacher_facts
     return (LoadOptions(), teacher_facts) if is_student(network) else (facts, LoadOptions())

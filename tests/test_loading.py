@@ -11,7 +11,8 @@ from loading_helpers import ARCH, MNIST, SIZE, assert_same, create, load
 
 from dfkd_cli.errors import DfkdError, TeacherError, UsageError
 from dfkd_cli.loading import LoadOptions
-from dfkd_cli.loading.architecture import fitting_arguments, plain_weights
+from dfkd_cli.loading.architecture import fitting_arguments
+from dfkd_cli.loading.catalogue import plain_module
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.networks import EagerNetwork
 
@@ -61,7 +62,7 @@ class TestStateDicts:
         """Networks whose head is a list or a wrapper, and whose stem receives pixels as channels."""
         with torch.device("meta"):
             weights = create(arch, num_classes=7, in_chans=1).state_dict()
-        arguments = fitting_arguments(arch, plain_weights(arch), weights, Findings(LoadOptions()))
+        arguments = fitting_arguments(arch, plain_module(arch).state_dict(), weights, Findings(LoadOptions()))
         assert arguments == {"num_classes": 7, "in_chans": 1}
 
     def test_nested_wrappers(self, tmp_path, module, weights):

@@ -79,6 +79,7 @@ class NetworkArguments:
 
     device: options.Device = "auto"
     arch: options.Arch = None
+    prefix: options.Prefix = None
     num_classes: options.NumClasses = None
     input_size: options.InputSize = None
     mean: options.Mean = None
@@ -92,6 +93,7 @@ class NetworkArguments:
         """Return the facts as keyword arguments of the functions in api.py. Raises UsageError for a wrong flag."""
         return {
             "arch": self.arch,
+            "prefix": self.prefix,
             "num_classes": self.num_classes,
             "input_size": options.parse_size(self.input_size),
             "mean": options.parse_channels("--mean", self.mean),

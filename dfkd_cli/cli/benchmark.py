@@ -36,6 +36,7 @@ def benchmark(
             rich_help_panel=options.PANEL,
         ),
     ] = None,
+    prefix: options.Prefix = None,
     num_classes: options.NumClasses = None,
     input_size: options.InputSize = None,
     mean: options.Mean = "0",
@@ -50,7 +51,7 @@ def benchmark(
     Measures the networks in turns, on random images in single precision. The options for facts about a network do not
     apply to files that dfkd wrote. --mean and --std have no effect on the speed.
     """
-    flags = options.load_options(None, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
+    flags = options.load_options(None, prefix, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
 
     import torch
 

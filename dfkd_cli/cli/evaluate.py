@@ -71,6 +71,10 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAME", help="Architecture of TEACHER in place of --arch.", rich_help_panel=options.PANEL),
     ] = None,
+    teacher_prefix: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Network in TEACHER in place of --prefix.", rich_help_panel=options.PANEL),
+    ] = None,
 ) -> object:
     """Measure accuracy on labelled images; with --teacher also relative accuracy and agreement.
 
@@ -78,7 +82,8 @@ def evaluate(
     on the images in the calibration.safetensors beside STUDENT, or on those of --images. This is not accuracy.
 
     A file that dfkd wrote contains all facts about its network. The options for these facts are then for the other
-    network. When dfkd wrote neither, they are for both; --teacher-arch replaces --arch for TEACHER.
+    network. When dfkd wrote neither, they are for both; --teacher-arch and --teacher-prefix replace --arch and --prefix
+    for TEACHER.
     """
     _check_gates(data, teacher, min_accuracy, max_drop, min_agreement)
     facts = arguments.facts()
@@ -93,6 +98,7 @@ def evaluate(
         device=arguments.device,
         batch_size=batch_size,
         teacher_arch=teacher_arch,
+        teacher_prefix=teacher_prefix,
         note=_note,
         **arguments.reading(),
         **facts,

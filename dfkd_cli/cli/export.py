@@ -45,6 +45,7 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     as_json: options.Json = False,
     arch: options.Arch = None,
+    prefix: options.Prefix = None,
     num_classes: options.NumClasses = None,
     input_size: options.InputSize = None,
     mean: options.Mean = None,
@@ -59,7 +60,7 @@ def export(
     Compares the outputs of the file with those of PyTorch, on noise and on synthetic images, and deletes the file when
     they differ. dfkd reads TorchScript and pt2 files of its own without further options.
     """
-    load = options.load_options(arch, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
+    load = options.load_options(arch, prefix, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
 
     from dfkd_cli.export.export import ExportJob, export
 

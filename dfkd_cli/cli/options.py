@@ -22,6 +22,15 @@ Arch = Annotated[
         "--arch", metavar="NAME", help="Architecture of a state dict, a name of timm or dfkd.", rich_help_panel=PANEL
     ),
 ]
+Prefix = Annotated[
+    str | None,
+    typer.Option(
+        "--prefix",
+        metavar="NAME",
+        help="Which of several networks in a checkpoint, e.g. teacher or ema_model.",
+        rich_help_panel=PANEL,
+    ),
+]
 NumClasses = Annotated[
     int | None, typer.Option("--num-classes", metavar="N", min=2, help="Number of classes.", rich_help_panel=PANEL)
 ]
@@ -100,6 +109,7 @@ Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", he
 
 def load_options(
     arch: str | None,
+    prefix: str | None,
     num_classes: int | None,
     input_size: str | None,
     mean: str | None,
@@ -114,6 +124,7 @@ def load_options(
 
     return LoadOptions(
         arch=arch,
+        prefix=prefix,
         num_classes=num_classes,
         input_size=parse_size(input_size),
         mean=parse_channels("--mean", mean),

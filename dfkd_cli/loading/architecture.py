@@ -1,73 +1,75 @@
 """Builds the architecture named by `--arch` or the file, with the weights of the file."""
 
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
-import torch
 from torch import Tensor, nn
 
 from dfkd_cli.errors import TeacherError, UsageError
+from dfkd_cli.loading.catalogue import (
+    PROBE_CLASSES,
+    Weights,
+    check_known,
+    create,
+    has_fixed_size,
+    is_torchvision,
+    known_input,
+    plain_module,
+    renamings,
+)
 from dfkd_cli.loading.failures import EXPORT_LINES, damaged_file, quiet
 from dfkd_cli.loading.findings import Findings
-from dfkd_cli.loading.suggest import closest_architectures, similar_names
+from dfkd_cli.loading.networks_inside import Inside, is_auxiliary, keep_names, without_wrappers
+from dfkd_cli.loading.several import choose_network
+from dfkd_cli.loading.state_dict import Checkpoint, check_finite
+from dfkd_cli.loading.suggest import closest_architectures, in_words
+from dfkd_cli.loading.torchvision_zoo import image_side
 from dfkd_cli.networks.layer_sizes import fit_layers
 
 _SHOWN = 3
-_PROBE = 9_973  # number of classes that no other layer has as its number of outputs
 
 
-def check_known(arch: str) -> None:
-    """Raise UsageError with similar names when timm has no architecture `arch`."""
-    if not timm.is_model(arch):
-        similar = similar_names(arch)
-        hint = f"did you mean {', '.join(similar)}?" if similar else "use a name from timm.list_models()"
-        raise UsageError(f"unknown architecture {arch!r}; {hint}")
-    check_tag(arch)
-
-
-def check_tag(name: str) -> None:
-    """Raise UsageError when `name` is a timm architecture with a tag after a dot, and timm has no such weights."""
-    bare, _, tag = name.partition(".")
-    if tag and name not in (known := timm.list_pretrained(f"{bare}.*")):
-        hint = f"did you mean {', '.join(closest)}?" if (closest := get_close_matches(name, known)) else f"use {bare}"
-        raise UsageError(f"timm has no weights called {tag!r} for {bare}; {hint}")
-
-
-def no_architecture(path: Path, weights: Mapping[str, Tensor]) -> UsageError:
+def no_architecture(path: Path, checkpoint: Checkpoint) -> UsageError:
     """Return the error for a state dict without an architecture name."""
-    close = closest_architectures(weights, None)
-    hint = f"closest known: {', '.join(close)}" if close else "no known architecture is close"
+    close = closest_architectures(checkpoint.tensors, None)
+    hint = in_words(close) if close else "no known architecture is close"
     return UsageError(
         f"{path} contains only weights; add --arch NAME ({hint}), or for a network that timm lacks, {EXPORT_LINES}"
     )
 
 
 def build(
-    arch: str, weights: Mapping[str, Tensor], findings: Findings, path: Path, narrowed: bool = False
-) -> nn.Module:
-    """Return the network `arch` with `weights`, loaded strictly; offers classes and channels to `findings`.
+    arch: str, checkpoint: Checkpoint, wanted: str | None, findings: Findings, path: Path
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the network `arch` with its weights in the file, loaded strictly, and notes about them.
 
-    The layers of a narrowed network get the sizes of the weights.
-
-    Raises TeacherError when they do not fit, with the first mismatches and the closest architectures.
+    Offers classes and channels to `findings`. Raises TeacherError when the weights do not fit, with the first
+    mismatches and the closest architectures, and UsageError when several networks fit and `wanted` names none.
     """
     check_known(arch)
-    plain = plain_weights(arch)
-    weights = _unwrapped(plain, weights)
-    arguments = fitting_arguments(arch, plain, weights, findings)
-    with damaged_file(path, f"a checkpoint of {arch}"), quiet("timm"):
-        module = timm.create_model(arch, pretrained=False, **arguments)
-        if narrowed:
-            fit_layers(module, weights)
-    mismatches = _mismatches(module.state_dict(), weights)
-    if mismatches:
-        raise _misfit(arch, weights, mismatches, path)
-    with damaged_file(path, f"a checkpoint of {arch}"):
-        module.load_state_dict(dict(weights), strict=False)  # only num_batches_tracked can still be missing
-    return module
+    plain = plain_module(arch)
+    inside, notes = choose_network(checkpoint, plain, other_names(arch), wanted, path)
+    check_finite(inside.raw, path)
+    module, more = _assembled(arch, plain, inside, findings, path, narrowed=False)
+    return module, (*notes, *more)
+
+
+def build_student(
+    arch: str, weights: Mapping[str, Tensor], findings: Findings, path: Path, narrowed: bool
+) -> nn.Module:
+    """Return the network `arch` with weights that have its names; layers of a narrowed network get their sizes.
+
+    Offers to `findings` and raises TeacherError like `build`.
+    """
+    check_known(arch)
+    return _assembled(arch, plain_module(arch), Inside("", dict(weights), keep_names), findings, path, narrowed)[0]
+
+
+def other_names(arch: str) -> list[Callable[[Weights, nn.Module], Weights]]:
+    """Return what is tried in turn on weights that do not have the names of `arch`."""
+    after = [_chained(without_wrappers, renaming) for renaming in renamings(arch)]
+    return [without_wrappers, *renamings(arch), *after]
 
 
 def offer_defaults(arch: str, trained_by_timm: bool, findings: Findings) -> None:
@@ -77,15 +79,15 @@ def offer_defaults(arch: str, trained_by_timm: bool, findings: Findings) -> None
     default classes and channels. A modified network may have been trained with another normalisation, so it needs
     flags.
     """
-    cfg = timm.get_pretrained_cfg(arch)
-    if cfg is None:
+    known = known_input(arch)
+    if known is None:
         return
     size = findings.values.get("input_size")
-    channels = findings.channels or (size[0] if size else cfg.input_size[0])
-    same_form = findings.values.get("num_classes") == cfg.num_classes and channels == cfg.input_size[0]
-    if channels == cfg.input_size[0] and (trained_by_timm or same_form):
+    channels = findings.channels or (size[0] if size else known.input_size[0])
+    same_form = findings.values.get("num_classes") == known.num_classes and channels == known.input_size[0]
+    if channels == known.input_size[0] and (trained_by_timm or same_form):
         for name in ("input_size", "mean", "std"):
-            findings.offer(name, tuple(getattr(cfg, name)), f"default of {arch}")
+            findings.offer(name, tuple(getattr(known, name)), f"default of {arch}")
 
 
 def fitting_arguments(
@@ -93,59 +95,69 @@ def fitting_arguments(
 ) -> dict[str, Any]:
     """Return the arguments for `arch`: classes and channels of `weights`, and the image size where it is fixed.
 
-    `plain` is the result of `plain_weights(arch)`. Offers classes and channels to `findings`;
+    `plain` is the state dict of `plain_module(arch)`. Offers classes and channels to `findings`;
     raises UsageError or TeacherError when another source contradicts the weights.
     """
-    cfg, size = timm.get_pretrained_cfg(arch), findings.values.get("input_size")
+    known = known_input(arch)
     head, stem = _head(plain), _stem(plain)
     arguments: dict[str, Any] = {}
     if head in weights and weights[head].ndim >= 2:
         classes = weights[head].shape[0]
         findings.outputs_must_agree(classes, f"the head {head}")
         arguments["num_classes"] = classes
-    default = 3 if cfg is None else cfg.input_size[0]
+    default = 3 if known is None else known.input_size[0]
     # Networks that move pixels to channels before the stem have several stem channels per image channel.
     per_channel, grouped = divmod(plain[stem].shape[1], default) if stem else (0, 0)
     if stem in weights and weights[stem].ndim >= 2 and per_channel and not grouped:
         channels = weights[stem].shape[1] // per_channel
         findings.channels_must_agree(channels, f"the stem {stem}")
         arguments["in_chans"] = channels
-    elif size is not None:
-        arguments["in_chans"] = size[0]
-    if size is not None and cfg is not None and cfg.fixed_input_size:
+    elif "input_size" in findings.values:
+        arguments["in_chans"] = findings.values["input_size"][0]
+    side = image_side(weights) if is_torchvision(arch) else None
+    if side is not None:
+        findings.must_agree("input_size", (arguments.get("in_chans", 3), side, side), "the position embedding")
+    size = findings.values.get("input_size")
+    if size is not None and has_fixed_size(arch):
         arguments["img_size"] = size[1:]
     return arguments
 
 
-def plain_weights(arch: str) -> dict[str, Tensor]:
-    """Return the weights of `arch` with `_PROBE` classes, for their names and shapes only."""
-    with quiet("timm"), torch.device("meta"):
-        try:
-            return timm.create_model(arch, pretrained=False, num_classes=_PROBE).state_dict()
-        # Some constructors compute with their weights, which fails on the meta device with errors of many types.
-        except Exception:
-            with torch.device("cpu"):
-                return timm.create_model(arch, pretrained=False, num_classes=_PROBE).state_dict()
+def _assembled(
+    arch: str, plain: nn.Module, inside: Inside, findings: Findings, path: Path, narrowed: bool
+) -> tuple[nn.Module, tuple[str, ...]]:
+    arguments = fitting_arguments(arch, plain.state_dict(), inside.weights(plain), findings)
+    with damaged_file(path, f"a checkpoint of {arch}"), quiet("timm"):
+        module = create(arch, **arguments)
+        if narrowed:
+            fit_layers(module, inside.raw)
+    weights, expected = inside.weights(module), module.state_dict()
+    extra = [name for name in weights if name not in expected and is_auxiliary(name)]
+    weights = {name: value for name, value in weights.items() if name not in extra}
+    mismatches = _mismatches(expected, weights)
+    if mismatches:
+        raise _misfit(arch, inside.raw, mismatches, path)
+    with damaged_file(path, f"a checkpoint of {arch}"):
+        module.load_state_dict(weights, strict=False)  # only num_batches_tracked can still be missing
+    heads = ", ".join(dict.fromkeys(name.partition(".")[0] for name in extra))
+    return module, (f"The auxiliary heads {heads} are left out: only training uses them.",) if heads else ()
+
+
+def _chained(
+    first: Callable[[Weights, nn.Module], Weights], second: Callable[[Weights, nn.Module], Weights]
+) -> Callable[[Weights, nn.Module], Weights]:
+    return lambda weights, module: second(first(weights, module), module)
 
 
 def _head(plain: Mapping[str, Tensor]) -> str:
     """Return the key of the last layer's weight; "" when there is none."""
-    return next((key for key, tensor in plain.items() if key.endswith("weight") and tensor.shape[:1] == (_PROBE,)), "")
+    is_head = ((key, tensor.shape[:1] == (PROBE_CLASSES,)) for key, tensor in plain.items() if key.endswith("weight"))
+    return next((key for key, found in is_head if found), "")
 
 
 def _stem(plain: Mapping[str, Tensor]) -> str:
     """Return the key of the first convolution's weight; "" when there is none."""
     return next((key for key, tensor in plain.items() if key.endswith("weight") and tensor.ndim == 4), "")
-
-
-def _unwrapped(plain: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the weights under the names in `plain`, without a common prefix (`model.`) and other modules' weights."""
-    names = [name for name in plain if not name.endswith("num_batches_tracked")]
-    for key in weights:
-        prefix = key.removesuffix(names[0])
-        if key.endswith(names[0]) and all(prefix + name in weights for name in names):
-            return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-    return weights
 
 
 def _mismatches(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
@@ -169,8 +181,8 @@ def _shape(tensor: Tensor) -> str:
 def _misfit(arch: str, weights: Mapping[str, Tensor], mismatches: list[str], path: Path) -> TeacherError:
     shown = "; ".join(mismatches[:_SHOWN])
     rest = f"; and {len(mismatches) - _SHOWN} more" if len(mismatches) > _SHOWN else ""
-    close = [name for name in closest_architectures(weights, arch, _SHOWN + 1) if name != arch][:_SHOWN]
-    hint = f"closest known architectures: {', '.join(close)}" if close else "no known architecture is close"
+    close = [match for match in closest_architectures(weights, arch, _SHOWN + 1) if match.name != arch][:_SHOWN]
+    hint = in_words(close) if close else "no known architecture is close"
     return TeacherError(
         f"{path} does not fit --arch {arch}: {shown}{rest}; {hint}; for a network that timm lacks, {EXPORT_LINES}"
     )

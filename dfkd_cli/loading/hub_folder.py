@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from torch import Tensor, nn
+from torch import nn
 
 from dfkd_cli.errors import TeacherError
-from dfkd_cli.loading.architecture import check_known, fitting_arguments, plain_weights
+from dfkd_cli.loading.architecture import fitting_arguments, other_names
+from dfkd_cli.loading.catalogue import check_known, plain_module
 from dfkd_cli.loading.failures import damaged_file, quiet
 from dfkd_cli.loading.findings import Findings
-from dfkd_cli.loading.state_dict import check_finite
+from dfkd_cli.loading.networks_inside import keep_names, without_wrappers
+from dfkd_cli.loading.several import choose_network
+from dfkd_cli.loading.state_dict import Checkpoint, check_finite
 
 # In timm's order of preference, plus the name in a dfkd output folder.
 WEIGHTS = ("model.safetensors", "student.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
@@ -51,10 +54,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def build_from_config(config: dict[str, Any], weights: dict[str, Tensor], findings: Findings, path: Path) -> nn.Module:
-    """Return the network that timm builds from a configuration and weights that were read safely.
+def build_from_config(
+    config: dict[str, Any], checkpoint: Checkpoint, wanted: str | None, findings: Findings, path: Path
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the network that timm builds from a configuration and weights that were read safely, and notes.
 
-    Offers classes, size, mean and std to `findings`. Raises TeacherError when the two do not fit.
+    Offers classes, size, mean and std to `findings`. Raises TeacherError when the two do not fit, and UsageError when
+    several networks fit and `wanted` names none.
     """
     arch = config["architecture"]
     nested = config.get("pretrained_cfg")
@@ -63,9 +69,12 @@ def build_from_config(config: dict[str, Any], weights: dict[str, Tensor], findin
     if "num_classes" in config:
         cfg["num_classes"] = config["num_classes"]
     findings.offer_metadata(cfg, "config.json")
+    plain = plain_module(arch)
+    inside, notes = choose_network(checkpoint, plain, other_names(arch), wanted, path)
+    weights = inside.weights(plain)
     check_finite(weights, path)
     arguments = _model_arguments(config.get("model_args"), path) | fitting_arguments(
-        arch, plain_weights(arch), weights, findings
+        arch, plain.state_dict(), weights, findings
     )
     # timm replaces a head or stem that differs from its configuration by a random one, so the values must agree.
     cfg["num_classes"] = arguments.setdefault("num_classes", findings.values.get("num_classes", 1000))
@@ -73,7 +82,11 @@ def build_from_config(config: dict[str, Any], weights: dict[str, Tensor], findin
     cfg["input_size"] = (channels, *findings.values.get("input_size", (3, 224, 224))[1:])
     with damaged_file(path, f"weights of {arch}"), quiet("timm"):
         # timm's own loading renames keys of older versions.
-        return timm.create_model(arch, pretrained=True, pretrained_cfg=cfg | {"state_dict": dict(weights)}, **arguments)
+        weights = inside.raw if inside.renaming not in (keep_names, without_wrappers) else weights
+        module = timm.create_model(
+            arch, pretrained=True, pretrained_cfg=cfg | {"state_dict": dict(weights)}, **arguments
+        )
+    return module, notes
 
 
 def _model_arguments(arguments: Any, path: Path) -> dict[str, Any]:

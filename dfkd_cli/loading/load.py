@@ -9,11 +9,11 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-import dfkd_cli.models  # noqa: F401 - adds the reference networks to timm's registry
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.graphs.graph_data import from_data
 from dfkd_cli.loading import architecture
 from dfkd_cli.loading.assumptions import complete_normalisation, complete_size, contradiction
+from dfkd_cli.loading.catalogue import stated_name
 from dfkd_cli.loading.exported import load_exported
 from dfkd_cli.loading.failures import damaged_file
 from dfkd_cli.loading.findings import Findings
@@ -21,8 +21,9 @@ from dfkd_cli.loading.hub_folder import build_from_config, find_weights, read_co
 from dfkd_cli.loading.options import LoadOptions
 from dfkd_cli.loading.safetensors_file import read_safetensors
 from dfkd_cli.loading.script import load_script
+from dfkd_cli.loading.several import choose, named_like, shown, stated_architecture
 from dfkd_cli.loading.sniff import Form, identify
-from dfkd_cli.loading.state_dict import Checkpoint, check_finite, unwrap
+from dfkd_cli.loading.state_dict import Checkpoint, check_finite, training_arguments, unwrap
 from dfkd_cli.loading.timm_name import fetch_from_hub, load_timm_name
 from dfkd_cli.loading.torch_file import read_torch_file
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward
@@ -83,11 +84,12 @@ def _load_folder(source: str, folder: Path, options: LoadOptions, findings: Find
         if student is not None:
             return _load_file(source, path, form, options, findings)
     elif form in (Form.TORCH_ZIP, Form.TORCH_LEGACY):
-        weights = unwrap(read_torch_file(path, form, options.trust_pickle), path).weights
+        weights = read_torch_file(path, form, options.trust_pickle)
     else:
         raise TeacherError(f"{path} is {form.value}; give the file to dfkd instead of its folder")
-    module: Any = build_from_config(config, weights, findings, path)
-    origin = Origin(source, "hub folder", config["architecture"], _sha256(path))
+    module: Any
+    module, notes = build_from_config(config, unwrap(weights, path), options.prefix, findings, path)
+    origin = Origin(source, "hub folder", config["architecture"], _sha256(path), notes=notes)
     findings.outputs_must_agree(module.num_classes, "config.json")
     return _finish(EagerNetwork, module, findings, options, origin)
 
@@ -115,25 +117,38 @@ def _load_file(source: str, path: Path, form: Form, options: LoadOptions, findin
     else:
         content = read_torch_file(path, form, options.trust_pickle)
         if isinstance(content, nn.Module):
-            check_finite(content.state_dict(), path)
-            origin = Origin(source, "pickled module", None, _sha256(path))
-            return _finish(EagerNetwork, content, findings, options, origin)
+            return _load_modules(source, path, {"": content}, options, findings)
         checkpoint = unwrap(content, path)
+    if checkpoint.modules:
+        return _load_modules(source, path, checkpoint.modules, options, findings)
     return _load_checkpoint(source, path, checkpoint, options, findings)
+
+
+def _load_modules(
+    source: str, path: Path, modules: dict[str, nn.Module], options: LoadOptions, findings: Findings
+) -> Classifier:
+    """Load a module that was pickled as a whole, alone or beside other objects."""
+    named = modules if options.prefix is None else named_like(modules, options.prefix)
+    if not named:
+        raise UsageError(f"--prefix {options.prefix}: {path} has no module of that name; it has {shown(modules)}")
+    module, notes = choose(named, path)
+    check_finite(module.state_dict(), path)
+    origin = Origin(source, "pickled module", None, _sha256(path), notes=notes)
+    return _finish(EagerNetwork, module, findings, options, origin)
 
 
 def _load_checkpoint(
     source: str, path: Path, checkpoint: Checkpoint, options: LoadOptions, findings: Findings
 ) -> Classifier:
-    check_finite(checkpoint.weights, path)
-    arch = options.arch or checkpoint.arch
+    stated, arguments = stated_architecture(checkpoint, options.prefix, path)
+    arch = options.arch or stated_name(stated)
     if arch is None:
-        raise architecture.no_architecture(path, checkpoint.weights)
-    module = architecture.build(arch, checkpoint.weights, findings, path)
-    findings.offer_metadata(checkpoint.metadata, "the checkpoint's training arguments")
-    architecture.offer_defaults(arch, checkpoint.trained_by_timm and arch == checkpoint.arch, findings)
-    kind = "timm checkpoint" if checkpoint.arch else "state dict"
-    origin = Origin(source, kind, arch, _sha256(path), notes=checkpoint.notes)
+        raise architecture.no_architecture(path, checkpoint)
+    module, notes = architecture.build(arch, checkpoint, options.prefix, findings, path)
+    findings.offer_metadata(training_arguments(arguments), "the checkpoint's training arguments")
+    architecture.offer_defaults(arch, arguments is not None and arch == stated, findings)
+    kind = "timm checkpoint" if stated else "state dict"
+    origin = Origin(source, kind, arch, _sha256(path), notes=notes)
     return _finish(EagerNetwork, module, findings, options, origin)
 
 
@@ -145,13 +160,14 @@ def _load_student(
     if "graph" in facts:
         module: nn.Module = from_data(facts["graph"], weights)
     else:
-        module = architecture.build(facts["arch"], weights, findings, path, narrowed=bool(facts.get("narrowed")))
+        module = architecture.build_student(facts["arch"], weights, findings, path, bool(facts.get("narrowed")))
     origin = Origin(source, "dfkd student", facts.get("arch"), _sha256(path))
     return _finish(EagerNetwork, module, findings, options, origin)
 
 
 def _origin_of_archive(source: str, kind: str, path: Path, options: LoadOptions) -> Origin:
-    notes = (f"--arch {options.arch} is ignored: the file contains its own network.",) if options.arch else ()
+    given = (("--arch", options.arch), ("--prefix", options.prefix))
+    notes = tuple(f"{flag} {value} is ignored: the file contains its own network." for flag, value in given if value)
     return Origin(source, kind, None, _sha256(path), notes=notes)
 
 

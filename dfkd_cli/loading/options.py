@@ -23,6 +23,7 @@ class LoadOptions:
     """
 
     arch: str | None = None  # a name timm.create_model knows
+    prefix: str | None = None  # name of one network in a checkpoint with several
     num_classes: int | None = None
     input_size: tuple[int, int, int] | None = None  # channels, height, width
     mean: tuple[float, ...] | None = None  # per channel, or one for all, of images in [0, 1]
@@ -54,6 +55,7 @@ class LoadOptions:
         words: list[str] = []
         for name, value in (
             ("arch", self.arch),
+            ("prefix", self.prefix),
             ("num-classes", self.num_classes),
             ("input-size", self.input_size and "x".join(map(str, self.input_size))),
             ("mean", self.mean and listed(self.mean)),

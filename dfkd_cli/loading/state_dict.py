@@ -1,62 +1,66 @@
-"""Finds the weights inside checkpoints of common training scripts."""
+"""Finds the tensors inside checkpoints of training scripts."""
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfkd_cli.errors import TeacherError
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
-_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
-_DEEPEST = 4
-_WRAPPING = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_DEEPEST = 8
+_MOST_CONTAINERS = 200_000  # the state of an optimizer has one for each parameter
+WRAPPING = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Checkpoint:
-    """Weights of one network, and the facts that the file states about them."""
+    """Everything in a file: the tensors of one network or of several, and the facts that stand beside them.
 
-    weights: dict[str, Tensor]
-    arch: str | None  # in timm training checkpoints
-    metadata: dict[str, Any]  # num_classes, input_size, mean, std from the training arguments
-    trained_by_timm: bool  # then mean, std and size default to those of the architecture
-    notes: tuple[str, ...]
+    Names are dotted: a tensor `conv1.weight` in the dict `state_dict` is `state_dict.conv1.weight`. They are without
+    the parts that torch.compile and FSDP add.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    homes: dict[str, str] = field(default_factory=dict)  # name of a tensor -> name of the dict that holds it
+    modules: dict[str, nn.Module] = field(default_factory=dict)  # pickled ones
+    stated: dict[str, tuple[str, Any]] = field(default_factory=dict)  # name of a dict -> its `arch` and `args`
 
 
 def unwrap(content: Any, path: Path) -> Checkpoint:
-    """Return the checkpoint inside the result of torch.load; raise TeacherError when it has no state dict."""
-    notes: list[str] = []
-    arch, args = None, None
-    for _ in range(_DEEPEST):
+    """Return what the result of torch.load contains; raise TeacherError when there is no tensor and no module."""
+    checkpoint = Checkpoint()
+    containers = _collect(content, (), checkpoint, [])
+    if containers > _MOST_CONTAINERS:
+        raise TeacherError(f"{path} contains more than {_MOST_CONTAINERS:,} dicts and lists; save model.state_dict()")
+    if not checkpoint.tensors and not checkpoint.modules:
         if not isinstance(content, Mapping):
             raise TeacherError(f"{path} contains {_article(content)}, not a state dict; save model.state_dict()")
-        if isinstance(content.get("arch"), str):
-            arch, args = content["arch"], content.get("args")
-        averaged = _first_mapping(content, _AVERAGED)
-        inner = averaged or _first_mapping(content, _WRAPPERS)
-        if inner is None:
-            break
-        if averaged is not None:
-            notes.append(f"The checkpoint contains averaged (EMA) weights under {averaged!r}, which are used.")
-        content = content[inner]
-    weights = {str(key): value.detach() for key, value in content.items() if isinstance(value, Tensor)}
-    if not weights:
         raise TeacherError(f"{path} contains no tensors, only the keys {_first_keys(content)}; save model.state_dict()")
-    return Checkpoint(strip_prefixes(weights), arch, _training_arguments(args), args is not None, tuple(notes))
+    return checkpoint
 
 
-def strip_prefixes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights without the name prefixes of DistributedDataParallel, FSDP and torch.compile, also nested."""
-    # AveragedModel stores the number of its updates beside the weights.
-    clean = {_WRAPPING.sub("", key): value for key, value in weights.items() if key != "n_averaged"}
-    while clean and all(key.startswith("module.") for key in clean):
-        clean = {key.removeprefix("module."): value for key, value in clean.items()}
-    return clean
+def _collect(content: Any, place: tuple[str, ...], found: Checkpoint, above: list[int]) -> int:
+    """Add the tensors in a container to `found`; return the number of containers, at most one above the limit."""
+    if not isinstance(content, Mapping | list | tuple) or id(content) in above or len(above) >= _DEEPEST:
+        return 0
+    items: Iterable[tuple[Any, Any]] = content.items() if isinstance(content, Mapping) else enumerate(content)
+    containers, before, home = 1, len(found.tensors) + len(found.modules), ".".join(place)
+    for key, value in items:
+        parts = (*place, *(part for part in str(key).split(".") if part not in WRAPPING))
+        if isinstance(value, Tensor):
+            name = ".".join(parts)
+            found.tensors[name], found.homes[name] = value.detach(), home
+        elif isinstance(value, nn.Module):
+            found.modules[".".join(parts)] = value
+        elif containers <= _MOST_CONTAINERS:
+            containers += _collect(value, parts, found, [*above, id(content)])
+    holds_weights = len(found.tensors) + len(found.modules) > before
+    if holds_weights and isinstance(content, Mapping) and isinstance(content.get("arch"), str):
+        found.stated[home] = (content["arch"], content.get("args"))
+    return containers
 
 
 def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
@@ -76,15 +80,7 @@ def _is_mask(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and bool(((tensor == 0.0) | torch.isneginf(tensor)).all())
 
 
-def _first_mapping(content: Mapping[Any, Any], names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if _has_weights(content.get(name))), None)
-
-
-def _has_weights(content: Any) -> bool:
-    return isinstance(content, Mapping) and any(isinstance(value, Tensor | Mapping) for value in content.values())
-
-
-def _training_arguments(args: Any) -> dict[str, Any]:
+def training_arguments(args: Any) -> dict[str, Any]:
     """Return what timm's training arguments state about the input; None values are architecture defaults, left out."""
     values = vars(args) if hasattr(args, "__dict__") else args
     if not isinstance(values, Mapping):

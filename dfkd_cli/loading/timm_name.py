@@ -8,7 +8,7 @@ import timm
 from torch import nn
 
 from dfkd_cli.errors import TeacherError, UsageError, first_line
-from dfkd_cli.loading.architecture import check_tag
+from dfkd_cli.loading.catalogue import check_tag
 from dfkd_cli.loading.failures import quiet
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.hub_folder import WEIGHTS

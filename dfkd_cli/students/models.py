@@ -8,7 +8,7 @@ import timm
 import torch
 
 from dfkd_cli.errors import UsageError
-from dfkd_cli.loading.suggest import similar_names
+from dfkd_cli.loading.catalogue import similar_names
 from dfkd_cli.models import REFERENCE_ARCHS
 
 

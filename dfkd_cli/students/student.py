@@ -16,9 +16,9 @@ from dfkd_cli.config.version import __version__
 from dfkd_cli.errors import UsageError, first_line
 from dfkd_cli.graphs.graph_data import to_data
 from dfkd_cli.loading.archive import list_archive
+from dfkd_cli.loading.catalogue import similar_names
 from dfkd_cli.loading.extra_files import FACTS_FILE
 from dfkd_cli.loading.failures import quiet
-from dfkd_cli.loading.suggest import similar_names
 from dfkd_cli.machine.files import write_atomically
 from dfkd_cli.models import REFERENCE_ARCHS  # importing it adds them to timm's registry
 from dfkd_cli.networks import EagerNetwork
