@@ -14,10 +14,10 @@ from dfkd_cli.methods import METHODS
 from dfkd_cli.models.lenet import lenet5
 from dfkd_cli.models.resnet_cifar import cifar_resnet20
 from dfkd_cli.narrowing.config import NarrowingConfig
+from dfkd_cli.narrowing.dependencies import find_structure
 from dfkd_cli.narrowing.gates import Gates
-from dfkd_cli.narrowing.groups import find_structure
 from dfkd_cli.narrowing.order import importance
-from dfkd_cli.narrowing.plan import plan_narrowing, shrink
+from dfkd_cli.narrowing.plan import plan_narrowing, shrink, smallest_share
 from dfkd_cli.narrowing.share import choose_channels, count_parameters
 from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.students.from_teacher import parse_share
@@ -61,6 +61,47 @@ class Concatenated(nn.Module):
         return self.head(torch.relu(self.norm(both)).mean(dim=(2, 3)))
 
 
+class Grouped(nn.Module):
+    """Convolutions with 4 groups, also of unequal numbers of inputs and outputs, and GroupNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.ReLU())
+        self.widen = nn.Sequential(nn.Conv2d(16, 24, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
+        self.grouped = nn.Conv2d(24, 40, 3, padding=2, dilation=2, groups=4)
+        self.norm = nn.InstanceNorm2d(40, affine=True)
+        self.narrow = nn.Conv2d(40, 16, 1)
+        self.doubled = nn.Conv2d(16, 32, 3, groups=16)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        stem = self.stem(images)
+        wide = torch.relu(self.norm(self.grouped(self.widen(stem))))
+        return self.head(torch.relu(self.doubled(stem + self.narrow(wide))).mean(dim=(2, 3)))
+
+
+class Decoded(nn.Module):
+    """Transposed convolutions after a strided one, as in decoders."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(1, 12, 3, stride=2), nn.BatchNorm2d(12), nn.ReLU())
+        self.up = nn.Sequential(nn.ConvTranspose2d(12, 10, 3, stride=2, bias=False), nn.BatchNorm2d(10), nn.PReLU())
+        self.last = nn.Sequential(nn.ConvTranspose2d(10, 6, 2, stride=2), nn.ReLU())
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.last(self.up(self.down(images))).mean(dim=(2, 3)))
+
+
+class Standardised(nn.Conv2d):
+    """Normalises its filters over their inputs, so that it computes something else without one of them."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(images, weight, self.bias)
+
+
 class Sliced(nn.Module):
     """Uses a number of channels that is written into its code."""
 
@@ -77,6 +118,8 @@ NETWORKS = {
     "without BatchNorm": lambda: (lenet5(num_classes=10, in_chans=1), (1, 32, 32)),
     "depthwise and gated": lambda: (Excited(), (1, 8, 8)),
     "concatenated": lambda: (Concatenated(), (1, 8, 8)),
+    "grouped": lambda: (Grouped(), (1, 8, 8)),
+    "transposed": lambda: (Decoded(), (1, 8, 8)),
     "option A": lambda: (cifar_resnet20(num_classes=10), (3, 32, 32)),
 }
 
@@ -97,7 +140,7 @@ def network(request) -> tuple[nn.Module, torch.Tensor]:
     return module.eval(), torch.randn(4, *size)
 
 
-@pytest.mark.parametrize("share", [0.75, 0.5, 0.3])
+@pytest.mark.parametrize("share", [0.75, 0.5, 0.35])
 def test_a_network_with_closed_gates_is_the_network_without_the_channels(network, share):
     module, images = network
     before = weights(module)
@@ -182,6 +225,37 @@ def test_a_network_that_depends_on_its_sizes_is_left_alone_or_refused():
     assert any("slices" in reason for reason in structure.fixed)
     plan = plan_narrowing(module, torch.rand(2, 1, 8, 8), 0.6, CONFIG)
     assert {structure.groups[place].root for place, _ in plan.removal} == {"first"}
+
+
+def test_a_grouped_convolution_loses_whole_groups():
+    module = Grouped().eval()
+    small = copy.deepcopy(module)
+    shrink(small, plan_narrowing(module, torch.rand(2, 1, 8, 8), 0.5, CONFIG).gone)
+    assert small.grouped.groups < 4
+    assert small.grouped.weight.shape == (10 * small.grouped.groups, 6, 3, 3)
+    assert small.widen[0].out_channels == 6 * small.grouped.groups
+    assert small.doubled.weight.shape == (2 * small.doubled.groups, 1, 3, 3)
+    assert small.stem[1].num_channels == 4 * small.stem[1].num_groups
+
+
+def test_channels_without_which_a_network_computes_something_else_stay():
+    torch.manual_seed(0)
+    first, standardised = nn.Conv2d(1, 8, 3), Standardised(8, 24, 1)
+    module = nn.Sequential(
+        first, nn.ReLU(), standardised, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 3)
+    ).eval()
+    plan = plan_narrowing(module, torch.rand(2, 1, 8, 8), 0.6, CONFIG)
+    assert {plan.structure.groups[place].root for place, _ in plan.removal} == {"2"}
+    assert plan.structure.fixed == ("0: without these channels the network computes something else",)
+    smallest, fixed = smallest_share(module, torch.rand(2, 1, 8, 8), "response")
+    assert 0.25 < smallest < 0.35
+    assert fixed == plan.structure.fixed
+
+
+def test_a_network_without_a_channel_that_can_go_is_refused_in_words():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    with pytest.raises(UsageError, match="no channel of this network can go; use the name of an architecture"):
+        plan_narrowing(module, torch.rand(2, 1, 8, 8), 0.5, CONFIG)
 
 
 def test_a_network_whose_channels_cannot_be_followed_is_refused_in_words(monkeypatch):

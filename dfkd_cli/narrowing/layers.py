@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dfkd_cli.narrowing.groups import Structure
 from dfkd_cli.narrowing.share import Removal
-from dfkd_cli.networks.layer_sizes import is_depthwise
+from dfkd_cli.networks.layer_sizes import channel_axes
 
 Gone = dict[tuple[str, Literal["in", "out"]], set[int]]  # (layer, side) -> the layer's removed channels
 
@@ -32,11 +32,9 @@ def narrowed(module: nn.Module, values: Mapping[str, Tensor], gone: Gone) -> dic
     left = {}
     for name, value in values.items():
         layer = name.rpartition(".")[0]
-        out, into = gone.get((layer, "out")), gone.get((layer, "in"))
-        if out and value.dim() > 0 and value.shape[0] > 1:
-            value = value.index_select(0, _kept(value.shape[0], out, value.device))
-        if into and value.dim() > 1 and not is_depthwise(layers[layer]):
-            value = value.index_select(1, _kept(value.shape[1], into, value.device))
+        for side, axis in channel_axes(layers[layer], value).items():
+            if lost := gone.get((layer, side)):
+                value = value.index_select(axis, _kept(value.shape[axis], lost, value.device))
         left[name] = value
     return left
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_cli.narrowing.config import Order
-from dfkd_cli.narrowing.groups import NORMS, ChannelGroup, Structure
+from dfkd_cli.narrowing.groups import NARROWED, NORMS, ChannelGroup, Structure
+from dfkd_cli.networks.layer_sizes import TRANSPOSED, is_grouped
 
 
 def importance(module: nn.Module, group: ChannelGroup, calls: tuple[str, ...], order: Order) -> Tensor:
@@ -49,12 +50,18 @@ def _square_norms(layers: dict[str, nn.Module], group: ChannelGroup, side: str) 
     """Return the squared norm of all weights that write ("out") or read ("in") each channel: [size]."""
     total = torch.zeros(group.size, dtype=torch.float64)
     for member in group.members:
-        layer = layers[member.layer]
-        if member.side == side and isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
-            weight = layer.weight.detach().double().cpu()
-            norms = (weight if side == "out" else weight.transpose(0, 1)).flatten(1).square().sum(dim=1)
-            total.index_add_(0, member.channels, norms[member.index])
+        if member.side == side and isinstance(layers[member.layer], NARROWED):
+            total.index_add_(0, member.channels, _layer_square_norms(layers[member.layer], side)[member.index])
     return total
+
+
+def _layer_square_norms(layer: Any, side: str) -> Tensor:
+    weight = layer.weight.detach().double().cpu().square()
+    if isinstance(layer, TRANSPOSED):
+        weight = weight.transpose(0, 1)
+    count = layer.groups if is_grouped(layer) else 1
+    by_pair = weight.reshape(count, weight.shape[0] // count, weight.shape[1], -1).sum(dim=3)
+    return by_pair.sum(dim=2 if side == "out" else 1).flatten()
 
 
 def removal_order(module: nn.Module, structure: Structure, order: Order, inner: bool) -> list[tuple[int, int]]:

@@ -1,14 +1,36 @@
 """Layers of other sizes: a network whose layers have the sizes of given tensors."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)  # their filters are [in, out, ...]
+BY_CHANNEL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm1d, nn.InstanceNorm2d)
+
+
+def is_grouped(layer: nn.Module) -> bool:
+    """Return whether a convolution has groups, each of which reads and writes channels of its own."""
+    return isinstance(layer, CONVOLUTIONS) and layer.groups > 1
+
 
 def is_depthwise(layer: nn.Module) -> bool:
     """Return whether a convolution has one filter per channel."""
-    return isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups == layer.in_channels and layer.groups > 1
+    return isinstance(layer, CONVOLUTIONS) and 1 < layer.groups == layer.in_channels == layer.out_channels
+
+
+def channel_axes(layer: nn.Module, value: Tensor) -> dict[Literal["in", "out"], int]:
+    """Return which axis of one of the layer's tensors has its input channels, and which one its output channels.
+
+    The filters of a grouped convolution have no axis for all of its input channels. An axis of length one is shared by
+    all channels and left out.
+    """
+    axes: dict[Literal["in", "out"], int] = {"out": 0} if value.ndim else {}
+    if value.ndim > 1 and not is_grouped(layer):
+        axes = {"in": 0, "out": 1} if isinstance(layer, TRANSPOSED) else {"out": 0, "in": 1}
+    return {side: axis for side, axis in axes.items() if value.shape[axis] > 1}
 
 
 def fit_layers(module: nn.Module, values: Mapping[str, Tensor]) -> bool:
@@ -20,7 +42,7 @@ def fit_layers(module: nn.Module, values: Mapping[str, Tensor]) -> bool:
     any_changed = False
     for name, layer in module.named_modules():
         prefix = f"{name}." if name else ""
-        depthwise = is_depthwise(layer)
+        numbers = _numbers_per_group(layer)
         own = [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
         changed = {key: values[prefix + key] for key, value in own if _differs(values.get(prefix + key), value)}
         for key, value in changed.items():
@@ -29,7 +51,7 @@ def fit_layers(module: nn.Module, values: Mapping[str, Tensor]) -> bool:
             setattr(layer, key, nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value)
         if changed:
             any_changed = True
-            _update_sizes(layer, depthwise)
+            _update_sizes(layer, numbers)
     return any_changed
 
 
@@ -37,17 +59,28 @@ def _differs(value: Tensor | None, own: Tensor) -> bool:
     return value is not None and value.ndim == own.ndim and value.shape != own.shape
 
 
-def _update_sizes(layer: nn.Module, depthwise: bool) -> None:
-    """Set the attributes that say how large a layer is."""
-    if isinstance(layer, nn.Conv1d | nn.Conv2d):
+def _numbers_per_group(layer: nn.Module) -> int:
+    """Return how many outputs each group of a convolution or a GroupNorm has."""
+    if isinstance(layer, nn.GroupNorm):
+        return layer.num_channels // layer.num_groups
+    return layer.out_channels // layer.groups if isinstance(layer, CONVOLUTIONS) else 1
+
+
+def _update_sizes(layer: nn.Module, numbers: int) -> None:
+    """Set the attributes that say how large a layer is; `numbers` is that of the outputs of each of its groups."""
+    if isinstance(layer, TRANSPOSED):
+        layer.in_channels, layer.out_channels = layer.weight.shape[:2]
+    elif isinstance(layer, CONVOLUTIONS):
         layer.out_channels = layer.weight.shape[0]
-        if depthwise:
-            layer.groups = layer.in_channels = layer.out_channels
-        else:
-            layer.in_channels = layer.weight.shape[1] * layer.groups
+        if layer.groups > 1:
+            layer.groups = layer.out_channels // numbers
+        layer.in_channels = layer.weight.shape[1] * layer.groups
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
-    elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+    elif isinstance(layer, BY_CHANNEL):
         layer.num_features = len(layer.running_mean if layer.running_mean is not None else layer.weight)
+    elif isinstance(layer, nn.GroupNorm):
+        layer.num_channels = len(layer.weight)
+        layer.num_groups = layer.num_channels // numbers
     elif isinstance(layer, nn.PReLU):
         layer.num_parameters = len(layer.weight)

@@ -1,0 +1,115 @@
+"""Which channels of a network belong together, found by Torch-Pruning's DepGraph (arXiv:2301.12900)."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+import torch_pruning
+from torch import Tensor, nn
+
+from dfkd_cli.narrowing.groups import CHANNELWISE, NARROWED, ChannelGroup, Member, Structure
+from dfkd_cli.narrowing.ties import tied
+from dfkd_cli.networks.layer_sizes import TRANSPOSED, is_depthwise, is_grouped
+from dfkd_cli.networks.modes import evaluating
+
+
+def find_structure(module: nn.Module, images: Tensor) -> Structure:
+    """Return the channel groups of a network that maps normalised images [B, C, H, W] to logits.
+
+    Groups without a consumer are the outputs of the network and left out.
+    """
+    names = {layer: name for name, layer in module.named_modules()}
+    calls, pixels = _trial(module, images, names)
+    graph = _dependency_graph(module, images)
+    groups: list[ChannelGroup] = []
+    fixed = []
+    for found in graph.get_all_groups(root_module_types=list(NARROWED)):
+        root = names[found[0].dep.target.module]
+        reason = _resists(found)
+        members = tuple(_members(graph, found, names))
+        if not any(member.side == "in" for member in members):
+            continue
+        if reason is not None:
+            fixed.append(f"{root}: {reason}")
+            continue
+        groups.append(ChannelGroup(root, len(found[0].idxs), members, inner=False))
+    layers = dict(module.named_modules())
+    groups, whole = tied(groups, layers)
+    groups = [replace(group, inner=_is_inner(group.members, layers, pixels)) for group in groups]
+    return Structure(tuple(groups), (*fixed, *whole), calls)
+
+
+def _dependency_graph(module: nn.Module, images: Tensor) -> torch_pruning.DependencyGraph:
+    wanted = [parameter.requires_grad for parameter in module.parameters()]
+    module.requires_grad_(True)  # the graph is read off the gradient's graph
+    try:
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")  # on parameters outside of layers, which `_resists` reports
+            return torch_pruning.DependencyGraph().build_dependency(module, example_inputs=images)
+    finally:
+        for parameter, value in zip(module.parameters(), wanted, strict=True):
+            parameter.requires_grad_(value)
+
+
+def _trial(module: nn.Module, images: Tensor, names: dict[nn.Module, str]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the layers in the order of their first call, and the pixels of their outputs."""
+    pixels: dict[str, int] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(output, Tensor):
+            pixels.setdefault(names[layer], output[0].numel() // max(output.shape[1], 1) if output.dim() > 2 else 1)
+
+    hooks = [layer.register_forward_hook(note) for layer in module.modules() if isinstance(layer, CHANNELWISE)]
+    try:
+        with evaluating(module):
+            module(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tuple(pixels), pixels
+
+
+def _resists(found: torch_pruning.dependency.Group) -> str | None:
+    """Return why channels of a group cannot be removed one by one, or None."""
+    for item in found:
+        target = item.dep.target.module
+        kind = type(target).__name__
+        if isinstance(target, nn.Parameter):
+            return "a parameter outside of layers has these channels"
+        if isinstance(target, nn.Module):
+            known = isinstance(target, CHANNELWISE) or not list(target.parameters(recurse=False))
+            if isinstance(target, TRANSPOSED) and target.groups > 1:
+                return "a transposed convolution with groups has these channels"
+            if kind in ("_SliceOp", "_UnbindOp", "_SplitOp"):
+                return "the network slices these channels"
+            if not known:
+                return f"a {kind} mixes these channels"
+    return None
+
+
+def _members(
+    graph: torch_pruning.DependencyGraph, found: torch_pruning.dependency.Group, names: dict[nn.Module, str]
+) -> Iterator[Member]:
+    for item in found:
+        target = item.dep.target.module
+        if isinstance(target, CHANNELWISE) and target in names:
+            side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+            yield Member(names[target], side, torch.tensor(item.idxs), torch.tensor(item.root_idxs))
+
+
+def _is_inner(members: tuple[Member, ...], layers: dict[str, nn.Module], pixels: dict[str, int]) -> bool:
+    """Return whether one layer alone writes the channels.
+
+    Convolutions that read the channels in groups and write them again do not count, nor do gates of one pixel.
+    """
+    read = {member.layer for member in members if member.side == "in"}
+    writers = [
+        member.layer
+        for member in members
+        if member.side == "out"
+        and isinstance(layer := layers[member.layer], NARROWED)
+        and not (is_depthwise(layer) or (is_grouped(layer) and member.layer in read))
+    ]
+    largest = max((pixels.get(name, 1) for name in writers), default=1)
+    return sum(pixels.get(name, 1) == largest for name in writers) <= 1
