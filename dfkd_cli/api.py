@@ -19,6 +19,7 @@ from dfkd_cli.compression.make_job import Settings, make_job
 from dfkd_cli.config.folders import default_folder
 from dfkd_cli.config.times import parse_interval
 from dfkd_cli.data.reading import Orientation, ReadOptions
+from dfkd_cli.data.segmented import MaskOptions
 from dfkd_cli.errors import UsageError
 from dfkd_cli.evaluation import evaluate as evaluation
 from dfkd_cli.evaluation.evaluation import Evaluation
@@ -71,6 +72,8 @@ def compress(
     trust_pickle: bool = False,
     strict: bool = False,
     task: TaskName | None = None,
+    ignore_index: Sequence[int] = (),
+    class_names: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     checkpoint_every: str = "5m",
@@ -101,6 +104,8 @@ def compress(
         trust_pickle: open files that can run any code.
         strict: refuse to assume an input size, mean or std that neither the file nor an argument gives.
         task: "classification" or "segmentation"; None: seen in the shape of the logits.
+        ignore_index: values of pixels in the masks of `eval_data` that do not count, besides 255.
+        class_names: text file with one name per class, for a segmentation network.
         overwrite: replace an existing result in `out`.
         resume: continue the interrupted run in `out`; the other arguments must be the same.
         checkpoint_every: interval between two checkpoints, as time ("5m") or steps ("500").
@@ -120,6 +125,7 @@ def compress(
         budget=budget,
         settings=settings,
         eval_data=eval_data,
+        masks=_mask_options(ignore_index, class_names),
         pool=pool,
         seed=seed,
         device=device,
@@ -156,6 +162,8 @@ def evaluate(
     trust_pickle: bool = False,
     strict: bool = False,
     task: TaskName | None = None,
+    ignore_index: Sequence[int] = (),
+    class_names: str | Path | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Return the accuracy of `network` on labelled images, and with a teacher relative accuracy and agreement.
@@ -167,7 +175,8 @@ def evaluate(
     Args:
         network: folder or file of a student, an ONNX file, or any teacher of `compress`.
         data: a folder with one subfolder per class (in alphabetical order), or cifar10:ROOT, cifar100:ROOT,
-            mnist:ROOT, fashion-mnist:ROOT in torchvision's format.
+            mnist:ROOT, fashion-mnist:ROOT in torchvision's format. For a segmentation network a folder with images/ and
+            masks/, or voc:ROOT, cityscapes:ROOT.
         teacher: a network to compare with. Without it and without `data`, the logits in the `calibration.safetensors`
             beside a student.
         images: without `data`: folder of unlabelled images for the agreement with `teacher`, in place of those in
@@ -181,6 +190,8 @@ def evaluate(
         trust_pickle: open files that can run any code.
         strict: refuse to assume an input size, mean or std that neither the file nor an argument gives.
         task: "classification" or "segmentation"; None: seen in the shape of the logits.
+        ignore_index: values of pixels in masks that do not count, besides 255.
+        class_names: text file with one name per class, for a segmentation network.
         note: receives sentences for the user about the networks.
 
     Raises DfkdError or a subclass.
@@ -205,7 +216,8 @@ def evaluate(
     if data is None:
         folder = None if images is None else str(images)
         return evaluate_without_data((source, options), compared, folder, reading, device, batch_size, note)
-    return evaluation.evaluate((source, options), str(data), compared, reading, device, batch_size, note)
+    masks = _mask_options(ignore_index, class_names)
+    return evaluation.evaluate((source, options), str(data), compared, reading, masks, device, batch_size, note)
 
 
 def load(
@@ -256,6 +268,10 @@ def _load_options(
         strict=strict,
         task=task,
     )
+
+
+def _mask_options(ignore_index: Sequence[int], class_names: str | Path | None) -> MaskOptions:
+    return MaskOptions(tuple(ignore_index), None if class_names is None else Path(class_names))
 
 
 def _described(

@@ -1,6 +1,10 @@
 """Tiny segmentation networks, and masks for their images."""
 
+from pathlib import Path
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
@@ -53,3 +57,17 @@ def segmenter(seed: int = 0, width: int = 8) -> Classifier:
     spec = InputSpec(SIZE, mean=(0.4,) * 3, std=(0.3,) * 3, num_classes=CLASSES, task="segmentation")
     network = EagerNetwork(make_fcn(seed, width), input_size=SIZE)
     return Classifier(network, spec, Origin("test", "test", None, None)).eval().requires_grad_(False)
+
+
+def save_scenes(
+    folder: Path, count: int, size: tuple[int, int], values: tuple[int, ...] = tuple(range(CLASSES))
+) -> Path:
+    """Write random images with masks of these values, as PNG files of height and width `size`; return the folder."""
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for number in range(count):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / "images" / f"{number}.png")
+        mask = np.array(values, np.uint8)[rng.integers(0, len(values), size)]
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+    return folder

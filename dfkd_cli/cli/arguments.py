@@ -162,6 +162,8 @@ class JobArguments(ImageArguments):
         str | None,
         typer.Option("--eval", metavar="DIR", help="Labelled images for the evaluation; nothing is trained on them."),
     ] = None
+    ignore_index: options.IgnoreIndex = None
+    class_names: options.ClassNames = None
     pool: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Unlabelled images to train on, for the recipe unlabeled."),
@@ -199,6 +201,10 @@ class JobArguments(ImageArguments):
             "precision": self.precision,
             "command": command_line(),
         }
+
+    def mask_values(self) -> dict[str, Any]:
+        """Return the keyword arguments of `api.compress` that are about masks."""
+        return {"ignore_index": self.ignore_index or (), "class_names": self.class_names}
 
     def prepare_process(self) -> None:
         """Apply the memory settings of commands that train on the device. Raises UsageError for a wrong device."""

@@ -73,7 +73,7 @@ def compress(
     if tensorboard is not None:
         check_tensorboard(tensorboard, folder)
     with arguments.make_progress() as progress:
-        values = arguments.job_values() | arguments.reading() | arguments.facts()
+        values = arguments.job_values() | arguments.reading() | arguments.facts() | arguments.mask_values()
 
         from dfkd_cli import api
         from dfkd_cli.machine.files import printable
@@ -117,14 +117,15 @@ def _rows(report: Report, out: Path) -> list[tuple[str, str]]:
     from dfkd_cli.report.quantities import duration, megabytes, share
 
     student, teacher, images = report.student, report.teacher, report.images
-    relative = "" if report.relative_accuracy is None else f", relative accuracy {share(report.relative_accuracy)}"
+    measure = report.measure()
+    relative = "" if measure.relative is None else f", relative {measure.name} {share(measure.relative)}"
     seconds = report.time
     written = [str(out / name) for name in ("student.safetensors", "report.html", "samples.png")]
     if report.calibration is not None:
         written.append(f"{out / 'calibration.safetensors'} ({megabytes(report.calibration.file_bytes)})")
     return [
-        ("teacher", f"{teacher.parameters:,} parameters{_accuracy(teacher.accuracy)}"),
-        ("student", f"{student.parameters:,} parameters{_accuracy(student.accuracy)}{relative}"),
+        ("teacher", f"{teacher.parameters:,} parameters{_measured(measure.name, measure.teacher)}"),
+        ("student", f"{student.parameters:,} parameters{_measured(measure.name, measure.student)}{relative}"),
         ("agreement", f"{share(report.agreement)} on {report.agreement_on}"),
         ("images", f"{images.generated:,} {'read' if images.pool else 'generated'}, {images.kept:,} kept"),
         ("time", f"{duration(seconds.total_s)}, of which {duration(seconds.synthesis_s)} for images"),
@@ -132,7 +133,7 @@ def _rows(report: Report, out: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _accuracy(value: float | None) -> str:
+def _measured(name: str, value: float | None) -> str:
     from dfkd_cli.report.quantities import share
 
-    return "" if value is None else f", accuracy {share(value)}"
+    return "" if value is None else f", {name} {share(value)}"

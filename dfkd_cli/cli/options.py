@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 PANEL = "Facts that the file of a network may not contain"
 IMAGE_FILES = "How image files are read"
 OUTPUT = "Output"
+MASKS = "Masks, for segmentation networks"
 MESSAGES = "Messages"
 
 Arch = Annotated[
@@ -68,6 +70,21 @@ TaskOption = Annotated[
         "--task",
         help="What the logits mean. Default: seen in their shape, one answer per image or per pixel.",
         rich_help_panel=PANEL,
+    ),
+]
+IgnoreIndex = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--ignore-index",
+        metavar="N",
+        help="Value of pixels in masks that do not count, besides 255; repeatable.",
+        rich_help_panel=MASKS,
+    ),
+]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-names", metavar="FILE", help="Text file with one name per class, in order.", rich_help_panel=MASKS
     ),
 ]
 TrustPickle = Annotated[

@@ -53,12 +53,14 @@ def plan(
         from dfkd_cli.compression.output_folder import OutputFolder
         from dfkd_cli.compression.plan import forecast
         from dfkd_cli.data.reading import ReadOptions
+        from dfkd_cli.data.segmented import MaskOptions
 
         if out is not None:
             OutputFolder(out, overwrite)
         arguments.prepare_process()
         folder = out or default_folder(arguments.teacher, arguments.student)
-        job = make_job(**values, read_options=ReadOptions(**reading), load=load, out=folder)
+        masks = MaskOptions(tuple(arguments.ignore_index or ()), arguments.class_names)
+        job = make_job(**values, read_options=ReadOptions(**reading), masks=masks, load=load, out=folder)
         foreseen = forecast(job, progress.note)
     if arguments.as_json:
         return foreseen

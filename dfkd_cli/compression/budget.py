@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 
 from dfkd_cli.compression.job import LoadedJob
 from dfkd_cli.compression.pace import Pace
+from dfkd_cli.data.segmented import SegmentedImages
 from dfkd_cli.evaluation.accuracy import measure_accuracy
+from dfkd_cli.evaluation.segmentation import measure_segmentation
 from dfkd_cli.training.engine import TrainConfig
 
 SAVING_RESERVE_S = 4.0  # set aside from a budget for writing the result
@@ -37,9 +39,13 @@ def time_teacher_pass(loaded: LoadedJob, most_images: int | None = None) -> floa
     """
     if loaded.data is None:
         return 0.0
-    data = replace(loaded.data, labels=loaded.data.labels[:most_images])
     begun = time.monotonic()
-    measure_accuracy(loaded.teacher, data, loaded.runtime.device)
+    if isinstance(loaded.data, SegmentedImages):
+        data = loaded.data.first(most_images or len(loaded.data))
+        measure_segmentation(loaded.teacher, data, loaded.runtime.device)
+    else:
+        data = replace(loaded.data, labels=loaded.data.labels[:most_images])
+        measure_accuracy(loaded.teacher, data, loaded.runtime.device)
     return (time.monotonic() - begun) * len(loaded.data) / len(data)
 
 

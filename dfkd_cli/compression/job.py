@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.data.reading import ReadOptions
+from dfkd_cli.data.segmented import MaskOptions, SegmentedImages
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.machine.runtime import Precision, Runtime
 from dfkd_cli.narrowing.plan import NarrowingPlan, shrink
@@ -31,6 +32,7 @@ class Job:
     device: str
     precision: Precision
     eval_data: str | None
+    masks: MaskOptions  # of the evaluation data of a segmentation network
     pool: Path | None  # folder of unlabelled images, for recipes that learn from one
     read_options: ReadOptions  # of the image files of both
     command: str  # the shell command that repeats the job
@@ -46,7 +48,7 @@ class LoadedJob:
     recipe: Recipe
     teacher: Classifier
     student: Classifier
-    data: LabelledImages | None  # for the evaluation
+    data: LabelledImages | SegmentedImages | None  # for the evaluation
     runtime: Runtime
     pool: Path | None
     read_options: ReadOptions  # of the image files in the pool

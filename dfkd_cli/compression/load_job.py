@@ -6,14 +6,15 @@ from pathlib import Path
 import torch
 
 from dfkd_cli.compression.job import Job, LoadedJob
-from dfkd_cli.data.datasets import open_dataset
+from dfkd_cli.data.datasets import LabelledImages, open_dataset
+from dfkd_cli.data.segmented import SegmentedImages, open_segmented
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.loading import load_classifier
 from dfkd_cli.machine.device import resolve_device
 from dfkd_cli.machine.runtime import Runtime, choose_dtype
 from dfkd_cli.methods import METHODS, check_needs, check_pool_for
 from dfkd_cli.networks import input_gradient_reaches
-from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.networks.classifier import Classifier, InputSpec
 from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.students.from_teacher import parse_share, student_from_teacher
 from dfkd_cli.students.inheritance import inherit_layers
@@ -38,7 +39,7 @@ def load_job(job: Job) -> LoadedJob:
     check_needs(recipe.method, teacher)
     if not METHODS[recipe.method].needs.pool:
         _check_gradient(job.teacher, teacher)
-    data = open_dataset(job.eval_data, teacher.spec, "--eval", job.read_options) if job.eval_data is not None else None
+    data = None if job.eval_data is None else _open_data(job.eval_data, job, teacher.spec)
     torch.manual_seed(job.seed)
     plan = None
     if (share := parse_share(job.student)) is not None:
@@ -49,6 +50,12 @@ def load_job(job: Job) -> LoadedJob:
             _inherit(student, teacher)
     teacher = runtime.place(teacher).eval().requires_grad_(False)
     return LoadedJob(recipe, teacher, runtime.place(student), data, runtime, job.pool, job.read_options, plan)
+
+
+def _open_data(where: str, job: Job, spec: InputSpec) -> LabelledImages | SegmentedImages:
+    if spec.task == "segmentation":
+        return open_segmented(where, spec, job.masks, job.read_options, "--eval")
+    return open_dataset(where, spec, "--eval", job.read_options)
 
 
 def _check_gradient(source: str, teacher: Classifier) -> None:

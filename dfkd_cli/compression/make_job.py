@@ -10,10 +10,12 @@ from typing import Any
 from dfkd_cli.compression.job import DEFAULT_INTERVAL, Job
 from dfkd_cli.config.times import parse_budget
 from dfkd_cli.data.reading import ReadOptions
+from dfkd_cli.data.segmented import MaskOptions
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.machine.runtime import Precision
 from dfkd_cli.training.checkpoint import Interval
 
+NO_OPTIONS = MaskOptions()
 Settings = Mapping[str, Any] | Sequence[str]
 
 
@@ -27,6 +29,7 @@ def make_job(
     budget: str | float | None,
     settings: Settings,
     eval_data: str | Path | None,
+    masks: MaskOptions = NO_OPTIONS,
     pool: str | Path | None,
     seed: int,
     device: str,
@@ -57,6 +60,7 @@ def make_job(
         device=device,
         precision=precision,
         eval_data=None if eval_data is None else str(eval_data),
+        masks=masks,
         pool=None if pool is None else Path(pool),
         read_options=read_options or ReadOptions(),
         command=command or "",
@@ -87,6 +91,7 @@ def repeat_command(job: Job) -> str:
     words = ["dfkd", "compress", job.teacher, "--student", job.student, "--recipe", job.recipe, "--out", str(job.out)]
     words += [word for change in job.overrides for word in ("--set", change)]
     words += [] if job.eval_data is None else ["--eval", job.eval_data]
+    words += job.masks.as_words()
     words += [] if job.pool is None else ["--pool", str(job.pool)]
     words += job.read_options.as_words()
     words += [] if job.calibration else ["--no-calibration"]

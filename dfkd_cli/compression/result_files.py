@@ -13,6 +13,7 @@ from dfkd_cli.compression.output_folder import ANOTHER_NAME
 from dfkd_cli.data.calibration import CALIBRATION_FILE, Calibration, write_calibration
 from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.data.sample_grid import save_grid
+from dfkd_cli.data.segmented import SegmentedImages
 from dfkd_cli.errors import DfkdError
 from dfkd_cli.export.export import ExportJob, export
 from dfkd_cli.loading import LoadOptions
@@ -111,13 +112,19 @@ def write_images(loaded: LoadedJob, distillation: Distillation, folder: Path) ->
         write_atomically(folder / name, text.encode(errors="surrogateescape"))  # file names may hold any byte
     images = source.shown(SHOWN_IMAGES)
     with torch.no_grad():
-        classes = loaded.teacher(images).argmax(dim=1)
+        teacher = loaded.teacher
+        predicted = teacher(images).argmax(dim=1)
+        classes = teacher.task.image_class(predicted, teacher.spec.num_classes)
     save_grid(images, classes, folder / "samples.png")
     return ShownImages(images, classes)
 
 
 def write_documents(
-    report: Report, measurement: Measurement, shown: ShownImages, data: LabelledImages | None, folder: Path
+    report: Report,
+    measurement: Measurement,
+    shown: ShownImages,
+    data: LabelledImages | SegmentedImages | None,
+    folder: Path,
 ) -> None:
     """Write the report as JSON, Markdown and HTML, and the model card. Reads `metrics.jsonl` in the folder."""
     write_text_atomically(folder / "report.json", report.to_json())

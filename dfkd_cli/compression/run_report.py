@@ -51,6 +51,8 @@ def make_report(
         command=job.command,
         notes=_notes(loaded, distillation, written),
         environment=Environment(gpu=gpu_name(loaded.runtime.device)),
+        task=loaded.teacher.spec.task,
+        segmentation=measurement.segmentation,
     )
 
 

@@ -1,4 +1,4 @@
-"""Counts of the student's predicted classes for each class that the teacher predicts."""
+"""Counts of the student's predicted classes for each class that the teacher predicts, for images or pixels."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Difference(NamedTuple):
-    """A pair of classes that the two networks predict for the same images, and the number of those images."""
+    """A pair of classes that the two networks predict for the same images or pixels, and the number of these."""
 
     teacher: int  # class
     student: int  # class
@@ -66,3 +66,28 @@ class Confusion:
             if teacher in rows:
                 rows[teacher][place.get(student, len(classes))] += images
         return [rows[number] for number in classes]
+
+
+class PixelConfusion(Confusion):
+    """The same counts for pixels. Memory grows with the square of the classes, not with the number of pixels."""
+
+    def __init__(self, num_classes: int):
+        super().__init__(num_classes)
+        self.flat: Tensor | None = None  # [K * K], on the networks' device
+
+    def add(self, teacher_classes: Tensor, student_classes: Tensor) -> None:
+        """Add the classes that each network predicts for the same pixels, of any shape."""
+        pairs = (teacher_classes * self.num_classes + student_classes).flatten()
+        found = torch.bincount(pairs, minlength=self.num_classes**2)
+        self.flat = found if self.flat is None else self.flat + found
+
+    def table(self) -> Tensor:
+        """Return the counts [K, K] on the CPU, by the classes of the first and of the second argument of `add`."""
+        flat = torch.zeros(self.num_classes**2, dtype=torch.int64) if self.flat is None else self.flat
+        return flat.view(self.num_classes, self.num_classes).cpu()
+
+    def counts(self) -> dict[tuple[int, int], int]:
+        """Return the number of pixels for each pair of classes that occurred."""
+        table = self.table()
+        places = table.nonzero().tolist()
+        return {(one, other): int(table[one, other]) for one, other in places}

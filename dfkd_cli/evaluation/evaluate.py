@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import asdict
 
-from dfkd_cli.data.datasets import open_dataset
+from dfkd_cli.data.datasets import LabelledImages, open_dataset
 from dfkd_cli.data.reading import ReadOptions
+from dfkd_cli.data.segmented import MaskOptions, SegmentedImages, open_segmented
 from dfkd_cli.evaluation.accuracy import measure_accuracy
 from dfkd_cli.evaluation.evaluation import Evaluation
+from dfkd_cli.evaluation.segmentation import LARGEST_BATCH, Segmentation, measure_segmentation
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.loading.onnx import load_onnx
 from dfkd_cli.loading.sniff import is_onnx
@@ -22,22 +24,32 @@ def evaluate(
     data: str,
     teacher: Source | None,
     read_options: ReadOptions,
+    masks: MaskOptions,
     device: str,
     batch_size: int,
     note: Callable[[str], None],
 ) -> Evaluation:
     """Load the networks and the labelled images at `data`, and return the student's accuracy and size.
 
-    `note` receives one sentence for each thing that the user should know about a network or the image files.
-    Raises what
-    `load_classifier`, `open_dataset` and `measure_accuracy` raise.
+    `masks` is about the masks that a segmentation network is measured on. `note` receives one sentence for each thing
+    that the user should know about a network or the image files. Raises what `load_classifier`, `open_dataset`,
+    `open_segmented`, `measure_accuracy` and `measure_segmentation` raise.
     """
     where = resolve_device(device)
     network = load_network(*student)
-    images = open_dataset(data, network.spec, options=read_options)
+    images: LabelledImages | SegmentedImages
+    if network.spec.task == "segmentation":
+        images = open_segmented(data, network.spec, masks, read_options)
+    else:
+        images = open_dataset(data, network.spec, options=read_options)
     reference = None if teacher is None else load_network(*teacher)
     for text in (*network.origin.notes, *(reference.origin.notes if reference else ())):
         note(text)
+    if isinstance(images, SegmentedImages):
+        scored = measure_segmentation(network, images, where, reference, min(batch_size, LARGEST_BATCH))
+        for text in images.reader.notes():
+            note(text)
+        return _segmentation(network, student[0], scored)
     measured = measure_accuracy(network, images, where, teacher=reference, batch_size=batch_size)
     for text in images.reader.notes() if images.reader else ():
         note(text)
@@ -48,6 +60,25 @@ def evaluate(
         parameters=network.parameter_count(),
         file_bytes=file_bytes(student[0]),
         sha256=network.origin.sha256,
+    )
+
+
+def _segmentation(network: Classifier, source: str, measured: Segmentation) -> Evaluation:
+    """Return the document for a segmentation network."""
+    return Evaluation(
+        images=measured.images,
+        accuracy=None,
+        agreement=measured.agreement,
+        agreement_on=None if measured.agreement is None else "labelled images",
+        parameters=network.parameter_count(),
+        file_bytes=file_bytes(source),
+        sha256=network.origin.sha256,
+        task="segmentation",
+        pixels=measured.pixels,
+        scores=measured.student,
+        teacher_scores=measured.teacher,
+        relative_miou=measured.relative_miou,
+        classes=measured.classes,
     )
 
 

@@ -80,6 +80,7 @@ def evaluate_without_data(
         sha256=network.origin.sha256,
         report_matches=matches,
         remark=REMARK,
+        task=network.spec.task,
     )
 
 

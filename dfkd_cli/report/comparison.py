@@ -2,14 +2,22 @@
 
 from dfkd_cli.report.quantities import DASH, counted, megabytes, share
 from dfkd_cli.report.report import Report
+from dfkd_cli.tasks import TASKS, TaskName
+
+_MEANINGS: dict[TaskName, str] = {
+    "classification": "the percentage of evaluation images that are classified correctly",
+    "segmentation": "the mean over classes of intersection over union: the pixels that the class has in the masks and "
+    "in the predictions, divided by those that it has in either",
+}
 
 
 def comparison(report: Report) -> list[tuple[str, str, str, str]]:
     """Return the rows of the table: quantity, teacher, student, student / teacher."""
-    teacher, student = report.teacher, report.student
+    teacher, student, measure = report.teacher, report.student, report.measure()
     return [
         ("network", teacher.arch or teacher.kind, student.arch, ""),
-        ("accuracy", share(teacher.accuracy), share(student.accuracy), share(report.relative_accuracy)),
+        (measure.name, share(measure.teacher), share(measure.student), share(measure.relative)),
+        *_pixel_rows(report),
         (
             "parameters",
             f"{teacher.parameters:,}",
@@ -25,6 +33,21 @@ def comparison(report: Report) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def _pixel_rows(report: Report) -> list[tuple[str, str, str, str]]:
+    """Return the further figures of a segmentation network."""
+    found = report.segmentation
+    if found is None or found.teacher is None:
+        return []
+    pairs = {
+        "pixel accuracy": (found.teacher.pixel_accuracy, found.student.pixel_accuracy),
+        "mean class accuracy": (found.teacher.class_accuracy, found.student.class_accuracy),
+    }
+    return [
+        (name, share(teacher), share(student), share(student / teacher) if teacher else DASH)
+        for name, (teacher, student) in pairs.items()
+    ]
+
+
 def comparison_table(report: Report) -> str:
     """Return the table of `comparison` in Markdown."""
     lines = ["| | teacher | student | student / teacher |", "|---|--:|--:|--:|"]
@@ -34,16 +57,17 @@ def comparison_table(report: Report) -> str:
 def explanations(report: Report) -> list[tuple[str, str]]:
     """Return the explanations of the numbers, each as a term, which can be empty, and the text that follows it."""
     found: list[tuple[str, str]] = []
-    if report.student.accuracy is not None:
+    measure = report.measure()
+    if measure.student is not None:
         text = (
-            " is the percentage of evaluation images that are classified correctly. It is measured once, at the end of "
-            "the run. The evaluation images were used for nothing else, neither for training nor to choose the weights."
+            f" is {_MEANINGS[report.task]}. It is measured once, at the end of the run. The evaluation images were "
+            "used for nothing else, neither for training nor to choose the weights."
         )
-        found.append(("Accuracy", text))
+        found.append((f"{measure.name[:1].upper()}{measure.name[1:]}", text))
     if report.agreement is not None:
         text = (
-            " is the percentage of images for which student and teacher predict the same class, correct or not. "
-            f"It is measured on {report.agreement_on}."
+            f" is the percentage of {TASKS[report.task].answered} for which student and teacher predict the same "
+            f"class, correct or not. It is measured on {report.agreement_on}."
         )
         found.append((f"Agreement ({share(report.agreement)})", text))
     return (

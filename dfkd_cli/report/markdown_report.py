@@ -24,15 +24,17 @@ def markdown_report(report: Report) -> str:
 
 def _headline(report: Report) -> str:
     title = f"# {report.student.arch}, distilled from {plain(report.teacher.source)} without its training data"
-    if report.relative_accuracy is not None:
-        return f"{title}\n\nThe student reaches **{report.relative_accuracy:.1%} of the teacher's accuracy**."
-    if report.student.accuracy is not None:
+    measure = report.measure()
+    if measure.relative is not None:
+        return f"{title}\n\nThe student reaches **{measure.relative:.1%} of the teacher's {measure.name}**."
+    if measure.student is not None:
         return (
             f"{title}\n\nThe teacher classified **no evaluation image correctly**: the labels of `--eval`, or the "
             "order of its classes, are probably not those of the teacher."
         )
     return (
-        f"{title}\n\nThe student's accuracy was **not measured**, because no labelled images were given (`--eval DIR`)."
+        f"{title}\n\nThe student's {measure.name} was **not measured**, because no labelled images were given "
+        "(`--eval DIR`)."
     )
 
 

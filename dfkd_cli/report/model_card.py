@@ -8,16 +8,25 @@ import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from dfkd_cli.data.datasets import LabelledImages
+from dfkd_cli.data.segmented import SegmentedImages
 from dfkd_cli.models import REFERENCE_ARCHS
 from dfkd_cli.report.comparison import comparison_table
 from dfkd_cli.report.markdown import fenced, one_line, plain
 from dfkd_cli.report.quantities import counted, duration, share
 from dfkd_cli.report.report import Report
+from dfkd_cli.tasks import TASKS, TaskName
 
-_TAGS = ["image-classification", "timm", "knowledge-distillation", "data-free", "dfkd"]
+_TAGS = ["timm", "knowledge-distillation", "data-free", "dfkd"]
 
 
-def model_card(report: Report, data: LabelledImages | None) -> str:
+# name and description of the main figure, as the hub expects them
+_METRICS: dict[TaskName, tuple[str, str]] = {
+    "classification": ("accuracy", "top-1 accuracy"),
+    "segmentation": ("mean_iou", "mean IoU"),
+}
+
+
+def model_card(report: Report, data: LabelledImages | SegmentedImages | None) -> str:
     """Return the card as Markdown with YAML metadata; `data` are the images that the accuracy was measured on.
 
     huggingface_hub writes the metadata and reads it back, which raises ValueError if it is not valid. Nothing is sent
@@ -41,24 +50,26 @@ def model_card(report: Report, data: LabelledImages | None) -> str:
     return f"{card.content}\n"
 
 
-def _metadata(report: Report, data: LabelledImages | None) -> ModelCardData:
+def _metadata(report: Report, data: LabelledImages | SegmentedImages | None) -> ModelCardData:
     """Return what the hub reads. A licence is left out, because the publisher chooses it."""
     measured: dict[str, Any] = {}
-    if data is not None and report.student.accuracy is not None:
+    task, measure = TASKS[report.task], report.measure()
+    if data is not None and measure.student is not None:
         name, kind = _dataset(data.where)
+        metric, metric_name = _METRICS[report.task]
         result = EvalResult(
-            task_type="image-classification",
+            task_type=task.hub_name,
             dataset_name=name,
             dataset_type=kind,
-            metric_type="accuracy",
-            metric_name="top-1 accuracy",
-            metric_value=report.student.accuracy,
+            metric_type=metric,
+            metric_name=metric_name,
+            metric_value=measure.student,
         )
-        measured = {"metrics": ["accuracy"], "model_name": report.student.arch, "eval_results": [result]}
+        measured = {"metrics": [metric], "model_name": report.student.arch, "eval_results": [result]}
     return ModelCardData(
         library_name="timm",
-        pipeline_tag="image-classification",
-        tags=list(_TAGS),
+        pipeline_tag=task.hub_name,
+        tags=[task.hub_name, *_TAGS],
         base_model=hub_name(report.teacher.source),
         **measured,
     )
@@ -82,20 +93,23 @@ def hub_name(teacher: str) -> str | None:
     return known.hf_hub_id if known is not None else None
 
 
-def _introduction(report: Report, data: LabelledImages | None) -> str:
+def _introduction(report: Report, data: LabelledImages | SegmentedImages | None) -> str:
+    task, measure = TASKS[report.task], report.measure()
     teacher = report.teacher.arch or Path(report.teacher.source).name
+    kind = f"{task.network[:1].upper()}{task.network[1:]}"
     text = (
-        f"An image classifier distilled from {plain(teacher)} with dfkd, without the teacher's training data. The "
-        f"student learned from {report.images.wording.origin}."
+        f"{kind} distilled from {plain(teacher)} with dfkd, without the teacher's training data. The student learned "
+        f"from {report.images.wording.origin}."
     )
-    if report.student.accuracy is None or data is None:
-        return f"{text} Its accuracy on real images **was not measured**."
-    accuracy = (
-        f"an accuracy of **{share(report.student.accuracy)}** (the teacher's is 0)"
-        if report.relative_accuracy is None
-        else f"**{share(report.relative_accuracy)} of the teacher's accuracy**"
+    if measure.student is None or data is None:
+        return f"{text} Its {measure.name} on real images **was not measured**."
+    article = "an" if measure.name[0] in "aeiou" else "a"
+    reached = (
+        f"{article} {measure.name} of **{share(measure.student)}** (the teacher's is 0)"
+        if measure.relative is None
+        else f"**{share(measure.relative)} of the teacher's {measure.name}**"
     )
-    return f"{text} It reaches {accuracy} on {counted(len(data), 'image')} that were not used for training."
+    return f"{text} It reaches {reached} on {counted(len(data), 'image')} that were not used for training."
 
 
 def _use(report: Report) -> str:

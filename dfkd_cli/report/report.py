@@ -3,13 +3,16 @@
 import json
 import platform
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 import timm
 import torch
 
 from dfkd_cli.config.version import __version__
+from dfkd_cli.evaluation.segmentation import Segmentation
 from dfkd_cli.report.environment import Environment
 from dfkd_cli.report.images import ImagesReport
+from dfkd_cli.tasks import TASKS, TaskName
 
 ON_EVALUATION_DATA = (
     "evaluation data"  # a value of `Report.agreement_on`; the others are those of `Wording.measured_on`
@@ -88,12 +91,21 @@ class Versions:
     python: str = platform.python_version()
 
 
+class Measure(NamedTuple):
+    """The main figure of a task on evaluation data: accuracy or mean IoU. All values None without such data."""
+
+    name: str
+    student: float | None
+    teacher: float | None
+    relative: float | None
+
+
 @dataclass(frozen=True)
 class Report:
     """One run, with the fields of `report.json`. Accuracies and agreement are fractions in [0, 1]."""
 
     relative_accuracy: float | None  # student / teacher; None without evaluation data, or if the teacher's is 0
-    agreement: float | None  # fraction of images for which both networks predict the same class
+    agreement: float | None  # fraction of images or pixels for which both networks predict the same class
     agreement_on: str | None  # the images that agreement was measured on
     teacher: TeacherReport
     student: StudentReport
@@ -111,6 +123,15 @@ class Report:
     calibration: CalibrationReport | None = None  # None without the file
     versions: Versions = field(default_factory=Versions)
     environment: Environment = field(default_factory=Environment)
+    task: TaskName = "classification"
+    segmentation: Segmentation | None = None  # on evaluation data; None without them, and for a classifier
+
+    def measure(self) -> Measure:
+        """Return the main figure on evaluation data."""
+        name, found = TASKS[self.task].measure, self.segmentation
+        if found is None:
+            return Measure(name, self.student.accuracy, self.teacher.accuracy, self.relative_accuracy)
+        return Measure(name, found.student.miou, found.teacher and found.teacher.miou, found.relative_miou)
 
     def to_json(self) -> str:
         """Return the content of `report.json`. Raises ValueError for a value that is not finite."""

@@ -64,7 +64,7 @@ def _check_logits(arch: str, logits: object, spec: InputSpec) -> None:
         raise UsageError(f"--student {arch} does not return logits")
     if task.name != spec.task:
         raise UsageError(
-            f"--student {arch} is a network with {task.answers}, the teacher has {TASKS[spec.task].answers}: "
+            f"--student {arch} is {task.network} with {task.answers}, the teacher has {TASKS[spec.task].answers}: "
             f"name a network for {spec.task}, or a share of the teacher such as 0.5"
         )
     if logits.shape[1] != spec.num_classes:

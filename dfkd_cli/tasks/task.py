@@ -14,7 +14,7 @@ class Task(ABC):
     """What the logits of a network mean."""
 
     name: ClassVar[TaskName]
-    network: ClassVar[str]  # a network of this task, in words
+    network: ClassVar[str]  # a network of this task, with its article
     answers: ClassVar[str]  # its answers, in words
     answered: ClassVar[str]  # what an answer is about, in the plural
     shape: ClassVar[str]  # of the logits of {batch} images
@@ -42,7 +42,7 @@ class Classification(Task):
     """One answer per image: logits [B, K], predicted classes [B]."""
 
     name = "classification"
-    network = "image classifier"
+    network = "an image classifier"
     answers = "one answer per image"
     answered = "images"
     shape = "[{batch}, classes]"
@@ -70,7 +70,7 @@ class Segmentation(Task):
     """One answer per pixel: logits [B, K, H, W] of the size of the images, predicted classes [B, H, W]."""
 
     name = "segmentation"
-    network = "segmentation network"
+    network = "a segmentation network"
     answers = "one answer per pixel"
     answered = "pixels"
     shape = "[{batch}, classes, height, width]"

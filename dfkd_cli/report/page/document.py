@@ -16,6 +16,7 @@ from dfkd_cli.report.page.gallery import gallery
 from dfkd_cli.report.page.training import training
 from dfkd_cli.report.quantities import DASH, counted, duration, megabytes, share
 from dfkd_cli.report.report import ON_EVALUATION_DATA, Report
+from dfkd_cli.tasks import TASKS
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -69,6 +70,8 @@ def render(report: Report, evidence: Evidence) -> str:
         gallery=gallery(evidence.images, evidence.classes, evidence.class_names),
         shown=len(evidence.images),
         disagreement=disagreement(evidence.confusion, evidence.class_names),
+        answered=TASKS[report.task].answered,
+        scored=report.segmentation.classes if report.segmentation is not None else (),
         measured_on="evaluation images" if on_evaluation_data else report.images.wording.measured_on,
         times=_times(report),
         versions=asdict(report.versions),
@@ -76,12 +79,13 @@ def render(report: Report, evidence: Evidence) -> str:
 
 
 def _figures(report: Report) -> list[Figure]:
-    teacher, student = report.teacher, report.student
-    if student.accuracy is None:
-        kept = Figure("Accuracy kept", "not measured", "no labelled images were given")
+    teacher, student, measure = report.teacher, report.student, report.measure()
+    title = f"{measure.name[:1].upper()}{measure.name[1:]} kept"
+    if measure.student is None:
+        kept = Figure(title, "not measured", "no labelled images were given")
     else:
-        detail = f"accuracy {share(student.accuracy)}, teacher {share(teacher.accuracy)}"
-        kept = Figure("Accuracy kept", share(report.relative_accuracy), detail)
+        detail = f"{measure.name} {share(measure.student)}, teacher {share(measure.teacher)}"
+        kept = Figure(title, share(measure.relative), detail)
     ratio = teacher.parameters / student.parameters if teacher.parameters and student.parameters else None
     if ratio is None:
         size = Figure("Size", DASH, counted(student.parameters, "parameter"))
