@@ -21,7 +21,10 @@ MESSAGES = "Messages"
 Arch = Annotated[
     str | None,
     typer.Option(
-        "--arch", metavar="NAME", help="Architecture of a state dict, a name of timm or dfkd.", rich_help_panel=PANEL
+        "--arch",
+        metavar="NAME",
+        help="Architecture of a state dict: a name of timm or dfkd, or torchvision/NAME.",
+        rich_help_panel=PANEL,
     ),
 ]
 Prefix = Annotated[

@@ -1,5 +1,6 @@
 """Architectures by name: timm's, dfkd's reference networks, and torchvision's as `torchvision/NAME`."""
 
+import inspect
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -124,7 +125,8 @@ def _guarded(function: Callable[..., Any]) -> Callable[[Weights, nn.Module], Wei
     def rename(weights: Weights, module: nn.Module) -> Weights:
         try:
             with quiet("timm"):
-                renamed = function(dict(weights), module)
+                takes_module = len(inspect.signature(function).parameters) > 1
+                renamed = function(dict(weights), *([module] if takes_module else []))
         # The filters expect the files that they were written for, and fail on others with errors of many types.
         except Exception:
             return weights

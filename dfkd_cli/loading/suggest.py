@@ -14,9 +14,8 @@ from dfkd_cli.loading.failures import quiet
 from dfkd_cli.loading.torchvision_zoo import PREFIX, families, plain_torchvision, present_names
 from dfkd_cli.models import REFERENCE_ARCHS
 
-_SECONDS = 5.0  # longest search among timm's networks, and among torchvision's
+_SECONDS, _TORCHVISION_SECONDS = 5.0, 10.0  # longest search among timm's networks, and among torchvision's
 _CLASSES = 1000
-_SAME = 0.9  # score of weights that are those of an architecture, up to the head and what a training adds
 _COMMON = (
     "resnet18",
     "resnet34",
@@ -41,7 +40,7 @@ class Match(NamedTuple):
 
     score: float  # parameters that both have, of those that any has
     name: str
-    prefixes: tuple[str, ...]  # below which the weights have these parameters
+    whole: bool  # whether the weights have all parameters but those of the head
 
 
 def closest_architectures(weights: Mapping[str, Tensor], arch: str | None, count: int = 3) -> list[Match]:
@@ -61,7 +60,7 @@ def closest_architectures(weights: Mapping[str, Tensor], arch: str | None, count
 def in_words(matches: Sequence[Match]) -> str:
     """Return the names as part of a message, with the flag for a layout that is torchvision's alone."""
     best = matches[0]
-    if best.name.startswith(PREFIX) and best.score >= _SAME:
+    if best.name.startswith(PREFIX) and best.whole:
         return f"the weights have the layout of torchvision's {best.name.removeprefix(PREFIX)}: --arch {best.name}"
     return f"closest known: {', '.join(match.name for match in matches)}"
 
@@ -78,13 +77,13 @@ def _match(name: str, entries: Entries, weights: Mapping[str, Tensor]) -> Match:
     for prefix, common in shared.items():
         present = sum(bool(tensor.ndim) for key, tensor in weights.items() if key.startswith(prefix))
         scores[prefix] = common / (len(entries) + present - common)
-    best = max(scores.values(), default=0.0)
-    return Match(best, name, tuple(prefix for prefix, score in scores.items() if score == best))
+    prefix = max(scores, key=lambda prefix: scores[prefix], default="")
+    return Match(scores.get(prefix, 0.0), name, shared[prefix] >= len(entries) - _HEAD > 0)
 
 
 def _torchvision_matches(weights: dict[str, Tensor]) -> list[Match]:
     """Return the matches of the best family of torchvision's networks."""
-    deadline, best, members = time.monotonic() + _SECONDS, 0, []
+    deadline, best, members = time.monotonic() + _TORCHVISION_SECONDS, 0, []
     known = {key[start:] for key in weights for start in _starts(key)}
     for family in families(known):
         common = len(known & {key for key, _ in _torchvision_entries(family[0])})
@@ -94,9 +93,8 @@ def _torchvision_matches(weights: dict[str, Tensor]) -> list[Match]:
     for name in members:
         if time.monotonic() > deadline:
             break
-        entries = _torchvision_entries(name)
-        matches.append(_match(PREFIX + name, entries, weights))
-        if matches[-1].score >= (len(entries) - _HEAD) / (len(entries) + _HEAD):
+        matches.append(_match(PREFIX + name, _torchvision_entries(name), weights))
+        if matches[-1].whole:
             break
     return matches
 

@@ -23,14 +23,14 @@ _OLDER_NAMES = (
 )
 _RESNETS = ("resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "resnet101", "resnet152")
 _VGGS = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn"))
+_EFFICIENT = ("b0", "b1", "b2", "b3", "v2_s", "b4", "v2_m", "b5", "b6", "b7", "v2_l")
 # A weight that all networks of a family have, and their names, the smallest network first.
 _FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("conv1.weight", (*_RESNETS, "resnext101_32x8d", "resnext101_64x4d", "wide_resnet101_2")),
     ("classifier.6.weight", ("alexnet", *_VGGS)),
     ("features.3.squeeze.weight", ("squeezenet1_1", "squeezenet1_0")),
     ("features.1.0.layer_scale", ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large")),
-    ("features.1.0.block.1.fc1.weight", tuple(f"efficientnet_b{size}" for size in range(8))),
-    ("features.1.0.block.0.0.weight", ("efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l")),
+    ("features.1.0.block.0.0.weight", tuple(f"efficientnet_{size}" for size in _EFFICIENT)),
     ("features.1.conv.0.0.weight", ("mobilenet_v2",)),
     ("features.1.block.0.0.weight", ("mobilenet_v3_small", "mobilenet_v3_large")),
     ("features.1.0.attn.relative_position_bias_table", ("swin_t", "swin_s", "swin_b")),
