@@ -13,6 +13,7 @@ of `dfkd_cli.errors.DfkdError`; their messages name the options of the commands,
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Unpack, cast
 
 from dfkd_cli.compression import compress as compression
 from dfkd_cli.compression.make_job import Settings, make_job
@@ -25,11 +26,11 @@ from dfkd_cli.evaluation import evaluate as evaluation
 from dfkd_cli.evaluation.evaluation import Evaluation
 from dfkd_cli.evaluation.without_data import evaluate_without_data
 from dfkd_cli.loading import LoadOptions
+from dfkd_cli.loading.options import Facts
 from dfkd_cli.machine.runtime import Precision
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.report.report import Report
 from dfkd_cli.students.student import is_student
-from dfkd_cli.tasks import TaskName
 from dfkd_cli.training.checkpoint import Interval
 from dfkd_cli.training.engine import Event
 from dfkd_cli.training.session import Listener
@@ -62,16 +63,6 @@ def compress(
     precision: Precision = "auto",
     value_range: tuple[float, float] | None = None,
     exif_orientation: Orientation = "apply",
-    arch: str | None = None,
-    prefix: str | None = None,
-    num_classes: int | None = None,
-    input_size: tuple[int, int, int] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    output: str | None = None,
-    trust_pickle: bool = False,
-    strict: bool = False,
-    task: TaskName | None = None,
     ignore_index: Sequence[int] = (),
     class_names: str | Path | None = None,
     overwrite: bool = False,
@@ -80,6 +71,7 @@ def compress(
     calibration: bool = True,
     listener: Listener | None = None,
     command: str | None = None,
+    **facts: Unpack[Facts],
 ) -> Report:
     """Train a student of `teacher` without its training data, and write it with its report into the folder `out`.
 
@@ -101,6 +93,8 @@ def compress(
         arch, prefix, num_classes, input_size, mean, std, output: facts about the teacher that its file does not
             contain. `prefix` names one of several networks in a checkpoint. `input_size` is (channels, height, width);
             `mean` and `std` have one value, or one per channel, and are those of images in [0, 1].
+        crop_pct, interpolation, crop_mode: how image files become images of the input size, in the words of timm. None:
+            what the teacher's file states, or 1.0, "bilinear" and "center".
         trust_pickle: open files that can run any code.
         strict: refuse to assume an input size, mean or std that neither the file nor an argument gives.
         task: "classification" or "segmentation"; None: seen in the shape of the logits.
@@ -118,7 +112,7 @@ def compress(
     """
     job = make_job(
         teacher=teacher,
-        load=_load_options(arch, prefix, num_classes, input_size, mean, std, output, trust_pickle, strict, task),
+        load=_load_options(facts),
         student=str(student),
         recipe=recipe,
         out=out or default_folder(str(teacher), str(student)),
@@ -150,21 +144,12 @@ def evaluate(
     batch_size: int = 256,
     value_range: tuple[float, float] | None = None,
     exif_orientation: Orientation = "apply",
-    arch: str | None = None,
-    prefix: str | None = None,
     teacher_arch: str | None = None,
     teacher_prefix: str | None = None,
-    num_classes: int | None = None,
-    input_size: tuple[int, int, int] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    output: str | None = None,
-    trust_pickle: bool = False,
-    strict: bool = False,
-    task: TaskName | None = None,
     ignore_index: Sequence[int] = (),
     class_names: str | Path | None = None,
     note: Callable[[str], None] | None = None,
+    **facts: Unpack[Facts],
 ) -> Evaluation:
     """Return the accuracy of `network` on labelled images, and with a teacher relative accuracy and agreement.
 
@@ -184,8 +169,9 @@ def evaluate(
         device: "auto", "cpu", "cuda" or "cuda:INDEX".
         batch_size: images per batch.
         value_range, exif_orientation: how image files are read, as for `compress`.
-        arch, prefix, num_classes, input_size, mean, std, output: facts that a file does not contain, as for `compress`.
-            They are for the network that dfkd did not write; if dfkd wrote neither, for both.
+        arch, prefix, num_classes, input_size, mean, std, crop_pct, interpolation, crop_mode, output: facts that a file
+            does not contain, as for `compress`. They are for the network that dfkd did not write; if it wrote neither,
+            for both.
         teacher_arch, teacher_prefix: of `teacher`, in place of `arch` and `prefix`.
         trust_pickle: open files that can run any code.
         strict: refuse to assume an input size, mean or std that neither the file nor an argument gives.
@@ -203,14 +189,14 @@ def evaluate(
         raise UsageError("--images and --data exclude each other: with labelled images agreement is measured on them")
     if images is not None and teacher is None:
         raise UsageError("--images needs --teacher, whose predictions it compares with")
-    facts = _load_options(arch, prefix, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
+    told = _load_options(facts)
     source, reference = str(network), None if teacher is None else str(teacher)
     teacher_facts = replace(
-        facts,
-        arch=facts.arch if teacher_arch is None else teacher_arch,
-        prefix=facts.prefix if teacher_prefix is None else teacher_prefix,
+        told,
+        arch=told.arch if teacher_arch is None else teacher_arch,
+        prefix=told.prefix if teacher_prefix is None else teacher_prefix,
     )
-    options, reference_options = _described(facts, teacher_facts, source, reference)
+    options, reference_options = _described(told, teacher_facts, source, reference)
     compared = None if reference is None else (reference, reference_options)
     note, reading = note or _ignore, ReadOptions(value_range, exif_orientation)
     if data is None:
@@ -220,54 +206,20 @@ def evaluate(
     return evaluation.evaluate((source, options), str(data), compared, reading, masks, device, batch_size, note)
 
 
-def load(
-    source: str | Path,
-    *,
-    arch: str | None = None,
-    prefix: str | None = None,
-    num_classes: int | None = None,
-    input_size: tuple[int, int, int] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    output: str | None = None,
-    trust_pickle: bool = False,
-    strict: bool = False,
-    task: TaskName | None = None,
-) -> Classifier:
+def load(source: str | Path, **facts: Unpack[Facts]) -> Classifier:
     """Return a network as a module that takes images [B, C, H, W] in [0, 1] and returns logits [B, K].
 
     The module normalises the images itself. It is on the CPU, in eval mode, and its parameters take no gradients.
     `source` is the folder or file of a student, an ONNX file, or any teacher of `compress`; the other arguments are
     facts that the file does not contain, as for `compress`. Raises UsageError and TeacherError.
     """
-    options = _load_options(arch, prefix, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
-    return evaluation.load_network(str(source), options)
+    return evaluation.load_network(str(source), _load_options(facts))
 
 
-def _load_options(
-    arch: str | None,
-    prefix: str | None,
-    num_classes: int | None,
-    input_size: tuple[int, int, int] | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    output: str | None,
-    trust_pickle: bool,
-    strict: bool,
-    task: TaskName | None,
-) -> LoadOptions:
-    return LoadOptions(
-        arch=arch,
-        prefix=prefix,
-        num_classes=num_classes,
-        input_size=input_size,
-        mean=None if mean is None else tuple(mean),
-        std=None if std is None else tuple(std),
-        output=output,
-        trust_pickle=trust_pickle,
-        strict=strict,
-        task=task,
-    )
+def _load_options(facts: Facts) -> LoadOptions:
+    told = cast(dict[str, Any], facts)
+    lists = {name: tuple(told[name]) for name in ("input_size", "mean", "std") if told.get(name) is not None}
+    return LoadOptions(**(told | lists))
 
 
 def _mask_options(ignore_index: Sequence[int], class_names: str | Path | None) -> MaskOptions:

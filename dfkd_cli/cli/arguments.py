@@ -84,6 +84,9 @@ class NetworkArguments:
     input_size: options.InputSize = None
     mean: options.Mean = None
     std: options.Std = None
+    crop_pct: options.CropPct = None
+    interpolation: options.InterpolationOption = None
+    crop_mode: options.CropModeOption = None
     output: options.Output = None
     trust_pickle: options.TrustPickle = False
     strict: options.Strict = False
@@ -98,6 +101,9 @@ class NetworkArguments:
             "input_size": options.parse_size(self.input_size),
             "mean": options.parse_channels("--mean", self.mean),
             "std": options.parse_channels("--std", self.std),
+            "crop_pct": self.crop_pct,
+            "interpolation": self.interpolation,
+            "crop_mode": self.crop_mode,
             "output": self.output,
             "trust_pickle": self.trust_pickle,
             "strict": self.strict,

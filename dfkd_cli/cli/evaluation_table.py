@@ -21,6 +21,7 @@ def print_evaluation(found: Evaluation) -> None:
         *(_segmentation_rows(found) if dense else _accuracy_rows(found)),
         ("agreement with the teacher", _percent(found.agreement)),
         ("mean KL divergence", None if found.kl is None else f"{found.kl:.4f} nats"),
+        ("preprocessing", str(found.preprocessing)),
         ("parameters", f"{found.parameters:,}"),
         ("multiply-accumulates", None if found.macs is None else f"{found.macs / 1e6:,.2f} M"),
         ("latency of one image", None if found.latency_ms is None else f"{found.latency_ms:.2f} ms"),

@@ -50,6 +50,9 @@ def export(
     input_size: options.InputSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    crop_pct: options.CropPct = None,
+    interpolation: options.InterpolationOption = None,
+    crop_mode: options.CropModeOption = None,
     output: options.Output = None,
     trust_pickle: options.TrustPickle = False,
     strict: options.Strict = False,
@@ -60,7 +63,10 @@ def export(
     Compares the outputs of the file with those of PyTorch, on noise and on synthetic images, and deletes the file when
     they differ. dfkd reads TorchScript and pt2 files of its own without further options.
     """
-    load = options.load_options(arch, prefix, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
+    preprocessing = {"crop_pct": crop_pct, "interpolation": interpolation, "crop_mode": crop_mode}
+    load = options.load_options(
+        arch, prefix, num_classes, input_size, mean, std, output, trust_pickle, strict, task, **preprocessing
+    )
 
     from dfkd_cli.export.export import ExportJob, export
 

@@ -11,6 +11,7 @@ from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from dfkd_cli.loading import LoadOptions
+    from dfkd_cli.networks.classifier import CropMode, Interpolation
 
 PANEL = "Facts that the file of a network may not contain"
 IMAGE_FILES = "How image files are read"
@@ -90,6 +91,32 @@ ClassNames = Annotated[
         "--class-names", metavar="FILE", help="Text file with one name per class, in order.", rich_help_panel=MASKS
     ),
 ]
+CropPct = Annotated[
+    float | None,
+    typer.Option(
+        "--crop-pct",
+        metavar="SHARE",
+        help="Share of the scaled image that is cropped as the input, as in timm. Default: what the file states, or 1.",
+        rich_help_panel=PANEL,
+    ),
+]
+InterpolationOption = Annotated[
+    Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"] | None,
+    typer.Option(
+        "--interpolation",
+        help="Filter that scales image files. Default: what the file states, or bilinear.",
+        rich_help_panel=PANEL,
+    ),
+]
+CropModeOption = Annotated[
+    Literal["center", "squash", "border"] | None,
+    typer.Option(
+        "--crop-mode",
+        help="center: scale to cover the input, and crop; squash: scale both sides; border: scale to fit, and pad. "
+        "Default: what the file states, or center.",
+        rich_help_panel=PANEL,
+    ),
+]
 TrustPickle = Annotated[
     bool,
     typer.Option(
@@ -138,6 +165,9 @@ def load_options(
     trust_pickle: bool,
     strict: bool,
     task: Literal["classification", "segmentation"] | None,
+    crop_pct: float | None = None,
+    interpolation: Interpolation | None = None,
+    crop_mode: CropMode | None = None,
 ) -> LoadOptions:
     """Return the options of the loader. Raises UsageError that names a wrong flag."""
     from dfkd_cli.loading import LoadOptions
@@ -153,6 +183,9 @@ def load_options(
         trust_pickle=trust_pickle,
         strict=strict,
         task=task,
+        crop_pct=crop_pct,
+        interpolation=interpolation,
+        crop_mode=crop_mode,
     )
 
 

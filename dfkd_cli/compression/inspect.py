@@ -12,7 +12,7 @@ from dfkd_cli.loading.input_conventions import Convention, describe
 from dfkd_cli.loading.weights_file import file_bytes
 from dfkd_cli.methods import METHODS
 from dfkd_cli.networks import EagerNetwork, input_gradient_reaches
-from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.networks.classifier import Classifier, Preprocessing
 from dfkd_cli.networks.cost import macs_per_image
 from dfkd_cli.recipe.listing import list_recipes
 
@@ -61,6 +61,7 @@ class Inspection:
     input_size: tuple[int, int, int]  # channels, height, width
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    preprocessing: Preprocessing
     found: dict[str, str]  # name of a value -> where it was found
     parameters: int
     macs: int  # multiply-accumulate operations of one image
@@ -91,6 +92,7 @@ def inspect_teacher(source: str, options: LoadOptions) -> Inspection:
         input_size=spec.size,
         mean=spec.mean,
         std=spec.std,
+        preprocessing=spec.preprocessing,
         found=origin.found,
         parameters=teacher.parameter_count(),
         macs=macs_per_image(teacher),

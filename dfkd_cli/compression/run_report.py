@@ -49,6 +49,7 @@ def make_report(
         precision=str(loaded.runtime.dtype).removeprefix("torch."),
         optimizer=distillation.optimizer_kind,
         command=job.command,
+        preprocessing=loaded.teacher.spec.preprocessing,
         notes=_notes(loaded, distillation, written),
         environment=Environment(gpu=gpu_name(loaded.runtime.device)),
         task=loaded.teacher.spec.task,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B"}  # byte order in which Pillow's decoder keeps the lower 8 bits instead
 _GREY_ALPHA = "LA;16B"
@@ -11,7 +11,8 @@ _GREY_ALPHA = "LA;16B"
 
 def deep_rawmode(image: Image.Image) -> str | None:
     """Return Pillow's name of the pixel layout of an image with 16 bits per channel, before it is loaded; else None."""
-    layout = _layout(image.tile[0][3]) if image.tile else ""
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    layout = _layout(tiles[0].args) if tiles else ""
     return layout if layout == _GREY_ALPHA or layout.startswith(("RGB;16", "RGBA;16")) else None
 
 

@@ -9,13 +9,13 @@ from dfkd_cli.networks.classifier import InputSpec
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by the number of channels
 Sides = tuple[int, int]  # height, width
+_LARGEST_SCALED = 64  # times the pixels of the input
 
 
 def fitted(image: Image.Image, spec: InputSpec) -> np.ndarray:
     """Return the image, of mode L, LA, RGB or RGBA, as uint8 [H, W, C] in the size and by the preprocessing of `spec`.
 
-    The result is that of timm's transform for evaluation. Only the part that is visible in it is computed, because a
-    strip of one pixel enlarged as a whole would fill the memory.
+    The result is that of timm's transform for evaluation.
     """
     channels, *wanted = spec.size
     if image.mode != MODES[channels]:
@@ -23,12 +23,13 @@ def fitted(image: Image.Image, spec: InputSpec) -> np.ndarray:
     sides = (image.height, image.width)
     scaled = _scaled_sides(sides, (wanted[0], wanted[1]), spec)
     (top, rows), (left, columns) = (_visible(has, side) for has, side in zip(scaled, wanted, strict=True))
-    if scaled == sides:
-        image = image.crop((left, top, left + columns, top + rows))
-    else:
+    kind = Image.Resampling[spec.preprocessing.interpolation.upper()]
+    if scaled[0] * scaled[1] <= _LARGEST_SCALED * wanted[0] * wanted[1]:
+        whole = image if scaled == sides else image.resize((scaled[1], scaled[0]), kind)
+        image = whole.crop((left, top, left + columns, top + rows))
+    else:  # scaled as a whole, a strip of one pixel would fill the memory; this way rounding can differ by one of 255
         x, y = sides[1] / scaled[1], sides[0] / scaled[0]
         right, bottom = min((left + columns) * x, sides[1]), min((top + rows) * y, sides[0])
-        kind = Image.Resampling[spec.preprocessing.interpolation.upper()]
         image = image.resize((columns, rows), kind, box=(left * x, top * y, right, bottom))
     return _padded(np.array(image).reshape(rows, columns, channels), (wanted[0], wanted[1]), spec.mean)
 

@@ -18,6 +18,7 @@ from dfkd_cli.data.reading import ImageReader, ReadOptions
 from dfkd_cli.errors import UsageError
 from dfkd_cli.networks.classifier import InputSpec, Preprocessing
 
+WHOLE = Preprocessing(crop_mode="squash")
 IGNORED = 255  # the value of pixels that never count, by convention
 _VOC_CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -62,7 +63,7 @@ class SegmentedImages:
         Whole images are resized, so that every pixel of a mask has one of the image. Raises UsageError that names the
         file if an image or a mask cannot be used.
         """
-        whole = replace(spec, preprocessing=Preprocessing(crop_mode="squash"))
+        whole = replace(spec, preprocessing=WHOLE)
         with ThreadPoolExecutor(DECODING_THREADS) as threads:
             for first in range(0, len(self), batch_size):
                 pairs = self.pairs[first : first + batch_size]

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from dfkd_cli.data.datasets import LabelledImages, open_dataset
 from dfkd_cli.data.reading import ReadOptions
-from dfkd_cli.data.segmented import MaskOptions, SegmentedImages, open_segmented
+from dfkd_cli.data.segmented import WHOLE, MaskOptions, SegmentedImages, open_segmented
 from dfkd_cli.evaluation.accuracy import measure_accuracy
 from dfkd_cli.evaluation.evaluation import Evaluation
 from dfkd_cli.evaluation.segmentation import LARGEST_BATCH, Segmentation, measure_segmentation
@@ -49,7 +49,7 @@ def evaluate(
         scored = measure_segmentation(network, images, where, reference, min(batch_size, LARGEST_BATCH))
         for text in images.reader.notes():
             note(text)
-        return _segmentation(network, student[0], scored)
+        return _segmentation(network, student[0], images, scored)
     measured = measure_accuracy(network, images, where, teacher=reference, batch_size=batch_size)
     for text in images.reader.notes() if images.reader else ():
         note(text)
@@ -57,19 +57,22 @@ def evaluate(
         **asdict(measured),
         exif_oriented=None if images.reader is None else len(images.reader.turned),
         agreement_on=None if measured.agreement is None else "labelled images",
+        preprocessing=network.spec.preprocessing,
         parameters=network.parameter_count(),
         file_bytes=file_bytes(student[0]),
         sha256=network.origin.sha256,
     )
 
 
-def _segmentation(network: Classifier, source: str, measured: Segmentation) -> Evaluation:
+def _segmentation(network: Classifier, source: str, images: SegmentedImages, measured: Segmentation) -> Evaluation:
     """Return the document for a segmentation network."""
     return Evaluation(
         images=measured.images,
         accuracy=None,
         agreement=measured.agreement,
         agreement_on=None if measured.agreement is None else "labelled images",
+        exif_oriented=len(images.reader.turned),
+        preprocessing=WHOLE,
         parameters=network.parameter_count(),
         file_bytes=file_bytes(source),
         sha256=network.origin.sha256,

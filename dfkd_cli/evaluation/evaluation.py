@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from dfkd_cli.networks.classifier import Preprocessing
+
 
 @dataclass(frozen=True)
 class ClassScore:
@@ -35,6 +37,7 @@ class Evaluation:
     agreement: float | None = None  # fraction of images or pixels for which both networks predict the same class
     agreement_on: str | None = None  # the images, in words
     kl: float | None = None  # mean KL(teacher || student) in nats; without labelled images only
+    preprocessing: Preprocessing  # how image files became images of the input size
     parameters: int
     file_bytes: int | None  # of the weights; None if they are not in one file
     macs: int | None = None  # multiply-accumulate operations for one image; without labelled images only

@@ -73,6 +73,7 @@ def evaluate_without_data(
         exif_oriented=None if opened is None else len(opened.reader.turned),
         agreement_on=comparison.name,
         kl=measured.kl,
+        preprocessing=network.spec.preprocessing,
         parameters=network.parameter_count(),
         file_bytes=file_bytes(student[0]),
         macs=None if network.origin.kind == "ONNX" else macs_per_image(network),

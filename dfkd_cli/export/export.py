@@ -1,7 +1,7 @@
 """Exports a network as a file, and compares the file with the network before it is written."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,7 @@ def facts(classifier: Classifier, with_preprocessing: bool) -> dict[str, Any]:
         "input_size": list(spec.size),
         "mean": [0.0] * channels if with_preprocessing else list(spec.mean),
         "std": [1.0] * channels if with_preprocessing else list(spec.std),
+        **asdict(spec.preprocessing),
         **({"assumed": list(spec.assumed)} if spec.assumed else {}),
         "source_sha256": classifier.origin.sha256,
     }

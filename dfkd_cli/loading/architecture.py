@@ -73,7 +73,7 @@ def other_names(arch: str) -> list[Callable[[Weights, nn.Module], Weights]]:
 
 
 def offer_defaults(arch: str, trained_by_timm: bool, findings: Findings) -> None:
-    """Offer the input size and normalisation that `arch` has by default.
+    """Offer the input size, normalisation and preprocessing that `arch` has by default.
 
     They are offered when timm's script trained the weights without other arguments, or when the weights have the
     default classes and channels. A modified network may have been trained with another normalisation, so it needs
@@ -88,6 +88,9 @@ def offer_defaults(arch: str, trained_by_timm: bool, findings: Findings) -> None
     if channels == known.input_size[0] and (trained_by_timm or same_form):
         for name in ("input_size", "mean", "std"):
             findings.offer(name, tuple(getattr(known, name)), f"default of {arch}")
+    if trained_by_timm and (cfg := timm.get_pretrained_cfg(arch)) is not None:  # other scripts have other habits
+        for name in ("crop_pct", "interpolation", "crop_mode"):
+            findings.offer(name, getattr(cfg, name), f"default of {arch}")
 
 
 def fitting_arguments(

@@ -12,7 +12,7 @@ _METADATA_FILES = (FACTS_FILE, "config.json")  # of torch.jit.save(..., _extra_f
 
 
 def offer_extra_files(records: dict[str, bytes], findings: Findings, path: Path) -> None:
-    """Offer mean, std, input_size and num_classes of `dfkd.json` or `config.json` among the archive's extra files."""
+    """Offer the description of the input in `dfkd.json` or `config.json` among the archive's extra files."""
     for name, content in records.items():
         leaf = name.partition("/extra/")[2]
         if leaf not in _METADATA_FILES:
@@ -21,4 +21,4 @@ def offer_extra_files(records: dict[str, bytes], findings: Findings, path: Path)
             metadata: Any = json.loads(content)
         if isinstance(metadata, dict):
             nested = metadata.get("pretrained_cfg")
-            findings.offer_metadata(nested if isinstance(nested, dict) else metadata, f"{leaf} in the archive")
+            findings.offer_configuration(nested if isinstance(nested, dict) else metadata, f"{leaf} in the archive")

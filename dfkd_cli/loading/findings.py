@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfkd_cli.errors import DfkdError, TeacherError, UsageError
-from dfkd_cli.loading.options import FLAGS, LoadOptions, listed
-from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.loading.options import CHOICES, FLAGS, PREPROCESSING, LoadOptions, listed
+from dfkd_cli.networks.classifier import InputSpec, Preprocessing
 from dfkd_cli.networks.returned import class_count
 
+TIMM_DEFAULTS = {"crop_pct": 0.875, "interpolation": "bicubic", "crop_mode": "center"}
 _MAX_CLASSES = 1_000_000  # the head of a larger number would take gigabytes
 
 
@@ -23,8 +24,8 @@ class Findings:
         self.unknown = ""  # why missing values cannot be assumed
         self._assumed: list[str] = []  # names of values that no source states
         self._assumed_before: list[str] = []  # names of those that were assumed when the file was written
-        for name in FLAGS:
-            self.offer(name, getattr(options, name), FLAGS[name].split()[0])
+        for name, flag in (FLAGS | PREPROCESSING).items():
+            self.offer(name, getattr(options, name), flag.split()[0])
 
     def offer(self, name: str, value: Any, source: str) -> None:
         """Keep `value` unless it is None or an earlier source gave one."""
@@ -33,16 +34,27 @@ class Findings:
             self.found[name] = source
 
     def offer_metadata(self, metadata: Mapping[str, Any], source: str) -> None:
-        """Offer num_classes, input_size, mean and std of a JSON object found inside a file; unknown keys are ignored.
+        """Offer num_classes, input_size, mean, std and preprocessing of a JSON object inside a file; ignore other keys.
 
         Raises TeacherError for an invalid value that no earlier source gave: the file is damaged or hostile.
         """
-        for name in FLAGS:
+        for name in (*FLAGS, *_stated_preprocessing(metadata)):
             value = metadata.get(name)
             if value is not None and name not in self.values:
                 assumed = name in _names(metadata.get("assumed"))
                 self._assumed_before += [name] if assumed else []
                 self.offer(name, _checked(name, value, source), f"{source}, which assumes it" if assumed else source)
+
+    def offer_configuration(self, configuration: Mapping[str, Any], source: str) -> None:
+        """Offer what `offer_metadata` does of a configuration of timm.
+
+        Where it states crop_pct, interpolation or crop_mode, timm uses its defaults for the others.
+        """
+        stated = _stated_preprocessing(configuration)
+        self.offer_metadata(configuration, source)
+        if stated:
+            missing = {name: value for name, value in TIMM_DEFAULTS.items() if name not in stated}
+            self.offer_metadata(missing, f"timm's default beside {source}")
 
     def assume(self, name: str, value: Any, source: str, note: str | None = None) -> None:
         """Set a value that no source states; `source` begins with "assumed", and `note` says the same to the user."""
@@ -92,12 +104,13 @@ class Findings:
         """Return the complete specification; raise UsageError for missing values and for lengths that do not fit."""
         self.require(*FLAGS)
         channels, height, width = self.values["input_size"]
-        statistics = {name: self._per_channel(name, channels) for name in ("mean", "std")}
         return InputSpec(
             size=(channels, height, width),
             num_classes=self.values["num_classes"],
+            mean=self._per_channel("mean", channels),
+            std=self._per_channel("std", channels),
             assumed=(*self._assumed_before, *self._assumed),
-            **statistics,
+            preprocessing=Preprocessing(**{name: self.values[name] for name in PREPROCESSING if name in self.values}),
         )
 
     def _per_channel(self, name: str, channels: int) -> tuple[float, ...]:
@@ -137,6 +150,8 @@ def _checked(name: str, value: Any, source: str) -> Any:
         if not _is_whole(value) or not 1 <= value <= _MAX_CLASSES:
             raise TeacherError(f"{source} says num_classes is {_short(value)}; expected a whole number from 1 up")
         return class_count(value)
+    if name in PREPROCESSING:
+        return _checked_preprocessing(name, value, source)
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise TeacherError(f"{source} says {name} is {_short(value)}; expected a list of numbers")
     if name == "input_size":
@@ -147,6 +162,22 @@ def _checked(name: str, value: Any, source: str) -> Any:
     if not numeric or (name == "std" and min(value) <= 0):
         raise TeacherError(f"{source} says {name} is {_short(value)}; expected finite numbers, std above 0")
     return tuple(float(number) for number in value)
+
+
+def _stated_preprocessing(metadata: Mapping[str, Any]) -> list[str]:
+    """Return which of crop_pct, interpolation and crop_mode are stated; for timm an empty text and 0 are not."""
+    return [name for name in PREPROCESSING if metadata.get(name)]
+
+
+def _checked_preprocessing(name: str, value: Any, source: str) -> Any:
+    """Return the value as a number or a known word; raise TeacherError when it is neither."""
+    if name == "crop_pct":
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
+            raise TeacherError(f"{source} says crop_pct is {_short(value)}; expected a number above 0 and up to 1")
+        return float(value)
+    if value not in CHOICES[name]:
+        raise TeacherError(f"{source} says {name} is {_short(value)}; expected one of {', '.join(CHOICES[name])}")
+    return value
 
 
 def _is_whole(value: Any) -> bool:

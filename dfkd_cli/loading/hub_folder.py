@@ -20,6 +20,7 @@ from dfkd_cli.loading.state_dict import Checkpoint, check_finite
 WEIGHTS = ("model.safetensors", "student.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 # Keys that are passed to timm; keys that make timm load other files are ignored.
 _DESCRIPTIVE = ("input_size", "fixed_input_size", "mean", "std", "num_classes", "pool_size", "first_conv", "classifier")
+_PREPROCESSING = ("crop_pct", "interpolation", "crop_mode")
 _LOADING_ARGUMENTS = frozenset({"checkpoint_path", "cache_dir", "features_only", "pruned"})
 _LARGEST_CONFIG = 2**24
 _ARGUMENT_TYPES = (int, float, str, bool, type(None))
@@ -59,8 +60,8 @@ def build_from_config(
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the network that timm builds from a configuration and weights that were read safely, and notes.
 
-    Offers classes, size, mean and std to `findings`. Raises TeacherError when the two do not fit, and UsageError when
-    several networks fit and `wanted` names none.
+    Offers classes, size, mean, std and preprocessing to `findings`. Raises TeacherError when the two do not fit, and
+    UsageError when several networks fit and `wanted` names none.
     """
     arch = config["architecture"]
     nested = config.get("pretrained_cfg")
@@ -68,7 +69,7 @@ def build_from_config(
     cfg = {key: flat[key] for key in _DESCRIPTIVE if key in flat}
     if "num_classes" in config:
         cfg["num_classes"] = config["num_classes"]
-    findings.offer_metadata(cfg, "config.json")
+    findings.offer_configuration(cfg | {key: flat[key] for key in _PREPROCESSING if key in flat}, "config.json")
     plain = plain_module(arch)
     inside, notes = choose_network(checkpoint, plain, other_names(arch), wanted, path)
     weights = inside.weights(plain)

@@ -36,7 +36,7 @@ def load_onnx(source: str, options: LoadOptions) -> OnnxClassifier:
     """
     session = open_onnx(Path(source), torch.get_num_threads())
     facts = _facts(session.metadata)
-    findings = Findings(LoadOptions() if facts.keys() >= FLAGS.keys() else options)
+    findings = Findings(options.preprocessing_only() if facts.keys() >= FLAGS.keys() else options)
     findings.must_agree("input_size", session.input_size, "the ONNX graph's input")
     findings.offer_metadata(facts, "the ONNX file's metadata")
     num_classes = findings.values.get("num_classes")

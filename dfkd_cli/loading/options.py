@@ -1,10 +1,12 @@
 """Flags that describe a teacher file."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict, get_args
 
 from dfkd_cli.errors import UsageError
+from dfkd_cli.networks.classifier import CropMode, Interpolation
 from dfkd_cli.tasks import TaskName
 
 FLAGS = {
@@ -13,6 +15,26 @@ FLAGS = {
     "mean": "--mean M1,M2,...",
     "std": "--std S1,S2,...",
 }
+PREPROCESSING = {"crop_pct": "--crop-pct", "interpolation": "--interpolation", "crop_mode": "--crop-mode"}
+CHOICES = {"interpolation": get_args(Interpolation), "crop_mode": get_args(CropMode)}
+
+
+class Facts(TypedDict, total=False):
+    """The values of `LoadOptions` that a user can give, as keyword arguments of the Python interface."""
+
+    arch: str | None
+    prefix: str | None
+    num_classes: int | None
+    input_size: tuple[int, int, int] | None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    crop_pct: float | None
+    interpolation: Interpolation | None
+    crop_mode: CropMode | None
+    output: str | None
+    task: TaskName | None
+    trust_pickle: bool
+    strict: bool
 
 
 @dataclass(frozen=True)
@@ -28,6 +50,9 @@ class LoadOptions:
     input_size: tuple[int, int, int] | None = None  # channels, height, width
     mean: tuple[float, ...] | None = None  # per channel, or one for all, of images in [0, 1]
     std: tuple[float, ...] | None = None
+    crop_pct: float | None = None  # this and the next two: how image files become images of the input size
+    interpolation: Interpolation | None = None
+    crop_mode: CropMode | None = None
     output: str | None = None  # name or index of the logits among several outputs
     task: TaskName | None = None  # None: seen in the shape of the logits
     trust_pickle: bool = False  # open files that run code
@@ -43,12 +68,21 @@ class LoadOptions:
             raise UsageError(f"--mean is {listed(self.mean)}; give finite numbers")
         if self.std is not None and not all(math.isfinite(value) and value > 0 for value in self.std):
             raise UsageError(f"--std is {listed(self.std)}; give positive finite numbers")
+        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
+            raise UsageError(f"--crop-pct is {self.crop_pct:g}; give a number above 0 and up to 1")
+        for name, known in CHOICES.items():
+            if (value := getattr(self, name)) is not None and value not in known:
+                raise UsageError(f"{PREPROCESSING[name]} is {value}; use one of {', '.join(known)}")
         if self.mean is not None and max(self.mean) > 1.0:
             divided = listed(round(value / 255, 4) for value in self.mean)
             raise UsageError(
                 f"--mean is {listed(self.mean)}: images are in [0, 1] here; if these values are for images "
                 f"from 0 to 255, divide mean and std by 255: --mean {divided}"
             )
+
+    def preprocessing_only(self) -> "LoadOptions":
+        """Return options without the facts that a file of dfkd states itself."""
+        return LoadOptions(crop_pct=self.crop_pct, interpolation=self.interpolation, crop_mode=self.crop_mode)
 
     def as_words(self) -> tuple[str, ...]:
         """Return the command-line words that give these options."""
@@ -60,6 +94,9 @@ class LoadOptions:
             ("input-size", self.input_size and "x".join(map(str, self.input_size))),
             ("mean", self.mean and listed(self.mean)),
             ("std", self.std and listed(self.std)),
+            ("crop-pct", self.crop_pct and f"{self.crop_pct:.9g}"),
+            ("interpolation", self.interpolation),
+            ("crop-mode", self.crop_mode),
             ("output", self.output),
             ("task", self.task),
         ):

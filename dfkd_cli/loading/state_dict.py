@@ -86,6 +86,7 @@ def training_arguments(args: Any) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         return {}
     facts = {name: values.get(name) for name in ("num_classes", "mean", "std", "input_size")}
+    facts |= {name: values.get(name) for name in ("crop_pct", "interpolation", "crop_mode")}
     if facts["input_size"] is None and isinstance(values.get("img_size"), int):
         facts["input_size"] = [values.get("in_chans") or 3, values["img_size"], values["img_size"]]
     return {name: value for name, value in facts.items() if value is not None}

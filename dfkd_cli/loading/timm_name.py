@@ -42,6 +42,8 @@ def load_timm_name(name: str, options: LoadOptions, findings: Findings) -> nn.Mo
             findings.channels_must_agree(cfg.input_size[0], source)
         for key in ("input_size", "mean", "std"):
             findings.offer(key, tuple(getattr(cfg, key)), source)
+        for key in ("crop_pct", "interpolation", "crop_mode"):
+            findings.offer(key, getattr(cfg, key), source)
     return module
 
 

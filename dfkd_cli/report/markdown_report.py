@@ -67,6 +67,7 @@ def _run(report: Report) -> str:
         ("peak memory", megabytes(report.memory.peak_bytes)),
         ("device", f"{report.device}, {report.precision}"),
         ("seed", str(report.seed)),
+        ("preprocessing of image files", str(report.preprocessing)),
         ("versions", versions),
         ("teacher sha256", f"`{report.teacher.sha256}`" if report.teacher.sha256 else "none: not a single file"),
         ("student sha256", f"`{report.student.sha256}`"),

@@ -10,6 +10,7 @@ import torch
 
 from dfkd_cli.config.version import __version__
 from dfkd_cli.evaluation.segmentation import Segmentation
+from dfkd_cli.networks.classifier import Preprocessing
 from dfkd_cli.report.environment import Environment
 from dfkd_cli.report.images import ImagesReport
 from dfkd_cli.tasks import TASKS, TaskName
@@ -119,6 +120,7 @@ class Report:
     precision: str
     optimizer: str  # of the student; with `train.optimizer: auto` the one that was chosen
     command: str  # repeats the run
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)  # of image files, for teacher and student
     notes: tuple[str, ...] = ()  # one sentence each: warnings, and what was left out
     calibration: CalibrationReport | None = None  # None without the file
     versions: Versions = field(default_factory=Versions)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def save_student(
         "input_size": list(spec.size),
         "mean": list(spec.mean),
         "std": list(spec.std),
+        **asdict(spec.preprocessing),
         **({"assumed": list(spec.assumed)} if spec.assumed else {}),
         "teacher_sha256": teacher_sha256,
         "recipe_sha256": recipe_sha256,
@@ -177,10 +179,7 @@ def _timm_config(arch: str, module: nn.Module, spec: InputSpec) -> dict[str, Any
             "num_classes": spec.num_classes,
             "mean": list(spec.mean),
             "std": list(spec.std),
-            # As `dfkd evaluate` preprocesses images.
-            "interpolation": "bilinear",
-            "crop_pct": 1.0,
-            "crop_mode": "center",
+            **asdict(spec.preprocessing),  # as `dfkd evaluate` preprocesses images
             "hf_hub_filename": STUDENT_FILE,  # otherwise timm expects model.safetensors on the hub
         },
     }
