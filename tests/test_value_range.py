@@ -171,6 +171,15 @@ def test_a_guess_and_a_clipped_value_are_noted(tmp_path):
     assert "1 image file has values outside --value-range" in told.notes()[0]
 
 
+@pytest.mark.parametrize(("bright", "noted"), [(15, True), (32, True), (33, False), (255, False)])
+def test_a_set_that_is_nearly_black_is_noted(tmp_path, bright, noted):
+    reader = ImageReader()
+    for name, pixels in (("a", Image.new("L", (4, 4), bright)), ("b", Image.new("RGBA", (4, 4), (3, 2, 1, 255)))):
+        pixels.save(tmp_path / f"{name}.png")
+        reader.open(tmp_path / f"{name}.png")
+    assert any(f"is above {bright} of 255, so they are nearly black" in note for note in reader.notes()) == noted
+
+
 def test_a_pool_whose_range_cannot_be_told_is_refused(tmp_path):
     from dfkd_cli.pool.folder import read_pool
 

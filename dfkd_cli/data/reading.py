@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Literal, get_args
 
 import numpy as np
@@ -22,6 +23,7 @@ from dfkd_cli.errors import UsageError, first_line
 Orientation = Literal["apply", "ignore"]
 ORIENTATION_FLAG = "--exif-orientation"
 _PLAIN = ("L", "LA", "RGB", "RGBA")
+_NEARLY_BLACK = 32  # of 255
 _ORIENTATION, _PHOTOMETRIC, _BITS = 274, 262, 258  # tags of EXIF and TIFF
 _UPRIGHT = {  # EXIF orientation -> what makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -60,6 +62,8 @@ class ImageReader:
         self.options = options or ReadOptions()
         self.turned: set[str] = set()  # files with an EXIF orientation other than upright
         self.clipped: set[str] = set()  # files with values outside `options.value_range`
+        self.brightest: int | None = None  # largest value of 255, as far as it is not above `_NEARLY_BLACK`
+        self._lock = Lock()
         self.told: dict[str, tuple[Range, str]] = {}  # mode -> a range that the values of a file told, and the file
 
     def open(self, path: Path | str, at_least: int | None = None) -> Image.Image:
@@ -80,6 +84,7 @@ class ImageReader:
                     image.draft(None, (at_least, at_least))
                 image.load()
                 plain = self._plain(image, path, declared, tags.get(_PHOTOMETRIC) == 0, deep)
+                self._note_brightness(plain)
                 return self._upright(plain, _orientation(image), turned, path)
         except (MemoryError, UsageError):
             raise
@@ -105,6 +110,12 @@ class ImageReader:
                     f"The values of image files with {kind} (such as {path}) were taken to be {low:g} for black and "
                     f"{high:g} for white; {FLAG} states another range."
                 )
+        if self.brightest is not None and self.brightest <= _NEARLY_BLACK:
+            found.append(
+                f"No pixel of the image files is above {self.brightest} of 255, so they are nearly black. If their "
+                "values have fewer bits than their format, scale them; for files with 16 or 32 bits "
+                f"{FLAG} states the range."
+            )
         if self.clipped:
             found.append(f"{_files(len(self.clipped), 'has', 'have')} values outside {FLAG}, which were clipped.")
         return tuple(found)
@@ -122,6 +133,12 @@ class ImageReader:
             channels = colours if alpha is None else np.concatenate([colours, alpha], axis=2)
             return Image.fromarray(channels.squeeze(2) if channels.shape[2] == 1 else channels)
         return _in_plain_mode(image)
+
+    def _note_brightness(self, image: Image.Image) -> None:
+        if self.brightest is None or self.brightest <= _NEARLY_BLACK:  # one bright image is enough
+            value = _brightest(image)
+            with self._lock:
+                self.brightest = max(self.brightest or 0, value)
 
     def _range(self, values: np.ndarray, mode: str, path: Path | str, declared: Range | None) -> Range:
         if not np.isfinite(values).all():
@@ -184,8 +201,15 @@ def _declared_range(image: Image.Image, tags: dict) -> Range | None:
 
 def _is_dark(image: Image.Image) -> bool:
     """Return whether no colour is above half of the range, so that its 16-bit values can be those of fewer bits."""
-    colours = image.getextrema()[:3]
-    return max(high for _, high in colours) < 128
+    return _brightest(image) < 128
+
+
+def _brightest(image: Image.Image) -> int:
+    """Return the largest value of the colours, without alpha."""
+    extrema = image.getextrema()
+    channels = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    colours = channels[:1] if image.mode == "LA" else channels[:3]
+    return int(max(high for _, high in colours))
 
 
 def _orientation(image: Image.Image) -> int:
