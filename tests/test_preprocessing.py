@@ -13,7 +13,8 @@ import torch
 from command_line import LOOK, TINY_RUN, dfkd
 from PIL import Image
 from safetensors.torch import save_file
-from timm.data import create_transform, resolve_model_data_config
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 
 from dfkd_cli.data.fitting import fitted
 from dfkd_cli.errors import TeacherError, UsageError
@@ -59,7 +60,8 @@ def test_a_border_has_the_colour_of_the_mean_in_every_mode(mode):
 def hub_folder(folder: Path, **stated: object) -> Path:
     """Write a folder in timm's hub layout whose random network predicts each of its three classes for some images."""
     torch.manual_seed(0)
-    network: Any = build_student("cifar_resnet8", SPEC).network.module.eval()
+    network: Any = build_student("cifar_resnet8", SPEC).network.module
+    network.eval()
     with torch.no_grad():
         seen = [torch.from_numpy(np.array(noise(32, 32, seed))).permute(2, 0, 1) / 255 for seed in range(40)]
         network.linear.bias -= network((torch.stack(seen) - 0.4) / 0.2).mean(0)

@@ -63,9 +63,20 @@ def export(
     Compares the outputs of the file with those of PyTorch, on noise and on synthetic images, and deletes the file when
     they differ. dfkd reads TorchScript and pt2 files of its own without further options.
     """
-    preprocessing = {"crop_pct": crop_pct, "interpolation": interpolation, "crop_mode": crop_mode}
     load = options.load_options(
-        arch, prefix, num_classes, input_size, mean, std, output, trust_pickle, strict, task, **preprocessing
+        arch,
+        prefix,
+        num_classes,
+        input_size,
+        mean,
+        std,
+        output,
+        trust_pickle,
+        strict,
+        task,
+        crop_pct,
+        interpolation,
+        crop_mode,
     )
 
     from dfkd_cli.export.export import ExportJob, export

@@ -6,7 +6,7 @@ from threading import Lock
 from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from dfkd_cli.data.deep_colour import deep_rawmode, sixteen_bits
 from dfkd_cli.data.value_range import (
@@ -195,7 +195,8 @@ def _declared_range(image: Image.Image, tags: dict) -> Range | None:
     if 8 < bits < 16:
         return 0.0, 2.0**bits - 1
     # Pillow scales the values of a PGM file by the largest one that its header states.
-    scaled = image.format == "PPM" and any(str(tile[0]).startswith("ppm") for tile in image.tile)
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    scaled = image.format == "PPM" and any(tile.codec_name.startswith("ppm") for tile in tiles)
     return (0.0, 65535.0) if scaled else None
 
 
@@ -206,10 +207,8 @@ def _is_dark(image: Image.Image) -> bool:
 
 def _brightest(image: Image.Image) -> int:
     """Return the largest value of the colours, without alpha."""
-    extrema = image.getextrema()
-    channels = extrema if isinstance(extrema[0], tuple) else (extrema,)
-    colours = channels[:1] if image.mode == "LA" else channels[:3]
-    return int(max(high for _, high in colours))
+    bands = {"LA": "L", "RGBA": "RGB"}.get(image.mode, image.mode)
+    return max(int(np.asarray(image.getchannel(band)).max()) for band in bands)
 
 
 def _orientation(image: Image.Image) -> int:

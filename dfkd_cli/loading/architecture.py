@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 from torch import Tensor, nn
 
 from dfkd_cli.errors import TeacherError, UsageError
