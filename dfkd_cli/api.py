@@ -218,7 +218,9 @@ def load(source: str | Path, **facts: Unpack[Facts]) -> Classifier:
 
 def _load_options(facts: Facts) -> LoadOptions:
     told = cast(dict[str, Any], facts)
-    lists = {name: tuple(told[name]) for name in ("input_size", "mean", "std") if told.get(name) is not None}
+    lists: dict[str, Any] = {
+        name: tuple(told[name]) for name in ("input_size", "mean", "std") if told.get(name) is not None
+    }
     return LoadOptions(**(told | lists))
 
 
