@@ -32,20 +32,9 @@ from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.report.report import Report
 from dfkd_cli.students.student import is_student
 from dfkd_cli.training.checkpoint import Interval
-from dfkd_cli.training.engine import Event
-from dfkd_cli.training.session import Listener
+from dfkd_cli.training.session import Listener, SilentListener
 
 __all__ = ["compress", "evaluate", "load"]
-
-
-class SilentListener:
-    """A listener that ignores everything."""
-
-    def note(self, text: str) -> None:
-        """Ignore a sentence for the user."""
-
-    def event(self, event: Event) -> None:
-        """Ignore the progress of the loop."""
 
 
 def compress(
@@ -72,7 +61,7 @@ def compress(
     listener: Listener | None = None,
     command: str | None = None,
     **facts: Unpack[Facts],
-) -> Report:
+) -> Report | None:
     """Train a student of `teacher` without its training data, and write it with its report into the folder `out`.
 
     Args:
@@ -107,7 +96,8 @@ def compress(
         listener: receives notes and the progress; None: nothing is shown.
         command: shell command for the report, which repeats the run; None: the equivalent `dfkd compress`.
 
-    Returns the report, whose fields are those of `report.json`. Raises DfkdError or a subclass; then nothing is
+    Returns the report, whose fields are those of `report.json`; None in all but the first of several processes, which
+    `torchrun` started. Raises DfkdError or a subclass; then nothing is
     written, except the checkpoints from which the run can continue.
     """
     job = make_job(

@@ -10,6 +10,7 @@ class DfkdError(Exception):
 
     def __init__(self, message: str, facts: object = None):
         super().__init__(message)
+        self.shown: bool | None = None  # by this process; None: if it is the first one of `torchrun`, or alone
         self.facts = facts  # a dataclass of what was found out all the same, for the command's JSON document
 
     def lines(self) -> list[str]:

@@ -21,6 +21,7 @@ from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.clock import StepClock
 from dfkd_cli.training.engine import Distillation
 from dfkd_cli.training.setting import Setting
+from dfkd_cli.world.world import ALONE, World
 
 SIZE, CLASSES = (1, 8, 8), 3
 GENERATIVE = [name for name, method in METHODS.items() if not method.needs.pool]
@@ -129,6 +130,7 @@ def make(
     seed: int = 0,
     size: tuple[int, int, int] = SIZE,
     share: float | None = None,
+    world: World = ALONE,
 ) -> Any:
     """Return the loop of a method before its first round: a Distillation. `Any`, because sources and losses differ.
 
@@ -142,14 +144,14 @@ def make(
         plan = plan_narrowing(module, torch.rand(2, *size), share, recipe.narrowing)
         student = wrapped(copy.deepcopy(module).train(), size)
         teacher = wrapped(module, size).eval().requires_grad_(False)
-        narrowing = Narrowing(teacher, student, plan, recipe.narrowing)
+        narrowing = Narrowing(teacher, student, plan, recipe.narrowing, world)
     setting = Setting(
         teacher,
         student,
-        batch_size=recipe.train.batch_size,
+        batch_size=world.share(recipe.train.batch_size, "train.batch_size"),
         augmentation=Augmentation(flip=True, shift=0.125, mix=0.0, cut=0.0),
-        runtime=Runtime(torch.device("cpu")),
-        rng=torch.Generator().manual_seed(seed),
+        runtime=Runtime(torch.device("cpu"), world=world),
+        rng=torch.Generator().manual_seed(world.seed(seed)),
         pool=noise_pool() if METHODS[name].needs.pool else None,
         taps=narrowing.taps if narrowing is not None and narrowing.taps.names else None,
     )

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dfkd_cli.errors import DfkdError, InterruptedRunError, OutOfMemoryError, UsageError, is_out_of_memory
+from dfkd_cli.world.launch import launched_place
 
 # The base class of typer's usage errors: click's or, in newer versions, typer's copy of it.
 ParsingError: Any = typer.BadParameter.__base__
@@ -131,7 +132,8 @@ def _bug(error: Exception) -> DfkdError:
 
 def _report(failure: DfkdError) -> tuple[dict[str, Any], int]:
     """Print the failure; return its document and its exit code."""
-    for line in failure.lines():
+    shown = launched_place().rank == 0 if failure.shown is None else failure.shown
+    for line in failure.lines() if shown else ():
         print(f"error: {line}", file=sys.stderr)
     facts = {} if failure.facts is None else _plain(failure.facts)
     return facts | {"error": {"message": str(failure), "exit_code": failure.exit_code}}, failure.exit_code

@@ -17,6 +17,7 @@ from dfkd_cli.cli import options
 from dfkd_cli.cli.completion import complete_recipe, complete_student
 from dfkd_cli.config.times import parse_budget
 from dfkd_cli.errors import UsageError
+from dfkd_cli.world.launch import command, launched_place
 
 if TYPE_CHECKING:
     from dfkd_cli.cli.progress import PlainProgress
@@ -226,11 +227,12 @@ class JobArguments(ImageArguments):
 
         from dfkd_cli.cli.progress import make_progress
 
-        return make_progress("none" if self.quiet else self.progress, notes=not self.quiet, verbose=self.verbose)
+        quiet = self.quiet or launched_place().rank > 0  # only one of several processes prints
+        return make_progress("none" if quiet else self.progress, notes=not quiet, verbose=self.verbose)
 
 
 def command_line() -> str:
     """Return the shell command that repeats this one, with the environment variables that set its options."""
     options_set = sorted(name for name, value in os.environ.items() if name.startswith("DFKD_COMPRESS_") and value)
     words = [f"{name}={shlex.quote(os.environ[name])}" for name in options_set]
-    return " ".join([*words, shlex.join(["dfkd", *sys.argv[1:]])])
+    return " ".join([*words, command(sys.argv[1:])])

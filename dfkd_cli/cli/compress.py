@@ -90,7 +90,7 @@ def compress(
                 calibration=not no_calibration,
                 listener=listener,
             )
-    if arguments.as_json:
+    if arguments.as_json or report is None:
         return report
     if not arguments.quiet:
         print_rows([(label, printable(text)) for label, text in _rows(report, folder)], COLUMN)

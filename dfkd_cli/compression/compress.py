@@ -1,13 +1,16 @@
 """Run a job: load, train, evaluate, and write the result."""
 
 import time
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dfkd_cli.compression.budget import time_teacher_pass
 from dfkd_cli.compression.calibration import make_calibration
 from dfkd_cli.compression.clock import make_clock
 from dfkd_cli.compression.distillation import make_distillation
-from dfkd_cli.compression.identity import make_identity, read_identity
+from dfkd_cli.compression.identity import PRECISIONS, make_identity, read_identity
 from dfkd_cli.compression.introduction import introduction
 from dfkd_cli.compression.job import Job, LoadedJob
 from dfkd_cli.compression.load_job import load_job
@@ -21,28 +24,44 @@ from dfkd_cli.compression.result_files import (
     write_images,
     write_student,
 )
-from dfkd_cli.compression.resumption import continued, resume_command, unfinished_notes
+from dfkd_cli.compression.resumption import continued, lost_advice, resume_command, unfinished_notes
 from dfkd_cli.compression.run_report import make_report
-from dfkd_cli.errors import DfkdError, InterruptedRunError
+from dfkd_cli.errors import DfkdError, InterruptedRunError, UsageError
+from dfkd_cli.machine.device import resolve_device
+from dfkd_cli.machine.runtime import Precision, choose_dtype
 from dfkd_cli.report.report import Report
 from dfkd_cli.training.checkpoint import Checkpoints
 from dfkd_cli.training.engine import Distillation
 from dfkd_cli.training.metrics_log import MetricsLog
-from dfkd_cli.training.session import Listener, Session
+from dfkd_cli.training.session import Listener, Session, SilentListener
+from dfkd_cli.training.shared_checkpoints import SharedCheckpoints
+from dfkd_cli.world.launch import launched_place
+from dfkd_cli.world.process_group import joined
+from dfkd_cli.world.world import World
 
 
-def compress(job: Job, listener: Listener) -> Report:
+def compress(job: Job, listener: Listener) -> Report | None:
     """Train a student of `job.teacher`, write it with its report into `job.out` and return the report.
 
-    Raises DfkdError or a subclass for everything that the user can act on. Then nothing is written, except the
-    checkpoints from which the run can continue.
+    Only the first of several processes writes, calls the listener and returns a report; the others return None. Raises
+    DfkdError or a subclass for everything that the user can act on. Then nothing is written, except the checkpoints
+    from which the run can continue.
     """
     started = time.monotonic()
-    folder = OutputFolder(job.out, job.overwrite, job.resume)
+    with joined(resolve_device(job.device), lost_advice(job)) as world:
+        return _lead(job, listener, world, started) if world.is_first else _follow(job, world, started)
+
+
+def _lead(job: Job, listener: Listener, world: World, started: float) -> Report:
+    """Do the work of the first process, which writes the result."""
+    folder, job = _open_folder(job)
     earlier = read_identity(folder.unfinished) if job.resume else None
     if earlier is not None:
         job = continued(job, earlier)
-    loaded = load_job(job)
+    if world.several:
+        job = replace(job, precision=_precision(job))  # measured once, so that all processes use the same
+        world.spread({"precision": job.precision, "resume": job.resume})
+    loaded = load_job(job, world)
     this = make_identity(job, loaded)
     if earlier is not None:
         this.must_equal(earlier)
@@ -60,6 +79,31 @@ def compress(job: Job, listener: Listener) -> Report:
         raise InterruptedRunError(f"interrupted; to continue from step {step:,}: {resume_command(job)}") from error
 
 
+def _follow(job: Job, world: World, started: float) -> None:
+    """Do the work of any other process, which takes part in the training and writes nothing."""
+    job = replace(job, **world.spread(None), eval_data=None)
+    loaded = load_job(job, world)
+    try:
+        with TemporaryDirectory() as scratch:
+            _train(job, loaded, Checkpoints(Path(scratch)), Path(scratch), SilentListener(), started)
+    except KeyboardInterrupt as error:
+        interrupted = InterruptedRunError("interrupted")
+        interrupted.shown = False  # the first process says how to continue
+        raise interrupted from error
+
+
+def _open_folder(job: Job) -> tuple[OutputFolder, Job]:
+    """Return the output folder, and the job, which continues from a checkpoint when `torchrun` restarted it."""
+    if launched_place().restarts and not job.resume:
+        with suppress(UsageError):  # nothing to continue
+            return OutputFolder(job.out, resume=True), replace(job, resume=True)
+    return OutputFolder(job.out, job.overwrite, job.resume), job
+
+
+def _precision(job: Job) -> Precision:
+    return PRECISIONS[choose_dtype(job.precision, resolve_device(job.device))]
+
+
 def _train(
     job: Job, loaded: LoadedJob, checkpoints: Checkpoints, result: Path, listener: Listener, started: float
 ) -> tuple[Distillation, float]:
@@ -67,6 +111,8 @@ def _train(
 
     Returns the loop and the start of the run in `time.monotonic()`, without the time in which it was interrupted.
     """
+    world = loaded.runtime.world
+    checkpoints = SharedCheckpoints(checkpoints.folder, world)
     saved = checkpoints.load(listener.note) if job.resume else None
     if job.resume and saved is None:
         raise DfkdError(f"every checkpoint of {job.out} is damaged; start anew with --overwrite instead of --resume")
@@ -79,6 +125,7 @@ def _train(
         if saved is not None:
             session.resume(saved)
         session.train()
+    world.close()
     return distillation, started
 
 

@@ -12,21 +12,26 @@ from dfkd_cli.training.setting import Setting
 
 def make_distillation(loaded: LoadedJob, clock: Clock, seed: int) -> Distillation:
     """Return the loop with the recipe's method, before its first step."""
+    world = loaded.runtime.world
     rng = torch.Generator(loaded.runtime.device)
-    rng.manual_seed(seed)
+    rng.manual_seed(world.seed(seed))
     narrowing = None
     if loaded.plan is not None:
-        narrowing = Narrowing(loaded.teacher, loaded.student, loaded.plan, loaded.recipe.narrowing)
+        narrowing = Narrowing(loaded.teacher, loaded.student, loaded.plan, loaded.recipe.narrowing, world)
     setting = Setting(
         loaded.teacher,
         loaded.student,
-        batch_size=loaded.recipe.train.batch_size,
+        batch_size=world.share(loaded.recipe.train.batch_size, "train.batch_size"),
         augmentation=loaded.recipe.augmentation,
         runtime=loaded.runtime,
         rng=rng,
         pool=loaded.pool,
         read_options=loaded.read_options,
         taps=narrowing.taps if narrowing is not None and narrowing.taps.names else None,
+        sync_batchnorm=loaded.recipe.train.sync_batchnorm,
     )
     method = METHODS[loaded.recipe.method].build(setting, loaded.recipe.options)
-    return Distillation(method, setting, loaded.recipe.train, clock, narrowing)
+    distillation = Distillation(method, setting, loaded.recipe.train, clock, narrowing)
+    if not world.is_first:  # equal weights are made by now; dropout differs from here on
+        torch.manual_seed(world.seed(seed))
+    return distillation

@@ -63,6 +63,7 @@ def make_identity(job: Job, loaded: LoadedJob) -> Identity:
         "processor": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
+        "processes": loaded.runtime.world.size,
     }
     return Identity(job.command, json.loads(json.dumps(_flat(facts))), environment)
 

@@ -20,21 +20,26 @@ from dfkd_cli.students.from_teacher import parse_share, student_from_teacher
 from dfkd_cli.students.inheritance import inherit_layers
 from dfkd_cli.students.student import build_student
 from dfkd_cli.training.engine import TrainConfig
+from dfkd_cli.world.world import ALONE, World
 
 WORTH_COMPILING_S = 300.0  # of budget: on 2 cores compilation takes about a minute and almost halves a step
 WORTH_COMPILING_STEPS = 1500  # the same for runs without a budget
 
 
-def load_job(job: Job) -> LoadedJob:
+def load_job(job: Job, world: World = ALONE) -> LoadedJob:
     """Return the loaded job; the cheapest checks come first. Seeds torch's global random generator.
 
+    `world` is the processes that compute it.
     Raises UsageError, TeacherError and RecipeMismatchError for everything that prevents the run.
     """
     recipe = load_recipe(job.recipe, list(job.overrides))
     check_pool_for(recipe.method, job.pool)
     _check_apart(job.pool, job.eval_data)
     device = resolve_device(job.device)
-    runtime = Runtime(device, choose_dtype(job.precision, device), _worth_compiling(recipe.train))
+    compiles = _worth_compiling(recipe.train)
+    if compiles:
+        world.stay_out_of_compiled_code()
+    runtime = Runtime(device, choose_dtype(job.precision, device), compiles, world=world)
     teacher = load_classifier(job.teacher, job.load)
     check_needs(recipe.method, teacher)
     if not METHODS[recipe.method].needs.pool:

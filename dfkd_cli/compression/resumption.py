@@ -24,10 +24,22 @@ def unfinished_notes(stopped_at: int | None, this: Identity, earlier: Identity |
     """
     if earlier is None:
         return [] if stopped_at is None else [f"discarding the unfinished run, which reached step {stopped_at:,}"]
-    changed = differences(earlier.environment, this.environment)
-    return [f"the result may differ in the last bits: {'; '.join(changed)}"] if changed else []
+    notes = []
+    before, now = (one.environment.get("processes", 1) for one in (earlier, this))
+    if before != now:
+        notes.append(
+            f"{before} processes began this run, {now} continue it: the images are shared out anew and some random "
+            "streams begin again, so the student will be as good, but not bit for bit the same"
+        )
+    changed = differences(earlier.environment | {"processes": now}, this.environment)
+    return [*notes, f"the result may differ in the last bits: {'; '.join(changed)}"] if changed else notes
 
 
 def resume_command(job: Job) -> str:
     """Return the shell command that continues the job."""
     return f"{job.command} --resume {shlex.quote(str(job.out))}"
+
+
+def lost_advice(job: Job) -> str:
+    """Return what to do after another process of the run was lost."""
+    return f"to continue from the last checkpoint: {job.command if job.resume else resume_command(job)}"

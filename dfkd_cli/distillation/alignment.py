@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from dfkd_cli.errors import RecipeMismatchError
 from dfkd_cli.training.setting import Setting
+from dfkd_cli.world.world import ALONE, World
 
 
 class FeatureAlignment(nn.Module):
@@ -17,6 +18,7 @@ class FeatureAlignment(nn.Module):
     def __init__(self, setting: Setting, middle_channels: int):
         """Make the projection. Raises RecipeMismatchError for networks without visible feature maps."""
         super().__init__()
+        self.world = setting.runtime.world
         teacher, student = setting.probe()
         if not (teacher.stages and student.stages):
             lacking = setting.teacher if not teacher.stages else setting.student
@@ -38,15 +40,15 @@ class FeatureAlignment(nn.Module):
         height, width = teacher_map.shape[2:]
         if student_map.shape[2:] != (height, width):
             student_map = F.adaptive_avg_pool2d(student_map, (height, width))
-        return relative_error(self.layers(student_map), teacher_map)
+        return relative_error(self.layers(student_map), teacher_map, self.world)
 
 
-def relative_error(features: Tensor, target: Tensor) -> Tensor:
-    """Return the squared error divided by the batch's mean squared target: [B, ...] x 2 -> [B].
+def relative_error(features: Tensor, target: Tensor, world: World = ALONE) -> Tensor:
+    """Return the squared error divided by the mean squared target of all processes' batches: [B, ...] x 2 -> [B].
 
     It is 0 at equality, and 1 on average for features of zeros. The published loss is the mean squared error. The
     division makes one weight fit teachers of any activation scale.
     """
     target = target.float()
     error = (features.float() - target).square().flatten(1).mean(dim=1)
-    return error / target.square().mean().clamp_min(1e-12)
+    return error / world.mean(target.square().mean()).clamp_min(1e-12)

@@ -34,7 +34,7 @@ class EmbeddingLoss:
     """
 
     def __init__(self, setting: Setting, weights: EmbeddingWeights):
-        self.weights = weights
+        self.weights, self.world = weights, setting.runtime.world
         self.projection = make_projection(setting.student, setting.teacher)
 
     def __call__(self, student: Features, teacher: Features, progress: float) -> Terms:
@@ -50,8 +50,10 @@ class EmbeddingLoss:
         return terms
 
     def _relations(self, student: Tensor, teacher: Tensor, progress: float) -> Terms:
-        related = slice(self.weights.relation_images)  # the order of a batch is random
-        distance, angle = losses.relations(student[related], teacher[related])
+        # As many of each process; the order of a batch is random.
+        related = slice(-(-self.weights.relation_images // self.world.size))
+        own, target = (self.world.gather(one[related]).flatten(0, 1) for one in (student, teacher))
+        distance, angle = losses.relations(own, target)
         grown = ramp(progress, self.weights.relation_warmup)
         terms = {"distance": (self.weights.distance, distance), "angle": (self.weights.angle, angle)}
         return {name: grown * weight * value for name, (weight, value) in terms.items() if weight}

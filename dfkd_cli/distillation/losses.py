@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_cli.tasks import as_rows, per_image
+from dfkd_cli.world.world import ALONE, World
 
 
 def kl_div(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -42,15 +43,17 @@ def label_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, m
     return hits(teacher_logits, labels) * loss if mask else loss
 
 
-def batch_entropy(logits: Tensor) -> Tensor:
+def batch_entropy(logits: Tensor, world: World = ALONE) -> Tensor:
     """Return the entropy of the batch's mean prediction in nats: [B, K] -> scalar in [0, log K].
 
     It is high when all classes appear. The information entropy term of DAFL (arXiv:1904.01186, eq. 6). The mean is over
-    all pixels of logits [B, K, H, W].
+    all pixels of logits [B, K, H, W], and over the batches of all processes of `world`.
     """
     # In log space, because p * log(p) has a NaN gradient for a class with probability 0.
     rows = as_rows(logits)
     log_mean = torch.logsumexp(F.log_softmax(rows.float(), dim=1), dim=0) - math.log(len(rows))
+    if world.several:
+        log_mean = torch.logsumexp(world.gather(log_mean), dim=0) - math.log(world.size)
     return -(log_mean.exp() * log_mean).sum()
 
 

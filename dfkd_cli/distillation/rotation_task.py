@@ -47,6 +47,8 @@ class RotationTask:
         self.turns = (0, 1, 2, 3) if spec.size[1] == spec.size[2] else (0, 2)
         head = nn.Linear(embedding.shape[1], spec.num_classes * len(self.turns))
         self.head = head.to(setting.runtime.device).requires_grad_(False)
+        self.world = setting.runtime.world
+        self.world.equalise(self.head)
         self.optimizer = torch.optim.SGD(
             self.head.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
         )
@@ -91,10 +93,11 @@ class RotationTask:
         self.head.requires_grad_(True)
         logits = self._logits(embedding)
         weights = weights.repeat(len(views) // len(images))
-        counted = weights.sum().clamp_min(1.0)
+        counted = self.world.mean(weights.sum()).clamp_min(1.0 / self.world.size)
         loss = weights @ F.cross_entropy(logits, joint, reduction="none") / counted
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.world.average_gradients(list(self.head.parameters()))
         self.optimizer.step()
         self.head.requires_grad_(False)
         self.steps += 1

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dfkd_cli.world.launch import launched_place
+
 if TYPE_CHECKING:
     import torch
 
@@ -52,7 +54,7 @@ def fail_before_memory_is_used_up() -> None:
     import resource
 
     free = min(_kilobytes(Path("/proc/meminfo"), "MemAvailable") * 1024, free_in_container(Path("/sys/fs/cgroup")))
-    granted = free + _kilobytes(Path("/proc/self/status"), "VmData") * 1024
+    granted = free // launched_place().local_size + _kilobytes(Path("/proc/self/status"), "VmData") * 1024
     soft, hard = _limits()
     hard = min(hard, granted)
     resource.setrlimit(resource.RLIMIT_DATA, (min(soft, hard - RESERVE), hard))

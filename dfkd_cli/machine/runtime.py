@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfkd_cli.world.world import World
+
 Module = TypeVar("Module", bound=nn.Module)
 Precision = Literal["auto", "fp32", "bf16"]
 CLEARLY_FASTER = 1.3  # ratio from which bf16 is worth its rounding
@@ -21,12 +23,16 @@ TIMED_IMAGES = {"cpu": 64, "cuda": 2048}  # on a GPU the launch of a convolution
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how tensors are computed. `notes` collects sentences for the user."""
+    """Where and how tensors are computed. `notes` collects sentences for the user.
+
+    `world` is the processes that share the computation.
+    """
 
     device: torch.device
     dtype: torch.dtype = torch.float32  # of autocast; float32: no autocast
     compiles: bool = False
     notes: list[str] = field(default_factory=list)
+    world: World = field(default_factory=World)
 
     def autocast(self) -> AbstractContextManager:
         """Return the autocast context for forward passes."""

@@ -67,7 +67,7 @@ def build(setting: Setting, options: CgddOptions) -> Method:
         trainer,
         GeneratorLoss(setting, terms),
         Warmup(options.warmup),
-        ImageStore(options.store.size, spec, device),
+        ImageStore(options.store.size, spec, device, setting.runtime.world),
         measure=HitRates(spec.num_classes, device),
         notes=options.inversion.notes(setting),
     )

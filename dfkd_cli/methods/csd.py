@@ -81,7 +81,7 @@ def build(setting: Setting, options: CsdOptions) -> Method:
         trainer,
         GeneratorLoss(setting, terms, _views(setting) if options.augment_synthesis else None),
         Warmup(options.warmup),
-        ImageStore(options.store.size, setting.teacher.spec, setting.runtime.device),
+        ImageStore(options.store.size, setting.teacher.spec, setting.runtime.device, setting.runtime.world),
         notes=options.inversion.notes(setting),
     )
     return Method(source, loss)

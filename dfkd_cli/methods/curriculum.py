@@ -90,8 +90,9 @@ class SelfPacedLoss(StudentLoss):
         if o.pacing_level == "batch":
             loss = loss.mean()
         # The scale of logits and loss differs between teachers; one lambda has to fit all of them.
-        unit = self.divergence(torch.zeros_like(teacher), teacher).mean() if o.relative_difficulty else 1.0
-        difficulty = loss.detach() / unit
+        world = self.setting.runtime.world
+        unit = world.mean(self.divergence(torch.zeros_like(teacher), teacher).mean()) if o.relative_difficulty else 1.0
+        difficulty = (world.mean(loss.detach()) if o.pacing_level == "batch" else loss.detach()) / unit
         weight = self_paced_weight(difficulty, threshold, o.pacing)
         return StudentTerms(
             {"kd": (weight * loss).mean()},

@@ -46,7 +46,7 @@ def build(setting: Setting, options: DaflOptions) -> Method:
     chosen = [
         terms.class_prior(weights.class_prior),
         terms.activation(setting, weights.activation),
-        terms.balance(weights.balance),
+        terms.balance(setting, weights.balance),
     ]
     source = GeneratedImages(trainer, GeneratorLoss(setting, chosen), Warmup(options.warmup), NoMemory(trainer))
     return Method(source, LogitLoss(setting, options.temperature))

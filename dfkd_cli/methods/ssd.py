@@ -52,10 +52,11 @@ def build(setting: Setting, options: SsdOptions) -> Method:
         alpha=options.alpha if options.priority else 0.0,
         beta=options.beta if options.importance else 0.0,
         measure=partial(discrepancy, setting),
+        world=setting.runtime.world,
     )
     phi = partial(modulation, buffer, options)
     trainer = GeneratorTrainer(setting, options.generator)
-    batches = math.ceil(buffer.capacity / options.generator.batch_size)
+    batches = math.ceil(buffer.capacity / trainer.batch_size)
     source = GeneratedImages(
         trainer,
         GeneratorLoss(setting, inversion_terms(setting, options.inversion, modulation=phi)),

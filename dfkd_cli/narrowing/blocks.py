@@ -10,6 +10,7 @@ from dfkd_cli.narrowing.groups import NARROWED, Structure
 from dfkd_cli.narrowing.share import Removal
 from dfkd_cli.networks.layer_sizes import is_depthwise
 from dfkd_cli.networks.modes import evaluating
+from dfkd_cli.world.world import ALONE, World
 
 
 def shared_inputs(module: nn.Module, images: Tensor, structure: Structure, removal: Removal) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ def _readers(module: nn.Module, structure: Structure, place: int):
             yield member
 
 
-def block_error(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+def block_error(student: Sequence[Tensor], teacher: Sequence[Tensor], world: World = ALONE) -> Tensor:
     """Return the mean over blocks of the squared error in units of the teacher's mean square: a scalar >= 0."""
     pairs = zip(student, teacher, strict=True)
-    return torch.stack([relative_error(own, target).mean() for own, target in pairs]).mean()
+    return torch.stack([relative_error(own, target, world).mean() for own, target in pairs]).mean()

@@ -15,6 +15,7 @@ from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.training.reshaping import Reshaping
 from dfkd_cli.training.setting import Terms
 from dfkd_cli.training.taps import Taps
+from dfkd_cli.world.world import ALONE, World
 
 
 class Narrowing(Reshaping):
@@ -23,8 +24,15 @@ class Narrowing(Reshaping):
     `taps` records the outputs of the blocks that both share.
     """
 
-    def __init__(self, teacher: Classifier, student: Classifier, plan: NarrowingPlan, config: NarrowingConfig):
-        self.plan, self.config, self.student = plan, config, student
+    def __init__(
+        self,
+        teacher: Classifier,
+        student: Classifier,
+        plan: NarrowingPlan,
+        config: NarrowingConfig,
+        world: World = ALONE,
+    ):
+        self.plan, self.config, self.student, self.world = plan, config, student, world
         self.rate = config.rate
         self.taps = Taps(plan.blocks if config.blocks else ())
         self.taps.attach(_module(teacher))
@@ -64,7 +72,7 @@ class Narrowing(Reshaping):
         """Return the weighted term `blocks` of recorded outputs; nothing without a shared block."""
         if not student:
             return {}
-        return {"blocks": self.config.blocks * block_error(student, teacher)}
+        return {"blocks": self.config.blocks * block_error(student, teacher, self.world)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether the channels are removed, which decides the sizes of tensors, and how far they have faded."""

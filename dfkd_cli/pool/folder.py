@@ -2,6 +2,7 @@
 
 import math
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from dfkd_cli.data.reading import ImageReader
 from dfkd_cli.data.value_range import ValueRangeError
 from dfkd_cli.errors import UsageError
 from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.world.world import ALONE, World
 
 CHUNKS_AHEAD = 4  # decoded in advance
 OPEN_FOLDERS = 256  # listed in turns; each needs a file descriptor, and processes often have 1024
@@ -92,14 +94,23 @@ def _in_turns(waiting: deque[str]) -> Iterator[os.DirEntry]:
             yield from entries
 
 
-def read_pool(pool: Path, spec: InputSpec, chunk: int, reader: ImageReader) -> Generator[Chunk]:
-    """Yield all images of the pool as uint8 for the input `spec`, `chunk` files at a time, each decoded once.
+def own_files(pool: Path, world: World) -> Iterator[str]:
+    """Yield the image files of this process's share of the pool, which their names determine."""
+    for name in image_files(pool):
+        if zlib.crc32(name.encode(errors="surrogateescape")) % world.size == world.rank:
+            yield name
+
+
+def read_pool(
+    pool: Path, spec: InputSpec, chunk: int, reader: ImageReader, world: World = ALONE
+) -> Generator[Chunk]:
+    """Yield this process's share of the images as uint8 for the input `spec`, `chunk` files at a time, decoded once.
 
     Closing the generator ends the pass. Threads suffice, because Pillow releases the interpreter's lock to decode.
     Raises ValueRangeError for a file whose value range cannot be told.
     """
     workers = ThreadPoolExecutor(DECODING_THREADS)
-    files = image_files(pool)
+    files = own_files(pool, world)
     share = -(-chunk // DECODING_THREADS)
 
     def start() -> list[Future]:

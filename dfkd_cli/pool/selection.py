@@ -15,7 +15,7 @@ from dfkd_cli.distillation.projection import embedding_size
 from dfkd_cli.errors import RecipeMismatchError, UsageError
 from dfkd_cli.pool import scoring
 from dfkd_cli.pool.candidates import Candidates, rank
-from dfkd_cli.pool.folder import Chunk, image_files, read_pool
+from dfkd_cli.pool.folder import Chunk, own_files, read_pool
 from dfkd_cli.pool.selected import Selected
 from dfkd_cli.training.setting import Setting
 
@@ -49,11 +49,13 @@ class Selection:
     def __init__(self, setting: Setting, config: SelectionConfig, pool: Path):
         _check(setting, config.score)
         self.setting, self.config, self.pool = setting, config, pool
+        self.wanted = setting.runtime.world.share_of_memory(config.keep)  # training images of this process
         self.fresh = FRESH_BATCHES * setting.batch_size
         self.candidates = self._make_candidates()
-        self.keep = min(config.keep, self.candidates.keep - self.fresh)
+        self.keep = min(self.wanted, self.candidates.keep - self.fresh)
         self.reader = ImageReader(setting.read_options)
-        self.chunks = read_pool(pool, setting.teacher.spec, setting.batch_size, self.reader)
+        world = setting.runtime.world
+        self.chunks = read_pool(pool, setting.teacher.spec, setting.batch_size, self.reader, world)
         self.waiting = Chunk([], [], torch.empty(0, *setting.teacher.spec.size, dtype=torch.uint8), unreadable=0)
         self.seen, self.unreadable, self.copies = 0, 0, 0
         self.selected: Selected | None = None
@@ -61,19 +63,20 @@ class Selection:
     def _make_candidates(self) -> Candidates:
         spec, batch, config = self.setting.teacher.spec, self.setting.batch_size, self.config
         # Prototypes are known only after the pass; they select from twice the images.
-        wanted = (config.keep + self.fresh) * (2 if config.score == "prototype" else 1)
+        wanted = (self.wanted + self.fresh) * (2 if config.score == "prototype" else 1)
         room = config.cache_mb * 2**20 // math.prod(spec.size)
         held = min(wanted, int((room - batch) / (1.0 + SPARE)))
         if held - self.fresh < batch:
             raise UsageError(f"options.selection.cache_mb={config.cache_mb} holds only {room:,} images; increase it")
-        keep = min(config.keep, held - self.fresh)
+        keep = min(self.wanted, held - self.fresh)
         cap = math.ceil(min(config.class_cap * keep / spec.num_classes, keep))
         capacity = math.ceil(held * (1.0 + SPARE)) + batch
         return Candidates(capacity, held, cap, spec.size, self.setting.runtime.device)
 
     def rounds(self) -> int:
         """Return the number of calls of `advance` for the whole pool."""
-        return math.ceil(sum(1 for _ in image_files(self.pool)) / self.setting.batch_size) + 1
+        files = sum(1 for _ in own_files(self.pool, self.setting.runtime.world))
+        return math.ceil(files / self.setting.batch_size) + 1
 
     def advance(self, in_time: bool) -> Selected | None:
         """Read and score one more chunk; select the images when the pool is read or `in_time` is false.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.networks import NormStatistics
+from dfkd_cli.world.world import ALONE, World
 
 BatchNormForm = Literal["relative", "kl", "norm"]
 Distance = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -18,10 +19,18 @@ def channel_moments(inputs: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     BatchNorm normalises with the population variance too. Both moments are computed in one pass over the input, which
     dominates the cost of this loss. `shift` [C], an estimate of the mean, prevents cancellation.
     """
+    return _moments(*_means(inputs, shift), shift)
+
+
+def _means(inputs: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the means of the offsets from `shift` and of their squares: [B, C, ...] -> [C], [C]."""
     dims = [0, *range(2, inputs.dim())]
     offset = inputs.float() - shift.view(1, -1, *[1] * (inputs.dim() - 2))
-    mean = offset.mean(dims)
-    return mean + shift, (offset.square().mean(dims) - mean.square()).clamp_min(0.0)
+    return offset.mean(dims), offset.square().mean(dims)
+
+
+def _moments(mean: Tensor, square: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    return mean + shift, (square - mean.square()).clamp_min(0.0)
 
 
 def gaussian_kl(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: Tensor, eps: float = 1e-5) -> Tensor:
@@ -55,15 +64,19 @@ def relative_distance(mean: Tensor, var: Tensor, running_mean: Tensor, running_v
 DISTANCES: dict[BatchNormForm, Distance] = {"relative": relative_distance, "kl": gaussian_kl, "norm": norm_distance}
 
 
-def batchnorm_loss(norm_inputs: Sequence[Tensor], statistics: Sequence[NormStatistics], form: BatchNormForm) -> Tensor:
+def batchnorm_loss(
+    norm_inputs: Sequence[Tensor], statistics: Sequence[NormStatistics], form: BatchNormForm, world: World = ALONE
+) -> Tensor:
     """Return the distance of the batch's statistics to the running ones over all BatchNorm layers: scalar >= 0.
 
     The forms "relative" and "kl" are averaged over the layers and have a similar size on every teacher. "norm" is
-    summed, as published.
+    summed, as published. The batch is that of all processes of `world`.
     """
+    pairs = zip(norm_inputs, statistics, strict=True)
+    means = world.means([mean for inputs, running in pairs for mean in _means(inputs, running.mean.float())])
     distances = []
-    for inputs, running in zip(norm_inputs, statistics, strict=True):
+    for mean, square, running in zip(means[::2], means[1::2], statistics, strict=True):
         running_mean, running_var = running.mean.float(), running.var.float()
-        distances.append(DISTANCES[form](*channel_moments(inputs, running_mean), running_mean, running_var))
+        distances.append(DISTANCES[form](*_moments(mean, square, running_mean), running_mean, running_var))
     total = torch.stack(distances)
     return total.sum() if form == "norm" else total.mean()

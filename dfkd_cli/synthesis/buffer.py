@@ -13,6 +13,7 @@ from dfkd_cli.synthesis.generator_loss import Generated
 from dfkd_cli.synthesis.store import ImageStore
 from dfkd_cli.training.method import Batch
 from dfkd_cli.training.setting import Terms
+from dfkd_cli.world.world import ALONE, World
 
 Eviction = Literal["oldest", "easiest", "mastered"]
 PRIORITY_FLOOR = 1e-6  # keeps an image without discrepancy drawable (arXiv:1511.05952, sec. 3.3)
@@ -51,14 +52,15 @@ class ReplayBuffer(ImageStore):
         alpha: float,
         beta: float,
         measure: Callable[[Generated], Tensor],
+        world: World = ALONE,
     ):
-        super().__init__(config.size, spec, device)
+        super().__init__(config.size, spec, device, world)
         self.eviction: Eviction = config.eviction
         self.alpha, self.beta, self.measure = alpha, beta, measure
-        self.confidence = torch.zeros(config.size, device=device)
-        self.discrepancy = torch.zeros(config.size, device=device)
-        self.weights = torch.ones(config.size, device=device)
-        self.births = torch.zeros(config.size, dtype=torch.int64, device=device)
+        self.confidence = torch.zeros(self.capacity, device=device)
+        self.discrepancy = torch.zeros(self.capacity, device=device)
+        self.weights = torch.ones(self.capacity, device=device)
+        self.births = torch.zeros(self.capacity, dtype=torch.int64, device=device)
 
     def modulation(
         self, classes: Tensor, confidence: Tensor, gamma: float, diversity: bool, difficulty: bool

@@ -67,7 +67,7 @@ def inversion_terms(
             temperature=adversarial_temperature,
             share=adversarial_share,
         ),
-        terms.balance(weights.balance),
+        terms.balance(setting, weights.balance),
         terms.activation(setting, weights.activation),
         terms.total_variation(weights.total_variation),
     ]

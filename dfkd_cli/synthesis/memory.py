@@ -1,6 +1,7 @@
 """What keeps generated images between a round and the student's steps."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from dfkd_cli.synthesis.generator_loss import Generated
 from dfkd_cli.synthesis.trainer import GeneratorTrainer
 from dfkd_cli.training.method import Batch
 from dfkd_cli.training.setting import Terms
+from dfkd_cli.world.world import World
 
 
 class Memory(ABC):
@@ -43,6 +45,10 @@ class Memory(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
 
+    @abstractmethod
+    def reshared(self, states: Sequence[dict[str, Any]], world: World) -> dict[str, Any]:
+        """Return the state for this process of a world of another size than the one in which the states were saved."""
+
 
 class NoMemory(Memory):
     """Every sample is a new batch of the generator; only the latest one is at hand."""
@@ -75,3 +81,7 @@ class NoMemory(Memory):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.latest = state["latest"].to(self.latest.device)
+
+    def reshared(self, states: Sequence[dict[str, Any]], world: World) -> dict[str, Any]:
+        """Return the latest images of one process."""
+        return states[world.rank % len(states)]

@@ -1,7 +1,7 @@
 """Generated images as a source: a generator in training, its loss, its warm-up and a memory."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from dfkd_cli.synthesis.trainer import GeneratorTrainer
 from dfkd_cli.synthesis.warmup import Warmup
 from dfkd_cli.training.method import Batch, Counts, ImageSource, WarmupPlan
 from dfkd_cli.training.setting import Terms
+from dfkd_cli.world.world import World
 
 
 class RoundMeasure(ABC):
@@ -94,7 +95,7 @@ class GeneratedImages(ImageSource):
 
     def counts(self) -> Counts:
         """Return the number of generated images, those of the generator's training included, and of kept ones."""
-        return Counts(generated=self.trainer.generated, kept=len(self.memory))
+        return Counts(generated=self.trainer.generated, kept=len(self.memory) * self.trainer.world.size)
 
     def reserved_bytes(self) -> int:
         """Return the memory that is reserved for images to come."""
@@ -120,3 +121,7 @@ class GeneratedImages(ImageSource):
         self.memory.load_state_dict(state["memory"])
         if self.measure:
             self.measure.load_state_dict(state["measure"])
+
+    def reshared(self, states: Sequence[dict[str, Any]], world: World) -> dict[str, Any]:
+        """Return the state with this process's share of the memory."""
+        return states[0] | {"memory": self.memory.reshared([state["memory"] for state in states], world)}

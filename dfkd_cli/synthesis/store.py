@@ -1,6 +1,8 @@
 """A memory of fixed size that keeps synthetic images and their classes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from dfkd_cli.synthesis.generator_loss import Generated
 from dfkd_cli.synthesis.memory import Memory
 from dfkd_cli.training.method import Batch
 from dfkd_cli.training.setting import Terms
+from dfkd_cli.world.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,15 @@ class StoreConfig:
 class ImageStore(Memory):
     """At most `capacity` images as uint8 on one device; new ones replace the oldest. Nothing waits for the host.
 
+    Each process of `world` keeps its share of the images.
     Fields, one entry per stored image: `images` uint8 [N, C, H, W]; `classes` int64 [N].
     """
 
     FIELDS: tuple[str, ...] = ("images", "classes")
 
-    def __init__(self, capacity: int, spec: InputSpec, device: torch.device):
-        self.capacity = capacity
+    def __init__(self, capacity: int, spec: InputSpec, device: torch.device, world: World = ALONE):
+        self.capacity = capacity = world.share_of_memory(capacity)
+        self.world = world
         self.num_classes = spec.num_classes
         self.count = 0
         self.added = 0
@@ -47,10 +52,11 @@ class ImageStore(Memory):
         return self.images[self.count :].nbytes
 
     def class_shares(self) -> Tensor:
-        """Return the share of the stored images in each class, [K], summing to 1; zeros while empty."""
+        """Return the share of all processes' images in each class, [K], summing to 1; zeros while empty."""
         counts = torch.zeros(self.num_classes, dtype=torch.int64, device=self.classes.device)
         filled = self.classes[: self.count]
-        return counts.index_add_(0, filled, torch.ones_like(filled)) / max(self.count, 1)
+        counts = self.world.sum(counts.index_add_(0, filled, torch.ones_like(filled)))
+        return counts / max(self.count * self.world.size, 1)
 
     def add(self, generated: Generated) -> Terms:
         """Store a generated batch with its labels, over the oldest images once full."""
@@ -97,3 +103,14 @@ class ImageStore(Memory):
         for name in self.FIELDS:
             getattr(self, name)[: state["count"]] = state[name]
         self.count, self.added = state["count"], state["added"]
+
+    def reshared(self, states: Sequence[dict[str, Any]], world: World) -> dict[str, Any]:
+        """Return every n-th image of all processes in the order of their arrival, for the n processes of now."""
+        fields = {name: torch.stack([state[name] for state in states], dim=1).flatten(0, 1) for name in self.FIELDS}
+        # A full store begins anywhere in the order of arrival.
+        oldest = states[0]["added"] % states[0]["count"] * len(states) if states[0]["count"] else 0
+        mine = {
+            name: values.roll(-oldest, 0)[world.rank :: world.size][-self.capacity :] for name, values in fields.items()
+        }
+        count = len(mine["images"])
+        return mine | {"count": count, "added": count}

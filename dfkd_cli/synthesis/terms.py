@@ -55,7 +55,8 @@ def batchnorm(setting: Setting, weight: float, form: BatchNormForm, share: Share
         return None
     # A network that cannot be compiled still gets one compiled pass over its layers' inputs instead of many.
     distance = batchnorm_loss if setting.teacher.network.compilable else setting.runtime.compile(batchnorm_loss)
-    return Term("bn", weight, of_teacher=lambda seen: distance(seen.norm_inputs, statistics, form), share=share)
+    world = setting.runtime.world
+    return Term("bn", weight, of_teacher=lambda seen: distance(seen.norm_inputs, statistics, form, world), share=share)
 
 
 def class_prior(weight: float, modulation: Modulation = equally) -> Term:
@@ -97,9 +98,10 @@ def adversarial(
     return Term("adversarial", weight, of_view=value, needs_student=True, share=share)
 
 
-def balance(weight: float) -> Term:
-    """Return the negative entropy of the batch's mean prediction, in nats (arXiv:1904.01186, eq. 6)."""
-    return Term("balance", weight, of_view=lambda view: -losses.batch_entropy(view.teacher))
+def balance(setting: Setting, weight: float) -> Term:
+    """Return the negative entropy of the mean prediction for all processes' batches (arXiv:1904.01186, eq. 6)."""
+    world = setting.runtime.world
+    return Term("balance", weight, of_view=lambda view: -losses.batch_entropy(view.teacher, world))
 
 
 def activation(setting: Setting, weight: float) -> Term | None:

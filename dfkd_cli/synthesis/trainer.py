@@ -14,6 +14,7 @@ from dfkd_cli.synthesis.generator_loss import Generated, joined
 from dfkd_cli.training.batch_parts import BatchParts
 from dfkd_cli.training.schedules import cosine
 from dfkd_cli.training.setting import Setting
+from dfkd_cli.world.batchnorm import synchronise
 
 Objective = Callable[[Tensor, Tensor | None], Generated]  # images [B, C, H, W], labels [B] of a conditional generator
 
@@ -48,14 +49,19 @@ class GeneratorTrainer:
     def __init__(
         self, setting: Setting, config: GeneratorConfig, *, trainable_noise: bool = False, restart_every: int = 0
     ):
-        setting.expect(config.batch_size)
+        self.world = setting.runtime.world
+        self.batch_size = self.world.share(config.batch_size, "options.generator.batch_size")  # of this process
+        setting.expect(self.batch_size)
         self.setting, self.config = setting, config
         self.trainable_noise, self.restart_every = trainable_noise, restart_every
         self.generator = setting.runtime.place(self._new_generator())
+        self.world.equalise(self.generator)
+        if setting.sync_batchnorm:
+            synchronise(self.generator, self.world)
         self.optimizer = self._adam(self.generator.parameters())
         self.forward = setting.runtime.compile(self.generator)
-        self.parts = BatchParts()
-        self.generated = 0
+        self.parts = BatchParts(self.world)
+        self.generated = 0  # images of all processes
         self.rounds = 0
 
     def _new_generator(self) -> Generator:
@@ -83,15 +89,16 @@ class GeneratorTrainer:
     def _restart(self) -> None:
         # Into the same tensors, so that compiled code stays valid.
         self.generator.load_state_dict(self._new_generator().state_dict())
+        self.world.equalise(self.generator)
         self.optimizer = self._adam(self.generator.parameters())
 
     def _train(self, objective: Objective) -> Generated:
         for _ in range(self.config.steps - 1):
-            self._step(objective, *self.draw(self.config.batch_size))
-        return self._step(objective, *self.draw(self.config.batch_size))
+            self._step(objective, *self.draw(self.batch_size))
+        return self._step(objective, *self.draw(self.batch_size))
 
     def _train_with_noise(self, objective: Objective) -> Generated:
-        noise, labels = self.draw(self.config.batch_size)
+        noise, labels = self.draw(self.batch_size)
         noise_optimizer = self._adam([noise.requires_grad_(True)])
         for _ in range(self.config.steps - 1):
             self._step(objective, noise, labels)
@@ -111,11 +118,18 @@ class GeneratorTrainer:
     def _step(self, objective: Objective, noise: Tensor, labels: Tensor | None) -> Generated:
         generated = self.parts.fit(len(noise), lambda count: self._gradients(objective, noise, labels, count))
         self.optimizer.step()
-        self.generated += len(noise)
+        self.generated += len(noise) * self.world.size
         return generated
 
     def _gradients(self, objective: Objective, noise: Tensor, labels: Tensor | None, parts: int) -> Generated:
-        """Leave the gradients of the loss in the generator, and in trainable noise."""
+        """Leave the gradients of the mean loss of all processes in the generator, and in trainable noise."""
+        generated = self._sum_over_parts(objective, noise, labels, parts)
+        self.world.average_gradients(list(self.generator.parameters()))
+        if noise.grad is not None and self.world.several:
+            noise.grad /= self.world.size
+        return generated
+
+    def _sum_over_parts(self, objective: Objective, noise: Tensor, labels: Tensor | None, parts: int) -> Generated:
         self.optimizer.zero_grad(set_to_none=True)
         noise.grad = None
         requested = [None] * parts if labels is None else labels.tensor_split(parts)
@@ -136,15 +150,15 @@ class GeneratorTrainer:
         noise, labels = self.draw(count)
         with self.setting.runtime.autocast():
             images = self.forward(noise, labels)
-        self.generated += count
+        self.generated += count * self.world.size
         return images
 
     @torch.no_grad()
     def images(self, count: int) -> Tensor:
         """Return new images [count, C, H, W] in [0, 1] with balanced labels, in the generator's present mode."""
         batches = []
-        for start in range(0, count, self.config.batch_size):
-            noise, labels = self.draw(self.config.batch_size)
+        for start in range(0, count, self.batch_size):
+            noise, labels = self.draw(self.batch_size)
             with self.setting.runtime.autocast():
                 batches.append(self.generator(noise, labels)[: count - start])
         return torch.cat(batches)

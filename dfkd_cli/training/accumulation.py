@@ -8,16 +8,17 @@ from torch import Tensor
 from dfkd_cli.training.batch_parts import BatchParts
 from dfkd_cli.training.method import Batch, StudentTerms
 from dfkd_cli.training.setting import Terms
+from dfkd_cli.world.world import ALONE, World
 
 Loss = Callable[[Batch], StudentTerms]
 
 
 class Accumulation:
-    """Computes the gradient of a student's batch, in parts after memory ran out."""
+    """Computes the gradient of a student's batch, in parts after memory ran out, as its mean over all processes."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer):
-        self.optimizer = optimizer
-        self.parts = BatchParts()
+    def __init__(self, optimizer: torch.optim.Optimizer, world: World = ALONE):
+        self.optimizer, self.world = optimizer, world
+        self.parts = BatchParts(world)
 
     def backward(self, batch: Batch, loss: Loss) -> tuple[Terms, Mapping[str, Tensor]]:
         """Store the gradient of the batch's mean loss in the parameters.
@@ -25,7 +26,12 @@ class Accumulation:
         Return the means of all terms and logged values, and the per-image values of the whole batch. Raises
         OutOfMemoryError when parts of two images are still too large.
         """
-        return self.parts.fit(len(batch.images), lambda count: self._sum_over_parts(batch, loss, count))
+        return self.parts.fit(len(batch.images), lambda count: self._gradients(batch, loss, count))
+
+    def _gradients(self, batch: Batch, loss: Loss, count: int) -> tuple[Terms, Mapping[str, Tensor]]:
+        result = self._sum_over_parts(batch, loss, count)
+        self.world.average_gradients([value for group in self.optimizer.param_groups for value in group["params"]])
+        return result
 
     def _sum_over_parts(self, batch: Batch, loss: Loss, count: int) -> tuple[Terms, Mapping[str, Tensor]]:
         self.optimizer.zero_grad(set_to_none=True)

@@ -7,6 +7,8 @@ import torch
 
 from dfkd_cli.errors import OutOfMemoryError, first_line, is_out_of_memory
 from dfkd_cli.machine.allocator import make_room
+from dfkd_cli.world.errors import CalledOffError
+from dfkd_cli.world.world import ALONE, World
 
 SMALLEST_PART = 2  # images: BatchNorm needs two
 
@@ -14,9 +16,13 @@ Result = TypeVar("Result")
 
 
 class BatchParts:
-    """The number of parts in which a batch is computed: 1, doubled each time that memory runs out."""
+    """The number of parts in which a batch is computed: 1, doubled each time that memory runs out.
 
-    def __init__(self):
+    It is the same in all processes of a world: when one runs out of memory, all compute the batch anew.
+    """
+
+    def __init__(self, world: World = ALONE):
+        self.world = world
         self.count = 1
 
     def fit(self, size: int, compute: Callable[[int], Result]) -> Result:
@@ -26,12 +32,17 @@ class BatchParts:
         """
         while True:
             try:
-                return compute(self.count)
+                result = compute(self.count)
+                self.world.steps += 1
+                return result
+            except CalledOffError as error:
+                reason = str(error)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 reason = first_line(error)
             # Outside the handler, because the error's traceback references the tensors of the failed attempt.
+            self.world.call_off(reason)
             if size < 2 * self.count * SMALLEST_PART:
                 each = size // self.count
                 raise OutOfMemoryError(f"out of memory with {each} images at a time: {reason}; use a smaller network")

@@ -4,6 +4,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from dfkd_cli.world.world import World
+
 
 class Clock(ABC):
     """Measures the progress of a run in [0, 1]. Schedules are functions of it, and the run ends at 1."""
@@ -53,3 +55,24 @@ class BudgetClock(Clock):
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         self.start = self.now() - state["used"]
+
+
+class _SharedClock(Clock):
+    """The clock of the first process, which all follow."""
+
+    def __init__(self, clock: Clock, world: World):
+        self.clock, self.world = clock, world
+
+    def progress(self, step: int) -> float:
+        return self.world.of_first(self.clock.progress(step))
+
+    def state_dict(self) -> dict[str, float]:
+        return self.clock.state_dict()
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.clock.load_state_dict(state)
+
+
+def shared_clock(clock: Clock, world: World) -> Clock:
+    """Return the clock, or for several processes one that is the same in all of them."""
+    return _SharedClock(clock, world) if world.several and not isinstance(clock, StepClock) else clock

@@ -13,7 +13,7 @@ from dfkd_cli.machine.peak_memory import peak_memory_bytes
 from dfkd_cli.networks.modes import frozen
 from dfkd_cli.training.accumulation import Accumulation
 from dfkd_cli.training.averaging import WeightAverage
-from dfkd_cli.training.clock import Clock
+from dfkd_cli.training.clock import Clock, shared_clock
 from dfkd_cli.training.means import Means
 from dfkd_cli.training.method import Batch, Method, StudentTerms
 from dfkd_cli.training.optimizer import OptimizerConfig, OptimizerKind, make_optimizer, suited_optimizer
@@ -21,8 +21,11 @@ from dfkd_cli.training.random_streams import random_streams, set_random_streams
 from dfkd_cli.training.reshaping import Reshaping
 from dfkd_cli.training.schedules import cosine, ramp
 from dfkd_cli.training.setting import Setting, Terms
+from dfkd_cli.training.shares import own_share
 from dfkd_cli.training.stopwatch import Stopwatch
+from dfkd_cli.world.batchnorm import synchronise
 
+OWN = ("method", "random")  # what each process has of its own
 STUDENT = "0"  # name of the student among the trained networks
 
 
@@ -34,7 +37,8 @@ class TrainConfig(OptimizerConfig):
     budget: float | None  # seconds for the whole run; replaces `steps`
     compile: Literal["auto", "on", "off"]  # torch.compile; auto: in runs long enough to gain from it
     init: Literal["teacher", "random"]  # initial weights: the teacher's, in layers of equal name and shape
-    batch_size: int
+    batch_size: int  # of all processes together
+    sync_batchnorm: bool  # whether BatchNorm statistics of a batch are those of all processes
     lr_warmup: float  # share of the training in which the learning rate grows from 0
     average: float  # share of the steps, up to the current one, over which weights are averaged; 0: the last weights
     round_every: int  # student steps between two rounds
@@ -65,7 +69,9 @@ class Distillation:
     def __init__(
         self, method: Method, setting: Setting, config: TrainConfig, clock: Clock, reshaping: Reshaping | None = None
     ):
-        self.method, self.setting, self.config, self.clock = method, setting, config, clock
+        self.method, self.setting, self.config = method, setting, config
+        self.world = setting.runtime.world
+        self.clock = shared_clock(clock, self.world)
         self.reshaping = reshaping
         self.stopwatch = Stopwatch(setting.runtime.device)
         self.trained = nn.ModuleList([setting.student, *method.loss.modules()])
@@ -74,7 +80,7 @@ class Distillation:
         self._follow_shape()
         rate = 1.0 if reshaping is None else reshaping.rate
         self.peaks = [rate * group["lr"] for group in self.optimizer.param_groups]
-        self.accumulation = Accumulation(self.optimizer)
+        self.accumulation = Accumulation(self.optimizer, self.world)
         self.step = 0
         self.round_at = -1  # the step before which the latest round was done
         self.warmup_ended = False
@@ -100,7 +106,7 @@ class Distillation:
                 pending.add(self.round(progress))
             if not warming:
                 pending.add(self.student_step(progress))
-            if pending.added >= self.config.report_every or due():
+            if pending.added >= self.config.report_every or self.world.any(due()):
                 yield self._event("warm-up" if warming else "training", pending)
         if self.step == 0:
             raise DfkdError("the budget ended before the first training step; give --budget more time")
@@ -165,8 +171,11 @@ class Distillation:
                 self.optimizer.state[parameter][entry] = value
 
     def _follow_shape(self) -> None:
-        """Make the optimizer and the average of the student's present tensors."""
+        """Make the optimizer and the average of the student's present tensors, which are equal in all processes."""
         self.setting.runtime.place(self.setting.student)
+        self.world.equalise(self.trained)
+        if self.config.sync_batchnorm:
+            synchronise(self.trained, self.world)
         self.optimizer = make_optimizer(self.trained, self.optimizer_kind, self.config)
         self.average = WeightAverage(self.setting.student, self.config.average)
 
@@ -177,7 +186,7 @@ class Distillation:
         return (progress - self.begun_at) / (1.0 - self.begun_at)
 
     def _event(self, phase: Literal["warm-up", "training"], pending: Means) -> Event:
-        metrics = pending.take()
+        metrics = pending.take(self.world)
         self._check_finite(metrics)
         metrics |= {f"images/{name}": float(count) for name, count in self.method.source.counts()._asdict().items()}
         done = self.clock.progress(self.step)
@@ -205,7 +214,7 @@ class Distillation:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed run needs besides the teacher and the recipe."""
-        return {
+        state = {
             "reshaping": None if self.reshaping is None else self.reshaping.state_dict(),
             "trained": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -222,9 +231,12 @@ class Distillation:
             "peak_bytes": self.peak_bytes(),
             "random": random_streams(self.setting.rng),
         }
+        others = self.world.collect({name: state[name] for name in OWN})
+        return state | ({"others": others} if others else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned, for the same teacher, recipe and seed."""
+        state = own_share(state, self.method.source, self.setting.rng, self.world)
         if self.reshaping is not None:
             self.reshaping.load_state_dict(state["reshaping"])
             self._follow_shape()

@@ -6,6 +6,8 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
+from dfkd_cli.world.launch import launched_place
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ANSWER = b"\nfinishing this step and saving a checkpoint; interrupt again to stop at once\n"
 
@@ -32,4 +34,5 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        os.write(2, ANSWER)  # print() is not reentrant, and the signal may have interrupted one
+        if launched_place().rank == 0:
+            os.write(2, ANSWER)  # print() is not reentrant, and the signal may have interrupted one

@@ -3,6 +3,7 @@
 import torch
 
 from dfkd_cli.training.setting import Terms
+from dfkd_cli.world.world import ALONE, World
 
 
 class Means:
@@ -23,10 +24,11 @@ class Means:
             self.counts[name] = self.counts.get(name, 0) + 1
         self.added += 1
 
-    def take(self) -> dict[str, float | list[float]]:
-        """Return the means since the last call and reset the sums. Waits for the device."""
+    def take(self, world: World = ALONE) -> dict[str, float | list[float]]:
+        """Return the means since the last call, over all processes, and reset the sums. Waits for the device."""
+        means = world.means([value / self.counts[name] for name, value in self.sums.items()]) if self.sums else []
         metrics: dict[str, float | list[float]] = {}
-        for name, value in self.sums.items():
-            metrics[name] = (value / self.counts[name]).tolist()
+        for name, value in zip(self.sums, means, strict=True):
+            metrics[name] = value.tolist()
         self._clear()
         return metrics

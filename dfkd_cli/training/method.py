@@ -1,7 +1,7 @@
 """The interface between the training loop and a method: an image source, a student loss and their requirements."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.training.setting import Setting, Terms
+from dfkd_cli.world.world import World
 
 
 class Batch(NamedTuple):
@@ -99,6 +100,10 @@ class ImageSource(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+
+    @abstractmethod
+    def reshared(self, states: Sequence[dict[str, Any]], world: World) -> dict[str, Any]:
+        """Return the state for this process of a world of another size than the one in which the states were saved."""
 
 
 class StudentLoss(ABC):

@@ -26,6 +26,16 @@ class Listener(Protocol):
         """Receive an event of the training loop."""
 
 
+class SilentListener:
+    """A listener that ignores everything."""
+
+    def note(self, text: str) -> None:
+        """Ignore a sentence for the user."""
+
+    def event(self, event: Event) -> None:
+        """Ignore the progress of the loop."""
+
+
 class Session:
     """The share of a run in one process, from the start or a checkpoint to the end or an interruption.
 
@@ -77,9 +87,11 @@ class Session:
             self.listener.event(event)
             self.metrics.write(event, time.monotonic() - self.begun)
             self._pass_new_notes()
-            if interruption.requested or self._due():
+            world = self.distillation.world
+            stopped = world.any(interruption.requested)
+            if stopped or world.any(self._due()):
                 self._save()
-            if interruption.requested:
+            if stopped:
                 raise KeyboardInterrupt
 
     def _due(self) -> bool:
@@ -109,7 +121,11 @@ class Session:
 
     def _go_back(self, error: DivergedError) -> None:
         """Restore the last checkpoint and lower the learning rate. Raises `error` the second time."""
-        saved = self.checkpoints.load(self.listener.note) if self.initial is None else _unpacked(self.initial)
+        saved = (
+            self.distillation.world.spread(_unpacked(self.initial))
+            if self.initial
+            else self.checkpoints.load(self.listener.note)
+        )
         if saved is None or self.distillation.rate_scale < 1.0:
             self.checkpoints.clear()  # a run resumed from them would diverge again
             raise error

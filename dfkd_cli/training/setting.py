@@ -28,8 +28,8 @@ class Features(NamedTuple):
 class Setting:
     """Teacher and student with their compiled forwards, the augmentation, the random stream and the runtime.
 
-    `rng` is a generator on the runtime's device. `pool` is the user's folder of unlabelled images, if there is one,
-    and `read_options` say how its image files are read.
+    `batch_size` is that of one process. `rng` is a generator on the runtime's device. `pool` is the user's folder of
+    unlabelled images, if there is one, and `read_options` say how its image files are read.
     """
 
     def __init__(
@@ -44,11 +44,12 @@ class Setting:
         pool: Path | None = None,
         read_options: ReadOptions | None = None,
         taps: Taps | None = None,
+        sync_batchnorm: bool = True,
     ):
         self.teacher, self.student = teacher, student
         self.batch_size, self.augmentation = batch_size, augmentation
         self.runtime, self.rng = runtime, rng
-        self.pool, self.read_options = pool, read_options
+        self.pool, self.read_options, self.sync_batchnorm = pool, read_options, sync_batchnorm
         self.taps = taps
         self.recorded: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] = ((), ())
         self.expect(batch_size)

@@ -1,0 +1,48 @@
+"""Two processes compute what one computes with the images of both."""
+
+import pytest
+import torch
+from replay import record_all, replay
+from two_processes import run_in_two
+
+from dfkd_cli.errors import UsageError
+from dfkd_cli.methods import METHODS
+from dfkd_cli.world.world import World
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    return run_in_two(record_all, tmp_path_factory.mktemp("world"))
+
+
+@pytest.mark.parametrize("name", [*METHODS, "narrowed"])
+def test_gradients_and_losses_are_those_of_one_process(recorded, name):
+    both = [one[name] for one in recorded]
+    alone = replay(*(("ssd", both, 0.6) if name == "narrowed" else (name, both)))
+    for trained in alone.keys() - {"terms"}:
+        assert alone[trained], trained
+        size = max(float(value.abs().max()) for value in alone[trained].values())
+        for one in both:
+            assert one["outcome"][trained].keys() == alone[trained].keys()
+            for key, value in alone[trained].items():
+                torch.testing.assert_close(one["outcome"][trained][key], value, rtol=0.0, atol=1e-5 * max(1.0, size))
+    for step, terms in enumerate(alone["terms"]):
+        for key, value in terms.items():
+            shared = both[0]["outcome"]["terms"][step][key]
+            torch.testing.assert_close(shared, value.float(), rtol=1e-3, atol=1e-4, msg=f"{key} of step {step}")
+
+
+def test_both_processes_have_images_of_their_own(recorded):
+    for name in METHODS:
+        one, other = (each[name]["batches"][0][0] for each in recorded)
+        assert one.shape == other.shape == (4, 1, 8, 8)
+        assert not torch.equal(one, other)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    world = World()
+    world.size = 3
+    assert world.share(9, "x") == 3
+    for count in (8, 3):
+        with pytest.raises(UsageError, match=f"x={count} cannot be shared by 3 processes.*such as [69]"):
+            world.share(count, "x")
