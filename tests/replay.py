@@ -7,7 +7,7 @@ from tiny_methods import make, warm
 from torch import Tensor, nn
 
 from dfkd_cli.methods import METHODS
-from dfkd_cli.training.method import Batch
+from dfkd_cli.training.method import Batch, StudentTerms
 from dfkd_cli.world.world import World
 
 # SGD leaves the gradients as they are, unlike Muon. Random views are drawn in each process, which cannot be replayed.
@@ -22,7 +22,24 @@ def settings(name: str) -> tuple[str, ...]:
 
 def record_all(world: World) -> dict[str, Any]:
     """Train with every method in this process of a world; return what `record` returns, by method."""
-    return {name: record(name, world) for name in METHODS} | {"narrowed": record("ssd", world, share=0.6)}
+    recorded = {name: record(name, world) for name in METHODS}
+    return recorded | {"narrowed": record("ssd", world, share=0.6), "memory": run_out_of_memory(world)}
+
+
+def run_out_of_memory(world: World) -> dict[str, Any]:
+    """Do a step during which the memory of the second process runs out, and return its parts and the weights."""
+    loop = warm(make("ssd", *SETTINGS, world=world))
+    compute = loop.method.loss.compute
+
+    def too_large(batch: Batch, progress: float) -> StudentTerms:
+        terms = compute(batch, progress)
+        if world.rank == 1 and len(batch.images) == 4:
+            raise MemoryError
+        return terms
+
+    loop.method.loss.compute = too_large
+    terms = [loop.student_step(0.0)["loss"].item(), loop.student_step(0.5)["loss"].item()]
+    return {"parts": loop.accumulation.parts.count, "terms": terms, "weights": loop.trained.state_dict()}
 
 
 def record(name: str, world: World, share: float | None = None) -> dict[str, Any]:
@@ -43,7 +60,8 @@ def record(name: str, world: World, share: float | None = None) -> dict[str, Any
         return _kept(batches, batch)
 
     source.sample = keep_batch
-    return {"outcome": _train(name, loop), "noise": list(map(tuple, noise)), "batches": list(map(tuple, batches))}
+    outcome = _train(name, loop)
+    return {"outcome": outcome, "noise": list(noise), "batches": list(batches), "state": loop.state_dict()}
 
 
 def replay(name: str, recorded: list[dict[str, Any]], share: float | None = None) -> dict[str, Any]:

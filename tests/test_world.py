@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from replay import record_all, replay
+from replay import record_all, replay, settings
+from tiny_methods import make
 from two_processes import run_in_two
 
 from dfkd_cli.errors import UsageError
@@ -37,6 +38,30 @@ def test_both_processes_have_images_of_their_own(recorded):
         one, other = (each[name]["batches"][0][0] for each in recorded)
         assert one.shape == other.shape == (4, 1, 8, 8)
         assert not torch.equal(one, other)
+
+
+def test_both_compute_in_parts_when_one_runs_out_of_memory(recorded):
+    one, other = (each["memory"] for each in recorded)
+    assert one["parts"] == other["parts"] == 2
+    trained = [name for name in one["weights"] if "running" not in name]
+    assert trained
+    assert all(torch.equal(one["weights"][name], other["weights"][name]) for name in trained)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_process_continues_with_the_images_of_two(recorded, name):
+    loop = make(name, *settings(name))
+    loop.load_state_dict(recorded[0][name]["state"])
+    assert loop.step == 4
+    before, now = recorded[0][name]["state"], loop.state_dict()
+    if hasattr(loop.method.source, "memory") and "count" in now["method"]["source"]["memory"]:
+        shares = [one["method"]["source"]["memory"]["images"] for one in (before, *before["others"])]
+        kept = now["method"]["source"]["memory"]["images"]
+        assert sorted(kept.flatten(1).tolist()) == sorted(torch.cat(shares).flatten(1).tolist())
+    if METHODS[name].needs.pool:
+        files = [one["method"]["source"]["selected"]["files"] for one in (before, *before["others"])]
+        assert sorted(loop.method.source.selected.files) == sorted(files[0] + files[1])
+    assert loop.student_step(0.9)["loss"].isfinite()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
