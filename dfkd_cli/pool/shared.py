@@ -10,17 +10,17 @@ from dfkd_cli.world.world import World
 
 
 class SharedSelection:
-    """What the processes agree on: whether all have selected, and the list of all images."""
+    """What the processes agree on: whether one of them still selects, and the list of all images."""
 
     def __init__(self, world: World):
         self.world = world
-        self.complete = False  # in all processes
+        self.waiting = False  # for another process
         self.lines_of_others = ""  # of selected.csv, in the first process
 
     def follow(self, selected: Selected | None) -> None:
         """Find out whether every process has a selection; each calls this after each of its rounds."""
-        self.complete = not self.world.any(selected is None)
-        if self.complete and selected is not None:
+        self.waiting = self.world.any(selected is None)
+        if not self.waiting and selected is not None:
             others = self.world.collect({"csv": selected.to_csv()})
             self.lines_of_others = "".join(one["csv"].partition("\n")[2] for one in others)
 

@@ -33,7 +33,7 @@ class PoolImages(ImageSource):
 
     def ready(self, progress: float) -> bool:
         """Return whether the images are selected."""
-        return self.shared.complete
+        return self.selected is not None and not self.shared.waiting
 
     def warmup(self) -> WarmupPlan:
         """Return the rounds of the pass: one per batch, and one for the selection."""
@@ -41,14 +41,14 @@ class PoolImages(ImageSource):
 
     def round(self, progress: float) -> Terms:
         """Read and score the next chunk of the pool; do nothing once the images are selected."""
-        if self.shared.complete:
+        if self.ready(progress):
             return {}
         if self.first_done is None and self.selection.seen:
             self.first_done = progress
         in_time = self.first_done is None or progress < end_of_share(self.first_done, self.config.reading_share)
         self.selected = self.selection.advance(in_time)
         self.shared.follow(self.selected)
-        if self.selected is None or not self.shared.complete:
+        if self.selected is None or self.shared.waiting:
             return {}
         self.notes.extend(self.shared.notes(self.selected))
         counts = torch.tensor(self.selected.class_counts(), dtype=torch.float32, device=self.setting.runtime.device)
