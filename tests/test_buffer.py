@@ -13,7 +13,7 @@ def empty(
     capacity: int = 8, eviction: Eviction = "oldest", alpha: float = 0.6, beta: float = 0.4, size=(1, 2, 2)
 ) -> ReplayBuffer:
     spec = InputSpec(size, (0.5,), (0.25,), num_classes=4)
-    config = BufferConfig(capacity, eviction)
+    config = BufferConfig(capacity, 1024, eviction)
     return ReplayBuffer(config, spec, CPU, alpha=alpha, beta=beta, measure=lambda generated: torch.zeros(1))
 
 

@@ -5,7 +5,7 @@ import torch
 
 from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.synthesis.generator_loss import Generated
-from dfkd_cli.synthesis.store import ImageStore
+from dfkd_cli.synthesis.store import ImageStore, StoreConfig
 
 
 def images(*values: int) -> torch.Tensor:
@@ -74,3 +74,16 @@ def test_a_restored_store_is_the_same(batches, before):
 def test_empty_slots_are_not_saved(tmp_path):
     torch.save(filled(100_000, (1, 2, 3)).state_dict(), tmp_path / "state.pt")
     assert (tmp_path / "state.pt").stat().st_size < 10_000
+
+
+def test_large_images_are_limited_by_memory_and_the_store_says_so():
+    large, small = (InputSpec((3, side, side), (0.5,), (0.25,), 10) for side in (224, 32))
+    config = StoreConfig(5000, mb=100)
+    assert config.capacity(small) == 5000
+    assert config.notes(small) == []
+    assert config.capacity(large) == 100 * 2**20 // (3 * 224 * 224)
+    (note,) = config.notes(large)
+    assert note.startswith("696 images of 3x224x224 of 5,000, as many as fit into 100 MiB")
+    assert note.endswith("105 MB.")
+    (whole,) = StoreConfig(5000, mb=1024).notes(large)
+    assert whole == "5,000 images of 3x224x224 are kept in 753 MB."

@@ -67,9 +67,9 @@ def build(setting: Setting, options: CgddOptions) -> Method:
         trainer,
         GeneratorLoss(setting, terms),
         Warmup(options.warmup),
-        ImageStore(options.store.size, spec, device, setting.runtime.world),
+        ImageStore(options.store.capacity(spec), spec, device, setting.runtime.world),
         measure=HitRates(spec.num_classes, device),
-        notes=options.inversion.notes(setting),
+        notes=[*options.inversion.notes(setting), *options.store.notes(spec)],
     )
     return Method(source, loss)
 

@@ -81,8 +81,13 @@ def build(setting: Setting, options: CsdOptions) -> Method:
         trainer,
         GeneratorLoss(setting, terms, _views(setting) if options.augment_synthesis else None),
         Warmup(options.warmup),
-        ImageStore(options.store.size, setting.teacher.spec, setting.runtime.device, setting.runtime.world),
-        notes=options.inversion.notes(setting),
+        ImageStore(
+            options.store.capacity(setting.teacher.spec),
+            setting.teacher.spec,
+            setting.runtime.device,
+            setting.runtime.world,
+        ),
+        notes=[*options.inversion.notes(setting), *options.store.notes(setting.teacher.spec)],
     )
     return Method(source, loss)
 

@@ -63,7 +63,7 @@ def build(setting: Setting, options: SsdOptions) -> Method:
         Warmup(options.warmup, at_least=batches),
         buffer,
         measure=PhiQuartiles(phi, setting.runtime.device),
-        notes=options.inversion.notes(setting),
+        notes=[*options.inversion.notes(setting), *options.buffer.notes(setting.teacher.spec)],
     )
     return Method(source, ImportanceWeightedLoss(setting, buffer, options.temperature))
 

@@ -7,10 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dfkd_cli.config.values import require
 from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.synthesis.generator_loss import Generated
-from dfkd_cli.synthesis.store import ImageStore
+from dfkd_cli.synthesis.store import ImageStore, StoreConfig
 from dfkd_cli.training.method import Batch
 from dfkd_cli.training.setting import Terms
 from dfkd_cli.world.world import ALONE, World
@@ -20,14 +19,10 @@ PRIORITY_FLOOR = 1e-6  # keeps an image without discrepancy drawable (arXiv:1511
 
 
 @dataclass(frozen=True)
-class BufferConfig:
+class BufferConfig(StoreConfig):
     """The size of a replay buffer, and which images make room for new ones."""
 
-    size: int  # images
     eviction: Eviction
-
-    def __post_init__(self) -> None:
-        require(self, 1, "size")
 
 
 class ReplayBuffer(ImageStore):
@@ -54,7 +49,7 @@ class ReplayBuffer(ImageStore):
         measure: Callable[[Generated], Tensor],
         world: World = ALONE,
     ):
-        super().__init__(config.size, spec, device, world)
+        super().__init__(config.capacity(spec), spec, device, world)
         self.eviction: Eviction = config.eviction
         self.alpha, self.beta, self.measure = alpha, beta, measure
         self.confidence = torch.zeros(self.capacity, device=device)

@@ -1,5 +1,6 @@
 """A memory of fixed size that keeps synthetic images and their classes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +16,31 @@ from dfkd_cli.training.method import Batch
 from dfkd_cli.training.setting import Terms
 from dfkd_cli.world.world import ALONE, World
 
+LARGE_BYTES = 100_000_000  # from which on a store states its size
+
 
 @dataclass(frozen=True)
 class StoreConfig:
     """How many images a store keeps."""
 
-    size: int  # images; new ones replace the oldest
+    size: int  # images of all processes together
+    mb: int  # largest memory for them, in MiB
 
     def __post_init__(self) -> None:
-        require(self, 1, "size")
+        require(self, 1, "size", "mb")
+
+    def capacity(self, spec: InputSpec) -> int:
+        """Return the images of this size that are kept, at least 1."""
+        return min(self.size, max(1, self.mb * 2**20 // math.prod(spec.size)))
+
+    def notes(self, spec: InputSpec) -> list[str]:
+        """Return a sentence about the memory when it is large or too small for all images."""
+        kept, bytes_each = self.capacity(spec), math.prod(spec.size)
+        if kept == self.size and kept * bytes_each < LARGE_BYTES:
+            return []
+        limit = "" if kept == self.size else f" of {self.size:,}, as many as fit into {self.mb:,} MiB (its option mb)"
+        shape = "x".join(map(str, spec.size))
+        return [f"{kept:,} images of {shape}{limit} are kept in {kept * bytes_each / 1e6:,.0f} MB."]
 
 
 class ImageStore(Memory):
