@@ -15,6 +15,7 @@ LATE = 0.999  # progress at which the warm-up of every method is over
 ROUND_EVERY = 2  # student steps between two rounds while measuring, so that rounds are measured too
 DISCARDED = 4  # laps for compilers and caches: two with a round and two without
 ENOUGH_S, FEWEST, MOST = 6.0, 4, 40  # of measured laps
+SLOW_LAP_S = 10.0  # from which on one lap of each kind is measured, because four of them take minutes
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,15 @@ class _Testbed:
 
     def laps(self) -> tuple[list[_Lap], list[_Lap]]:
         """Return laps to discard, and enough laps to measure; fewer when the warm-up ends before."""
-        discarded, measured, started = [], [], time.monotonic()
+        discarded, measured, started, slow = [], [], time.monotonic(), False
         warmup = self.clock.value == 0.0
-        while len(measured) < MOST and (len(measured) < FEWEST or time.monotonic() - started < ENOUGH_S):
+        kinds = 1 if warmup else ROUND_EVERY  # of laps
+        while len(measured) < MOST and (
+            len(measured) < (kinds if slow else FEWEST) or time.monotonic() - started < ENOUGH_S
+        ):
             lap = self._lap()
-            (discarded if len(discarded) < DISCARDED else measured).append(lap)
+            (discarded if len(discarded) < (kinds if slow else DISCARDED) else measured).append(lap)
+            slow = slow or lap.total > SLOW_LAP_S
             if warmup and not lap.warmup:
                 break
         return discarded, measured
@@ -79,13 +84,13 @@ class _Testbed:
     def finish_warmup(self) -> list[_Lap]:
         """Return laps until student steps begin, at half of the progress or later if the method needs more images.
 
-        After MOST laps there are enough images to time a student step, and the warm-up is ended.
+        After MOST laps, or a slow one, there are enough images to time a student step, and the warm-up is ended.
         """
         self.clock.value, laps = HALFWAY, []
         while not self.distillation.method.source.ready(self.clock.value):
             laps.append(self._lap())
             self.clock.value = LATE
-            if len(laps) == MOST:
+            if len(laps) == MOST or laps[-1].total > SLOW_LAP_S:
                 self.distillation.end_warmup()
                 break
         return laps
