@@ -101,9 +101,7 @@ def own_files(pool: Path, world: World) -> Iterator[str]:
             yield name
 
 
-def read_pool(
-    pool: Path, spec: InputSpec, chunk: int, reader: ImageReader, world: World = ALONE
-) -> Generator[Chunk]:
+def read_pool(pool: Path, spec: InputSpec, chunk: int, reader: ImageReader, world: World = ALONE) -> Generator[Chunk]:
     """Yield this process's share of the images as uint8 for the input `spec`, `chunk` files at a time, decoded once.
 
     Closing the generator ends the pass. Threads suffice, because Pillow releases the interpreter's lock to decode.
