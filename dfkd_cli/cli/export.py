@@ -42,6 +42,10 @@ def export(
         bool,
         typer.Option("--with-preprocessing", help=r"Include the normalisation: the file takes images in \[0, 1]."),
     ] = False,
+    class_map: Annotated[
+        bool,
+        typer.Option("--class-map", help="Output the class of each pixel in place of logits (segmentation networks)."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     as_json: options.Json = False,
     arch: options.Arch = None,
@@ -81,7 +85,7 @@ def export(
 
     from dfkd_cli.export.export import ExportJob, export
 
-    report = export(ExportJob(network, load, to, out, overwrite, dynamic_batch, with_preprocessing))
+    report = export(ExportJob(network, load, to, out, overwrite, dynamic_batch, with_preprocessing, class_map))
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
     if as_json:
@@ -97,7 +101,7 @@ def _summary(report: ExportReport) -> str:
     lines = [
         f"written  {report.path}, {report.file_bytes / 1e6:,.2f} MB",
         f"input    {' x '.join(map(str, report.input_shape))}, {takes}",
-        f"output   {_OUTPUTS[report.returned].format(report.num_classes)}",
+        f"output   {_output(report)}",
     ]
     lines += [
         f"checked  {counted(seen.count, 'image')} ({seen.images}): same class for {seen.same_top1}, largest difference "
@@ -105,6 +109,12 @@ def _summary(report: ExportReport) -> str:
         for seen in report.comparisons
     ]
     return "\n".join(lines)
+
+
+def _output(report: ExportReport) -> str:
+    if report.class_map:
+        return f"the class of each pixel, of {report.num_classes} classes"
+    return _OUTPUTS[report.returned].format(report.num_classes)
 
 
 def _row(values: tuple[float, ...]) -> str:

@@ -49,6 +49,7 @@ def _rows(seen: Inspection) -> list[tuple[str, str]]:
     rows = [
         ("kind", seen.kind),
         ("architecture", seen.arch or "defined in the file"),
+        ("task", seen.task),
         ("classes", f"{seen.classes}{_from(seen, 'num_classes')}"),
         ("input", f"{_shape(seen.input_size)}{_from(seen, 'input_size')}"),
         ("mean", f"{_numbers(seen.mean)}{_from(seen, 'mean')}"),

@@ -73,6 +73,7 @@ class Inspection:
     input_gradient: bool  # whether a gradient reaches the images, so that images can be generated
     recipes: tuple[RecipeFit, ...]
     notes: tuple[str, ...]
+    task: str  # classification or segmentation
 
 
 def inspect_teacher(source: str, options: LoadOptions) -> Inspection:
@@ -104,6 +105,7 @@ def inspect_teacher(source: str, options: LoadOptions) -> Inspection:
         input_gradient=gradient,
         recipes=tuple(_fit(entry.name, entry.method, teacher, gradient) for entry in list_recipes().recipes),
         notes=origin.notes,
+        task=spec.task,
     )
 
 

@@ -42,6 +42,8 @@ def load_job(job: Job, world: World = ALONE) -> LoadedJob:
     runtime = Runtime(device, choose_dtype(job.precision, device), compiles, world=world)
     teacher = load_classifier(job.teacher, job.load)
     check_needs(recipe.method, teacher)
+    if teacher.spec.task == "segmentation":
+        recipe = load_recipe(job.recipe, list(job.overrides), "segmentation")
     if not METHODS[recipe.method].needs.pool:
         _check_gradient(job.teacher, teacher)
     data = None if job.eval_data is None else _open_data(job.eval_data, job, teacher.spec)

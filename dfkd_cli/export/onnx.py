@@ -33,7 +33,7 @@ def write_onnx(module: nn.Module, images: Tensor, dynamic_batch: bool, facts: di
             (images,),
             dynamo=True,
             input_names=[_INPUT],
-            output_names=[_OUTPUTS[facts["returned"]]],
+            output_names=["classes" if facts.get("class_map") else _OUTPUTS[facts["returned"]]],
             dynamic_shapes=shapes,
             external_data=False,
             verbose=False,

@@ -1,4 +1,4 @@
-"""torchvision's own classifiers, which are named `torchvision/NAME`."""
+"""torchvision's own classifiers and segmentation networks, which are named `torchvision/NAME`."""
 
 import math
 import re
@@ -9,6 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from dfkd_cli.errors import UsageError
+from dfkd_cli.loading.torchvision_segmentation import (
+    create_segmentation,
+    segmentation_names,
+    without_auxiliary_head,
+)
 from dfkd_cli.networks.layer_sizes import fit_layers
 
 PREFIX = "torchvision/"
@@ -67,10 +73,10 @@ class _OnMeta(TorchFunctionMode):
 
 
 def torchvision_names() -> list[str]:
-    """Return the names of torchvision's image classifiers, without `torchvision/`."""
+    """Return the names of torchvision's image classifiers and segmentation networks, without `torchvision/`."""
     from torchvision import models
 
-    return models.list_models(module=models)
+    return [*models.list_models(module=models), *segmentation_names()]
 
 
 def create_torchvision(
@@ -82,6 +88,10 @@ def create_torchvision(
     """
     from torchvision import models
 
+    if name in segmentation_names():
+        if in_chans != 3:
+            raise UsageError(f"{PREFIX}{name} takes images of 3 channels, not {in_chans}")
+        return create_segmentation(name, num_classes)
     options: dict[str, Any] = {"num_classes": num_classes}
     if name in _WITH_AUXILIARY_HEADS:
         options |= {"aux_logits": False, "init_weights": False}
@@ -108,7 +118,8 @@ def default_input(name: str) -> DefaultInput | None:
     if published is None:
         return None
     transforms, classes = published.transforms(), len(published.meta["categories"])
-    size = (3, transforms.crop_size[0], transforms.crop_size[0])
+    side = (transforms.resize_size if name in segmentation_names() else transforms.crop_size)[0]
+    size = (3, side, side)
     if name in _WITH_AUXILIARY_HEADS:  # with published weights their first layer undoes the usual normalisation
         return DefaultInput(classes, size, _HALF, _HALF)
     return DefaultInput(classes, size, tuple(transforms.mean), tuple(transforms.std))
@@ -124,7 +135,7 @@ def image_side(weights: Mapping[str, Tensor]) -> int | None:
 
 def present_names(weights: dict[str, Tensor], module: nn.Module | None = None) -> dict[str, Tensor]:
     """Return the weights with the names that this version of torchvision gives them."""
-    return {_present(name): value for name, value in weights.items()}
+    return without_auxiliary_head({_present(name): value for name, value in weights.items()})
 
 
 def _present(name: str) -> str:

@@ -135,4 +135,4 @@ class AttentionLoss(StudentLoss):
         return StudentTerms(terms, logged)
 
 
-CGDD = MethodDefinition(CgddOptions, build, Needs(stages=True))
+CGDD = MethodDefinition(CgddOptions, build, Needs(stages=True, one_answer=True))

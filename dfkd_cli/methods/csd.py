@@ -147,4 +147,4 @@ class HeadAndFeatureLoss(StudentLoss):
         self.task.load_state_dict(state["head"])
 
 
-CSD = MethodDefinition(CsdOptions, build, Needs(stages=True))
+CSD = MethodDefinition(CsdOptions, build, Needs(stages=True, one_answer=True))

@@ -10,13 +10,17 @@ from torch import Tensor
 
 from dfkd_cli.config.values import require
 from dfkd_cli.distillation import losses
+from dfkd_cli.errors import UsageError
+from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.synthesis.buffer import BufferConfig, ReplayBuffer
+from dfkd_cli.synthesis.dense_buffer import DenseReplayBuffer, Rarity
 from dfkd_cli.synthesis.generator_loss import Generated, GeneratorLoss
 from dfkd_cli.synthesis.inversion import InversionConfig, inversion_terms
 from dfkd_cli.synthesis.source import GeneratedImages, RoundMeasure
 from dfkd_cli.synthesis.terms import Modulation
 from dfkd_cli.synthesis.trainer import GeneratorConfig, GeneratorTrainer
 from dfkd_cli.synthesis.warmup import Warmup, WarmupConfig
+from dfkd_cli.tasks import per_image
 from dfkd_cli.training.method import Batch, Method, MethodDefinition, StudentLoss, StudentTerms
 from dfkd_cli.training.setting import Setting, Terms
 
@@ -37,6 +41,8 @@ class SsdOptions:
     importance: bool  # importance weights, which correct the bias of the sampling
     beta: float  # exponent of the importance weights
     temperature: float
+    rarity: Rarity = "complement"  # form of the first factor of phi, for segmentation networks
+    void_class: int | None = None  # class that no image is made for, for segmentation networks
 
     def __post_init__(self) -> None:
         require(self, 0, "gamma", "alpha", "beta")
@@ -45,9 +51,14 @@ class SsdOptions:
 
 def build(setting: Setting, options: SsdOptions) -> Method:
     """Return a generator with a replay buffer that is balanced by phi, and an importance-weighted student loss."""
-    buffer = ReplayBuffer(
+    trainer = GeneratorTrainer(setting, options.generator)
+    kind = ReplayBuffer
+    if setting.teacher.spec.task == "segmentation":
+        _check_void_class(options.void_class, setting.teacher.spec)
+        kind = partial(DenseReplayBuffer, rarity=options.rarity)
+    buffer = kind(
         options.buffer,
-        setting.teacher.spec,
+        trainer.spec,
         setting.runtime.device,
         alpha=options.alpha if options.priority else 0.0,
         beta=options.beta if options.importance else 0.0,
@@ -55,21 +66,28 @@ def build(setting: Setting, options: SsdOptions) -> Method:
         world=setting.runtime.world,
     )
     phi = partial(modulation, buffer, options)
-    trainer = GeneratorTrainer(setting, options.generator)
     batches = math.ceil(buffer.capacity / trainer.batch_size)
     source = GeneratedImages(
         trainer,
-        GeneratorLoss(setting, inversion_terms(setting, options.inversion, modulation=phi)),
+        GeneratorLoss(
+            setting, inversion_terms(setting, options.inversion, modulation=phi), void_class=options.void_class
+        ),
         Warmup(options.warmup, at_least=batches),
         buffer,
         measure=PhiQuartiles(phi, setting.runtime.device),
-        notes=[*options.inversion.notes(setting), *options.buffer.notes(setting.teacher.spec)],
+        notes=[*options.inversion.notes(setting), *options.buffer.notes(trainer.spec)],
     )
     return Method(source, ImportanceWeightedLoss(setting, buffer, options.temperature))
 
 
+def _check_void_class(number: int | None, spec: InputSpec) -> None:
+    """Raise UsageError when there is no such class."""
+    if number is not None and not 0 <= number < spec.num_classes:
+        raise UsageError(f"options.void_class is {number}; the teacher has the classes 0 to {spec.num_classes - 1}")
+
+
 def modulation(buffer: ReplayBuffer, options: SsdOptions, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """Return phi with the probability of the label, as in focal loss: [B, K], [B] -> [B].
+    """Return phi with the probability of the label, as in focal loss: [B, K], [B] -> [B], or a value per pixel.
 
     With the largest probability instead, an image that the teacher assigns to another class with high confidence has
     no gradient towards its label, and the generator ignores the labels (measured: hit rate from 1.0 to 0.0).
@@ -98,7 +116,7 @@ class PhiQuartiles(RoundMeasure):
 
     def __call__(self, generated: Generated) -> Terms:
         """Return the quartiles and both extremes [5]."""
-        phi = self.phi(generated.teacher_logits, generated.labels)
+        phi = per_image(self.phi(generated.teacher_logits, generated.labels))
         return {"synthesis/phi_quartiles": phi.quantile(self.quartiles)}
 
 

@@ -20,6 +20,7 @@ def check_recipe(name_or_path: str, overrides: list[str]) -> Checked:
     """Return the recipe's method and hash. Raises RecipeError with all mistakes and the document of --json."""
     try:
         recipe = load_recipe(name_or_path, overrides)
+        load_recipe(name_or_path, overrides, "segmentation")
     except RecipeError as error:
         error.facts = Checked(name_or_path, None, None, tuple(error.mistakes))
         raise

@@ -11,7 +11,8 @@ from dfkd_cli.errors import UsageError
 from dfkd_cli.recipe.shipped import DEFAULTS, defaults_text, merge, shipped_recipes
 from dfkd_cli.recipe.yaml_values import TAG, node_values, parse_nodes, reason
 
-SECTIONS = ("about", "method", "train", "augmentation", "narrowing", "options")
+SECTIONS = ("about", "method", "train", "augmentation", "narrowing", "options", "segmentation")
+SEGMENTATION = "segmentation"  # the section with values that replace others for segmentation networks
 LONGEST = 80  # characters of a --set that an error repeats
 
 
@@ -61,9 +62,23 @@ class RecipeFile:
         self.text = recipe_text(name_or_path) if text is None else text
         self.values = self._parse()
 
-    def inherit(self, defaults: dict[str, Any]) -> None:
-        """Add the values of `defaults` that the file does not set."""
-        self.values = merge(defaults, self.values)
+    def inherit(self, defaults: dict[str, Any], for_segmentation: bool) -> None:
+        """Add the values of `defaults` that the file does not set.
+
+        The section `segmentation` of both is applied or dropped.
+        """
+        own, inherited = dict(self.values), dict(defaults)
+        special = [values.pop(SEGMENTATION, None) for values in (inherited, own)]
+        for values, section in zip((inherited, own), special, strict=True):
+            if not isinstance(section, dict | None):
+                self.repeated.append(Problem(SEGMENTATION, f"'{SEGMENTATION}' is a value, not a section"))
+            elif section is not None and for_segmentation:
+                values |= merge(values, section)
+        if for_segmentation:
+            prefix = f"{SEGMENTATION}."
+            own_lines = {key.removeprefix(prefix): line for key, line in self.lines.items() if key.startswith(prefix)}
+            self.lines |= own_lines
+        self.values = merge(inherited, own)
 
     def change(self, override: str) -> None:
         """Apply one `a.b=c`. Raises UsageError when its form is wrong, `a` is not a section or `c` is not a value."""
@@ -72,6 +87,8 @@ class RecipeFile:
         if not equals or not dotted:
             raise UsageError(f"{flag}: write section.key=value, e.g. --set train.lr=0.05")
         *path, last = dotted.split(".")
+        if path[:1] == [SEGMENTATION]:
+            raise UsageError(f"{flag}: set the value itself, without '{SEGMENTATION}.'")
         section = self.values
         for step in path:
             section = section.setdefault(step, {})

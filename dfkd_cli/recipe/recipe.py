@@ -11,6 +11,7 @@ from dfkd_cli.config.values import Problem, build, did_you_mean
 from dfkd_cli.methods import METHODS
 from dfkd_cli.narrowing.config import NarrowingConfig
 from dfkd_cli.recipe.file import SECTIONS, About, RecipeFile, inherited_values
+from dfkd_cli.tasks import TaskName
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.engine import TrainConfig
 
@@ -34,14 +35,15 @@ class Recipe:
         return hashlib.sha256(self.to_yaml().encode()).hexdigest()
 
 
-def load_recipe(name_or_path: str, overrides: list[str]) -> Recipe:
+def load_recipe(name_or_path: str, overrides: list[str], task: TaskName = "classification") -> Recipe:
     """Return the recipe of this name or in this file, with `section.key=value` overrides.
 
-    Values that neither sets are those of `recipes/defaults.yaml`. Raises UsageError; a RecipeError names every unknown
+    Values that neither sets are those of `recipes/defaults.yaml`. For segmentation the section `segmentation` of both
+    files replaces values. Raises UsageError; a RecipeError names every unknown
     key, wrong type, value out of range and missing value.
     """
     file = RecipeFile(name_or_path)
-    file.inherit(inherited_values())
+    file.inherit(inherited_values(), task == "segmentation")
     for override in overrides:
         file.change(override)
     problems = list(file.repeated)

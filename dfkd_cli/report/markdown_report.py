@@ -84,7 +84,7 @@ def _calibration(file: CalibrationReport) -> str:
 def _use(report: Report) -> str:
     evaluate = "dfkd evaluate THIS_FOLDER --data IMAGES --teacher "
     evaluate += shlex.join([report.teacher.source, *report.teacher.flags])
-    if report.student.narrowed:
+    if not report.student.loads_with_timm():
         return (
             "## Use the student\n\n```python\nfrom dfkd_cli import load\n\n"
             'model = load("THIS_FOLDER")  # an nn.Module: images in [0, 1] in, logits out\n```\n\n'

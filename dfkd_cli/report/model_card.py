@@ -113,7 +113,7 @@ def _introduction(report: Report, data: LabelledImages | SegmentedImages | None)
 
 
 def _use(report: Report) -> str:
-    if report.student.narrowed:
+    if not report.student.loads_with_timm():
         lines = ["from dfkd_cli import load", "", 'model = load("THIS_FOLDER")  # images in [0, 1] in, logits out']
         return "\n".join(lines)
     own = report.student.arch in REFERENCE_ARCHS

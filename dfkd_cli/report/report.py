@@ -47,6 +47,10 @@ class StudentReport:
     sha256: str  # of student.safetensors
     file_bytes: int
 
+    def loads_with_timm(self) -> bool:
+        """Return whether timm can load the folder: a whole network of an architecture that timm or dfkd has."""
+        return not self.narrowed and not self.arch.startswith("torchvision/")
+
 
 @dataclass(frozen=True)
 class CalibrationReport:

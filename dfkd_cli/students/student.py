@@ -17,7 +17,7 @@ from dfkd_cli.config.version import __version__
 from dfkd_cli.errors import UsageError, first_line
 from dfkd_cli.graphs.graph_data import to_data
 from dfkd_cli.loading.archive import list_archive
-from dfkd_cli.loading.catalogue import similar_names
+from dfkd_cli.loading.catalogue import check_known, create, is_torchvision, similar_names
 from dfkd_cli.loading.extra_files import FACTS_FILE
 from dfkd_cli.loading.failures import quiet
 from dfkd_cli.machine.files import write_atomically
@@ -34,7 +34,7 @@ _REJECTIONS = (AssertionError, IndexError, NotImplementedError, RuntimeError, Ty
 
 
 def build_student(name: str, spec: InputSpec) -> Classifier:
-    """Return a classifier of the timm architecture `name` for the input `spec`, in training mode.
+    """Return a classifier of the architecture `name`, of timm or `torchvision/NAME`, for `spec`, in training mode.
 
     Its weights are drawn from torch's global random generator. Raises UsageError for an unknown name, with the most
     similar known names, and for a network that does not support this input.
@@ -44,7 +44,7 @@ def build_student(name: str, spec: InputSpec) -> Classifier:
     shape = "x".join(map(str, spec.size))
     try:
         with quiet("timm"):
-            module = timm.create_model(arch, num_classes=spec.num_classes, **_input_arguments(arch, spec.size))
+            module = create(arch, num_classes=spec.num_classes, **_input_arguments(arch, spec.size))
     except _REJECTIONS as error:
         raise UsageError(f"--student {arch} cannot be made for {shape} images: {first_line(error)}") from error
     module.eval()
@@ -109,7 +109,7 @@ def save_student(
     # A single metadata key, because several are written in random order, which would change the sha256.
     content = safetensors.torch.save(weights, metadata={"dfkd": json.dumps(facts)})
     write_atomically(folder / STUDENT_FILE, content)
-    if arch is not None and not narrowed:
+    if arch is not None and not narrowed and not is_torchvision(arch):
         config = json.dumps(_timm_config(arch, module, spec), indent=2) + "\n"
         write_atomically(folder / "config.json", config.encode())
     return hashlib.sha256(content).hexdigest()
@@ -143,6 +143,8 @@ def is_student(source: str) -> bool:
 
 
 def _check_name(arch: str) -> None:
+    if is_torchvision(arch):
+        return check_known(arch)
     if timm.is_model(arch):
         if "." in arch:
             bare = arch.partition(".")[0]
@@ -157,7 +159,7 @@ def _check_name(arch: str) -> None:
 
 def _input_arguments(arch: str, size: tuple[int, int, int]) -> dict[str, Any]:
     """Return the arguments of timm.create_model for this input; an image size only if weights depend on it."""
-    known = timm.get_pretrained_cfg(arch)
+    known = None if is_torchvision(arch) else timm.get_pretrained_cfg(arch)
     fixed = known is not None and known.fixed_input_size
     return {"in_chans": size[0]} | ({"img_size": list(size[1:])} if fixed else {})
 

@@ -79,8 +79,8 @@ class ReplayBuffer(ImageStore):
         self.put(generated.images, classes, confidence, discrepancy)
         return {"buffer/class_shares": self.class_shares()}
 
-    def put(self, images: Tensor, classes: Tensor, confidence: Tensor, discrepancy: Tensor) -> None:
-        """Store images [B, C, H, W] in [0, 1] with the values [B] of their fields."""
+    def put(self, images: Tensor, classes: Tensor, confidence: Tensor, discrepancy: Tensor) -> Tensor:
+        """Store images [B, C, H, W] in [0, 1] with the values [B] of their fields; return their places."""
         images, classes = images[-self.capacity :], classes[-self.capacity :]
         confidence, discrepancy = confidence[-self.capacity :], discrepancy[-self.capacity :]
         slots = self._slots(len(images))
@@ -89,15 +89,17 @@ class ReplayBuffer(ImageStore):
         self.weights[slots] = 1.0
         self.births[slots] = self.added
         self.write(slots, images, classes)
+        return slots
 
     def _slots(self, batch: int) -> Tensor:
         if self.count < self.capacity or self.eviction == "oldest":
             return self.oldest(batch)
-        if self.eviction == "mastered":
-            worth = self.discrepancy
-        else:
-            worth = self.modulation(self.classes, self.confidence, 1.0, diversity=True, difficulty=True)
+        worth = self.discrepancy if self.eviction == "mastered" else self.worth()
         return worth.topk(batch, largest=False).indices
+
+    def worth(self) -> Tensor:
+        """Return phi of the stored images: [N] in [0, 1]."""
+        return self.modulation(self.classes, self.confidence, 1.0, diversity=True, difficulty=True)
 
     def probabilities(self) -> Tensor:
         """Return the probability of each stored image to be drawn, [count], summing to 1.

@@ -45,11 +45,18 @@ class GeneratorLoss:
     """The sum of weighted terms for one teacher and student.
 
     Terms without a weight, and terms that the teacher does not allow (None), are left out. `views` turns the images
-    into those that the networks receive, for example an augmentation. Raises UsageError when no term is left.
+    into those that the networks receive, for example an augmentation. `void_class` is never a label: images are made
+    for the likeliest other class. Raises UsageError when no term is left.
     """
 
-    def __init__(self, setting: Setting, terms: Iterable[Term | None], views: Callable[[Tensor], Tensor] | None = None):
-        self.setting, self.views = setting, views
+    def __init__(
+        self,
+        setting: Setting,
+        terms: Iterable[Term | None],
+        views: Callable[[Tensor], Tensor] | None = None,
+        void_class: int | None = None,
+    ):
+        self.setting, self.views, self.void_class = setting, views, void_class
         self.terms = [term for term in terms if term is not None and term.weight > 0.0]
         if not self.terms:
             raise UsageError(
@@ -69,7 +76,7 @@ class GeneratorLoss:
         needs_student = any(term.needs_student for term in self.terms if term.name in weights)
         view = View(
             shown,
-            teacher.argmax(dim=1) if labels is None else labels,
+            self._predicted(teacher) if labels is None else labels,
             teacher,
             self.setting.student_forward(shown) if needs_student else None,
         )
@@ -79,6 +86,11 @@ class GeneratorLoss:
                 value = of_teacher[term.name] if term.of_view is None else term.of_view(view)
                 terms[term.name] = weights[term.name] * value
         return Generated(images if self.views else shown, view.labels, teacher, view.student, terms)
+
+    def _predicted(self, logits: Tensor) -> Tensor:
+        if self.void_class is not None:
+            logits = logits.detach().index_fill(1, torch.tensor([self.void_class], device=logits.device), -torch.inf)
+        return logits.argmax(dim=1)
 
     def shares(self, progress: float, warm: bool) -> dict[str, float]:
         """Return the share of its weight that each scheduled term has at this progress, by the term's name."""

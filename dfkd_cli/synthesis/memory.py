@@ -56,7 +56,7 @@ class NoMemory(Memory):
     def __init__(self, trainer: GeneratorTrainer):
         self.trainer = trainer
         setting = trainer.setting
-        self.latest = torch.zeros(0, *setting.teacher.spec.size, device=setting.runtime.device)
+        self.latest = torch.zeros(0, *trainer.spec.size, device=setting.runtime.device)
 
     def __len__(self) -> int:
         return len(self.latest)

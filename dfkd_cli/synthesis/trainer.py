@@ -1,13 +1,15 @@
 """A generator in training: it renews a batch of images under a loss, one round at a time."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dfkd_cli.config.values import require, require_share
+from dfkd_cli.errors import UsageError
+from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.synthesis.class_modulation import Conditioning
 from dfkd_cli.synthesis.generator import Generator
 from dfkd_cli.synthesis.generator_loss import Generated, joined
@@ -16,6 +18,7 @@ from dfkd_cli.training.schedules import cosine
 from dfkd_cli.training.setting import Setting
 from dfkd_cli.world.batchnorm import synchronise
 
+_MULTIPLE = 32  # pixels; the strides of usual networks divide it
 Objective = Callable[[Tensor, Tensor | None], Generated]  # images [B, C, H, W], labels [B] of a conditional generator
 
 
@@ -31,12 +34,27 @@ class GeneratorConfig:
     width: int  # channels of the last block; the first has twice as many
     conditional: bool = False  # whether the generator receives class labels
     conditioning: Conditioning = "concat"  # how a conditional generator receives them
+    image_share: float = 1.0  # share of the height and width of the teacher's images, for segmentation networks
 
     def __post_init__(self) -> None:
         require(self, 1, "steps", "noise_size", "width")
         require(self, 2, "batch_size")  # BatchNorm statistics need two images
         require(self, 0, "lr")
-        require_share(self, "final_lr")
+        require_share(self, "final_lr", "image_share")
+
+
+def generated_spec(spec: InputSpec, share: float) -> InputSpec:
+    """Return the spec of images with this share of the height and width, in multiples of 32 pixels.
+
+    Raises UsageError for a classifier, which needs whole images.
+    """
+    if share == 1.0:
+        return spec
+    if spec.task != "segmentation":
+        raise UsageError(f"options.generator.image_share is {share:g}: only segmentation networks take parts of images")
+    channels, *sides = spec.size
+    height, width = (min(side, max(_MULTIPLE, round(share * side / _MULTIPLE) * _MULTIPLE)) for side in sides)
+    return replace(spec, size=(channels, height, width))
 
 
 class GeneratorTrainer:
@@ -53,6 +71,7 @@ class GeneratorTrainer:
         self.batch_size = self.world.share(config.batch_size, "options.generator.batch_size")  # of this process
         setting.expect(self.batch_size)
         self.setting, self.config = setting, config
+        self.spec = generated_spec(setting.teacher.spec, config.image_share)
         self.trainable_noise, self.restart_every = trainable_noise, restart_every
         self.generator = setting.runtime.place(self._new_generator())
         self.world.equalise(self.generator)
@@ -66,8 +85,7 @@ class GeneratorTrainer:
 
     def _new_generator(self) -> Generator:
         config = self.config
-        spec = self.setting.teacher.spec
-        return Generator(spec, config.noise_size, config.width, config.conditional, config.conditioning)
+        return Generator(self.spec, config.noise_size, config.width, config.conditional, config.conditioning)
 
     def _adam(self, trained: Iterable[Tensor]) -> torch.optim.Adam:
         return torch.optim.Adam(trained, self.config.lr, betas=(0.5, 0.999))

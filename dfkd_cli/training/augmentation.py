@@ -8,6 +8,8 @@ from torch import Tensor
 
 from dfkd_cli.config.values import require_share
 
+_MULTIPLE = 32  # pixels; the strides of usual networks divide it
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -17,12 +19,14 @@ class Augmentation:
     shift: float  # largest translation, as a share of the image's smaller side; borders are reflected
     mix: float  # share of the images that are blended with another one of the batch
     cut: float  # share of the images in which a box is replaced by that of another one
+    crop: float = 1.0  # share of the height and width of a random crop, for segmentation networks; 1: whole images
 
     def __post_init__(self) -> None:
-        require_share(self, "shift", "mix", "cut")
+        require_share(self, "shift", "mix", "cut", "crop")
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """Return one random view of each image: [B, C, H, W] in [0, 1] -> the same shape and range."""
+        """Return one random view of each image: [B, C, H, W] in [0, 1] -> the same range, smaller with `crop`."""
+        images = random_crop(images, self.crop, rng) if self.crop < 1.0 else images
         images = random_shift(images, round(self.shift * min(images.shape[2:])), rng)
         images = random_flip(images, rng) if self.flip else images
         images = random_mix(images, self.mix, rng) if self.mix > 0.0 else images
@@ -31,6 +35,17 @@ class Augmentation:
     def without_mixing(self) -> "Augmentation":
         """Return the same transforms without `mix` and `cut`, whose results have no single label."""
         return replace(self, mix=0.0, cut=0.0)
+
+
+def random_crop(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Return random crops with this share of the height and width, in multiples of 32 pixels: -> [B, C, h, w]."""
+    batch, _, *sides = images.shape
+    height, width = (min(side, max(_MULTIPLE, round(share * side / _MULTIPLE) * _MULTIPLE)) for side in sides)
+    first = torch.rand(2, batch, 1, generator=rng, device=images.device)
+    rows = ((first[0] * (sides[0] - height + 1)).long() + torch.arange(height, device=images.device)).unsqueeze(2)
+    columns = ((first[1] * (sides[1] - width + 1)).long() + torch.arange(width, device=images.device)).unsqueeze(1)
+    samples = torch.arange(batch, device=images.device).view(-1, 1, 1)
+    return images[samples, :, rows, columns].permute(0, 3, 1, 2)
 
 
 def random_flip(images: Tensor, rng: torch.Generator) -> Tensor:

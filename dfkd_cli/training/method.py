@@ -169,11 +169,13 @@ class Needs:
     batchnorm: bool = False
     embedding: bool = False  # the input of a last linear layer
     stages: bool = False  # feature maps
+    one_answer: bool = False  # one answer per image, so that images have labels
     pool: bool = False  # a folder of unlabelled images, instead of generated ones
 
     def missing(self, teacher: Classifier) -> list[str]:
         """Return one phrase per requirement that the teacher does not meet."""
-        missing = ["BatchNorm layers"] if self.batchnorm and not teacher.norm_statistics else []
+        missing = ["one answer per image"] if self.one_answer and teacher.spec.task != "classification" else []
+        missing += ["BatchNorm layers"] if self.batchnorm and not teacher.norm_statistics else []
         if self.embedding or self.stages:
             with torch.no_grad():
                 seen = teacher.observe(torch.rand(2, *teacher.spec.size, device=teacher.mean.device))
