@@ -217,6 +217,6 @@ def test_exports_give_logits_or_classes_of_the_size_of_the_image(tmp_path, form)
 
 
 def test_a_class_map_of_a_classifier_is_refused(tmp_path):
-    result = dfkd("export", save_teacher(tmp_path / "t.pt"), *LOOK, "--to", "torchscript", "--class-map")
+    result = dfkd("export", save_teacher(tmp_path / "t.pt"), *LOOK, "--to", "pt2", "--class-map")
     assert result.exit_code == 2
     assert "--class-map is for segmentation networks" in result.stderr

@@ -18,6 +18,7 @@ from dfkd_cli.compression.measurement import measure_student
 from dfkd_cli.compression.output_folder import OutputFolder
 from dfkd_cli.compression.result_files import (
     WrittenFiles,
+    evaluation_strips,
     write_calibration_file,
     write_documents,
     write_exported_student,
@@ -143,5 +144,5 @@ def _save(job: Job, loaded: LoadedJob, distillation: Distillation, result: Path,
         write_exported_student(result),
     )
     report = make_report(job, loaded, distillation, written, measurement, time.monotonic() - started)
-    write_documents(report, measurement, shown, loaded.data, result)
+    write_documents(report, measurement, shown, loaded.data, result, evaluation_strips(loaded))
     return report

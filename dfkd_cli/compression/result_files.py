@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_cli.compression.job import LoadedJob
 from dfkd_cli.compression.measurement import Measurement
 from dfkd_cli.compression.output_folder import ANOTHER_NAME
 from dfkd_cli.data.calibration import CALIBRATION_FILE, Calibration, write_calibration
+from dfkd_cli.data.class_colours import strips
 from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.data.sample_grid import save_grid
 from dfkd_cli.data.segmented import SegmentedImages
@@ -18,15 +20,18 @@ from dfkd_cli.errors import DfkdError
 from dfkd_cli.export.export import ExportJob, export
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.machine.files import write_atomically, write_text_atomically
+from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.report.markdown_report import markdown_report
 from dfkd_cli.report.model_card import model_card
-from dfkd_cli.report.page.document import Evidence, render
+from dfkd_cli.report.page.document import STRIP_BESIDE, Evidence, render
 from dfkd_cli.report.report import CalibrationReport, Report
 from dfkd_cli.students.student import STUDENT_FILE, save_student
 from dfkd_cli.training.engine import Distillation
 
 EXPORTED_FILE = "student.pt2"
 SHOWN_IMAGES = 100  # in samples.png
+SHOWN_STRIPS = 32  # of segmentation networks
+SHOWN_SCENES = 6  # evaluation images on the page
 
 
 class StudentFile(NamedTuple):
@@ -47,8 +52,8 @@ class WrittenFiles(NamedTuple):
 class ShownImages(NamedTuple):
     """Images that the student learned from."""
 
-    images: Tensor  # [N, C, H, W] in [0, 1]
-    classes: Tensor  # [N]: the teacher's predictions
+    images: Tensor  # [N, C, H, W] in [0, 1]; for segmentation with the classes of teacher and student on the right
+    classes: Tensor  # [N]: the teacher's predictions, for segmentation the class of most pixels
 
 
 def write_student(loaded: LoadedJob, folder: Path) -> StudentFile:
@@ -110,13 +115,28 @@ def write_images(loaded: LoadedJob, distillation: Distillation, folder: Path) ->
     source = distillation.method.source
     for name, text in source.files().items():
         write_atomically(folder / name, text.encode(errors="surrogateescape"))  # file names may hold any byte
-    images = source.shown(SHOWN_IMAGES)
-    with torch.no_grad():
-        teacher = loaded.teacher
-        predicted = teacher(images).argmax(dim=1)
-        classes = teacher.task.image_class(predicted, teacher.spec.num_classes)
-    save_grid(images, classes, folder / "samples.png")
+    dense = loaded.teacher.spec.task == "segmentation"
+    images = source.shown(SHOWN_STRIPS if dense else SHOWN_IMAGES)
+    with evaluating(loaded.teacher, loaded.student):
+        predicted = loaded.teacher(images).argmax(dim=1)
+        if dense:
+            images = strips(images, [predicted, loaded.student(images).argmax(dim=1)])
+    classes = loaded.teacher.task.image_class(predicted, loaded.teacher.spec.num_classes)
+    save_grid(images, classes, folder / "samples.png", STRIP_BESIDE if dense else 1)
     return ShownImages(images, classes)
+
+
+def evaluation_strips(loaded: LoadedJob) -> Tensor | None:
+    """Return some evaluation images with mask, teacher and student on the right; None for a classifier."""
+    if not isinstance(loaded.data, SegmentedImages):
+        return None
+    spec, device = loaded.teacher.spec, loaded.runtime.device
+    images, masks = next(loaded.data.first(SHOWN_SCENES).batches(SHOWN_SCENES, spec))
+    whole = [F.interpolate(mask[None, None].float(), spec.size[1:])[0, 0].long() for mask in masks]
+    with evaluating(loaded.teacher, loaded.student):
+        placed = images.to(device)
+        maps = [network(placed).argmax(dim=1).cpu() for network in (loaded.teacher, loaded.student)]
+    return strips(images, [torch.stack(whole), *maps])
 
 
 def write_documents(
@@ -125,12 +145,13 @@ def write_documents(
     shown: ShownImages,
     data: LabelledImages | SegmentedImages | None,
     folder: Path,
+    scenes: Tensor | None = None,
 ) -> None:
     """Write the report as JSON, Markdown and HTML, and the model card. Reads `metrics.jsonl` in the folder."""
     write_text_atomically(folder / "report.json", report.to_json())
     write_text_atomically(folder / "report.md", markdown_report(report))
     metrics = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     names = None if data is None else data.class_names
-    evidence = Evidence(metrics, shown.images, shown.classes, measurement.confusion, names)
+    evidence = Evidence(metrics, shown.images, shown.classes, measurement.confusion, names, scenes)
     write_text_atomically(folder / "report.html", render(report, evidence))
     write_text_atomically(folder / "README.md", model_card(report, data))

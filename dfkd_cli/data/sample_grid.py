@@ -20,16 +20,16 @@ _WIDEST = 16  # images in such a row; the other images of the class continue bel
 _BACKGROUND, _INK = (255, 255, 255), (60, 60, 60)
 
 
-def save_grid(images: Tensor, classes: Tensor, path: Path) -> None:
+def save_grid(images: Tensor, classes: Tensor, path: Path, beside: int = 1) -> None:
     """Write a PNG of `images` [N, C, H, W] in [0, 1], sorted by `classes` [N], with the class number below each image.
 
     With one or two channels the first is shown as grey, with three or more the first three as RGB. Small images are
     enlarged without smoothing, so that every pixel is visible; large images are reduced. If there are at least four
-    images per class on average, each class begins a row.
+    images per class on average, each class begins a row. Each image can show `beside` images beside each other.
     """
     order = classes.argsort(stable=True)
     numbers = classes[order].tolist()
-    cells = [_scaled(to_pillow(image)) for image in images[order].detach().float().cpu()]
+    cells = [_scaled(to_pillow(image), beside) for image in images[order].detach().float().cpu()]
     places = _places(numbers)
     width, height = cells[0].size
     rows, columns = (max(ends) + 1 for ends in zip(*places, strict=True))
@@ -89,10 +89,10 @@ def to_pillow(image: Tensor) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _scaled(image: Image.Image) -> Image.Image:
+def _scaled(image: Image.Image, beside: int = 1) -> Image.Image:
     side = max(image.size)
     if side < _SMALLEST:
         times = math.ceil(_SMALLEST / side)
         return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
-    image.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
+    image.thumbnail((beside * _LARGEST, _LARGEST), Image.Resampling.LANCZOS)
     return image

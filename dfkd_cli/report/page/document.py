@@ -12,12 +12,14 @@ from dfkd_cli.evaluation.confusion import Confusion
 from dfkd_cli.report.comparison import comparison, explanations
 from dfkd_cli.report.page.curves import read_curves
 from dfkd_cli.report.page.disagreement import disagreement
-from dfkd_cli.report.page.gallery import gallery
+from dfkd_cli.report.page.gallery import data_uri, gallery
 from dfkd_cli.report.page.training import training
 from dfkd_cli.report.quantities import DASH, counted, duration, megabytes, share
 from dfkd_cli.report.report import ON_EVALUATION_DATA, Report
 from dfkd_cli.tasks import TASKS
 
+STRIP_BESIDE = 3  # image, teacher, student
+SCENE_BESIDE = 4  # image, mask, teacher, student
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
@@ -30,6 +32,7 @@ class Evidence:
     classes: Tensor  # [N]: the teacher's predictions for them
     confusion: Confusion
     class_names: Sequence[str] | None  # None if only class numbers are known
+    scenes: Tensor | None = None  # [N, 3, H, W]: evaluation images beside mask, teacher and student
 
 
 class Figure(NamedTuple):
@@ -67,7 +70,8 @@ def render(report: Report, evidence: Evidence) -> str:
         comparison=comparison(report),
         explanations=explanations(report),
         training=training(read_curves(evidence.metrics)),
-        gallery=gallery(evidence.images, evidence.classes, evidence.class_names),
+        gallery=gallery(evidence.images, evidence.classes, evidence.class_names, _beside(report)),
+        scenes=[] if evidence.scenes is None else [data_uri(scene, SCENE_BESIDE) for scene in evidence.scenes],
         shown=len(evidence.images),
         disagreement=disagreement(evidence.confusion, evidence.class_names),
         answered=TASKS[report.task].answered,
@@ -76,6 +80,11 @@ def render(report: Report, evidence: Evidence) -> str:
         times=_times(report),
         versions=asdict(report.versions),
     )
+
+
+def _beside(report: Report) -> int:
+    """Return how many images each image of the gallery shows beside each other."""
+    return STRIP_BESIDE if report.task == "segmentation" else 1
 
 
 def _figures(report: Report) -> list[Figure]:

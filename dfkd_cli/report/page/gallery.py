@@ -35,24 +35,25 @@ def class_label(number: int, names: Sequence[str] | None) -> str:
     return str(number) if names is None or names[number] == str(number) else f"{number} {names[number]}"
 
 
-def gallery(images: Tensor, classes: Tensor, names: Sequence[str] | None) -> Gallery:
-    """Return images [N, C, H, W] in [0, 1], grouped by `classes` [N]."""
+def gallery(images: Tensor, classes: Tensor, names: Sequence[str] | None, beside: int = 1) -> Gallery:
+    """Return images [N, C, H, W] in [0, 1], grouped by `classes` [N]; each shows `beside` images beside each other."""
     groups: dict[int, list[str]] = {}
     order = classes.argsort(stable=True)
     for number, image in zip(classes[order].tolist(), images[order].detach().float().cpu(), strict=True):
-        groups.setdefault(number, []).append(_data_uri(image))
+        groups.setdefault(number, []).append(data_uri(image, beside))
     return Gallery(
         groups=[ClassImages(class_label(number, names), sources) for number, sources in groups.items()],
         small=max(images.shape[-2:]) <= _LOSSLESS_SIDE,
-        columns=len(images) >= _MANY * len(groups),
+        columns=len(images) >= _MANY * len(groups) and beside == 1,
     )
 
 
-def _data_uri(image: Tensor) -> str:
+def data_uri(image: Tensor, beside: int = 1) -> str:
+    """Return an image [C, H, W] in [0, 1] as a data URI."""
     pixels = to_pillow(image)
     content, form = io.BytesIO(), "png"
     if max(pixels.size) > _LOSSLESS_SIDE:
         form = "jpeg"
-        pixels.thumbnail((_REDUCED_SIDE, _REDUCED_SIDE))
+        pixels.thumbnail((beside * _REDUCED_SIDE, _REDUCED_SIDE))
     pixels.save(content, form, optimize=True)
     return f"data:image/{form};base64,{base64.b64encode(content.getvalue()).decode()}"
