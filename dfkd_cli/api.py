@@ -19,6 +19,8 @@ from dfkd_cli.compression import compress as compression
 from dfkd_cli.compression.make_job import Settings, make_job
 from dfkd_cli.config.folders import default_folder
 from dfkd_cli.config.times import parse_interval
+from dfkd_cli.data.class_numbers import ClassOrder
+from dfkd_cli.data.label_options import LabelOptions
 from dfkd_cli.data.reading import Orientation, ReadOptions
 from dfkd_cli.data.segmented import MaskOptions
 from dfkd_cli.errors import UsageError
@@ -46,6 +48,9 @@ def compress(
     budget: str | float | None = None,
     settings: Settings = (),
     eval_data: str | Path | None = None,
+    classes: str | Path | None = None,
+    class_order: ClassOrder | None = None,
+    skip_unreadable: bool = False,
     pool: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -73,6 +78,8 @@ def compress(
         budget: time for the whole run, as seconds or as text such as "30m"; None: the steps of the recipe.
         settings: changes of the recipe, as {"train.lr": 0.05} or ["train.lr=0.05"].
         eval_data: labelled images for the evaluation, which are not trained on.
+        classes, class_order, skip_unreadable: how they are read, as for `evaluate`. The class names are stored with the
+            student.
         pool: folder of unlabelled images to train on, for the recipe `unlabeled`.
         seed: of all random choices. torch's global generator is seeded with it too.
         device: "auto", "cpu", "cuda" or "cuda:INDEX".
@@ -120,6 +127,7 @@ def compress(
         resume=resume,
         checkpoint_every=Interval(*parse_interval(checkpoint_every)),
         calibration=calibration,
+        labels=LabelOptions(None if classes is None else str(classes), class_order, skip_unreadable),
     )
     return compression.compress(job, listener or SilentListener())
 
@@ -130,6 +138,9 @@ def evaluate(
     *,
     teacher: str | Path | None = None,
     images: str | Path | None = None,
+    classes: str | Path | None = None,
+    class_order: ClassOrder | None = None,
+    skip_unreadable: bool = False,
     device: str = "auto",
     batch_size: int = 256,
     value_range: tuple[float, float] | None = None,
@@ -149,13 +160,17 @@ def evaluate(
 
     Args:
         network: folder or file of a student, an ONNX file, or any teacher of `compress`.
-        data: a folder with one subfolder per class (in alphabetical order), or cifar10:ROOT, cifar100:ROOT,
-            mnist:ROOT, fashion-mnist:ROOT in torchvision's format. For a segmentation network a folder with images/ and
-            masks/, or voc:ROOT, cityscapes:ROOT.
+        data: a folder with one subfolder per class, or cifar10:ROOT, cifar100:ROOT, mnist:ROOT, fashion-mnist:ROOT
+            in torchvision's format. For a segmentation network a folder with images/ and masks/, or voc:ROOT,
+            cityscapes:ROOT.
         teacher: a network to compare with. Without it and without `data`, the logits in the `calibration.safetensors`
             beside a student.
         images: without `data`: folder of unlabelled images for the agreement with `teacher`, in place of those in
             `calibration.safetensors`.
+        classes: file with the names of the network's classes by number, one per line or as JSON; None: the names that
+            a network's file states, or else the names of the class folders in alphabetical order.
+        class_order: "text" or "natural", where these orders of the class folders differ and nothing states the names.
+        skip_unreadable: leave out image files that cannot be decoded; the result lists them.
         device: "auto", "cpu", "cuda" or "cuda:INDEX".
         batch_size: images per batch.
         value_range, exif_orientation: how image files are read, as for `compress`.
@@ -179,6 +194,10 @@ def evaluate(
         raise UsageError("--images and --data exclude each other: with labelled images agreement is measured on them")
     if images is not None and teacher is None:
         raise UsageError("--images needs --teacher, whose predictions it compares with")
+    if data is None and (classes is not None or class_order is not None):
+        raise UsageError("--classes and --class-order need --data, the labelled images whose classes they number")
+    if data is None and images is None and skip_unreadable:
+        raise UsageError("--skip-unreadable needs --data or --images, the image files that it is about")
     told = _load_options(facts)
     source, reference = str(network), None if teacher is None else str(teacher)
     teacher_facts = replace(
@@ -191,9 +210,12 @@ def evaluate(
     note, reading = note or _ignore, ReadOptions(value_range, exif_orientation)
     if data is None:
         folder = None if images is None else str(images)
-        return evaluate_without_data((source, options), compared, folder, reading, device, batch_size, note)
+        return evaluate_without_data(
+            (source, options), compared, folder, reading, device, batch_size, note, skip_unreadable
+        )
+    labels = LabelOptions(None if classes is None else str(classes), class_order, skip_unreadable)
     masks = _mask_options(ignore_index, class_names)
-    return evaluation.evaluate((source, options), str(data), compared, reading, masks, device, batch_size, note)
+    return evaluation.evaluate((source, options), str(data), compared, reading, labels, masks, device, batch_size, note)
 
 
 def load(source: str | Path, **facts: Unpack[Facts]) -> Classifier:

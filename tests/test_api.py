@@ -98,7 +98,7 @@ def test_evaluate_gives_the_result_of_the_command(files):
     result = dfkd("evaluate", *told)
     assert result.exit_code == 0, result.stderr
     evaluation = evaluate(files / "teacher.pt", files / "images", teacher=files / "teacher.pt", batch_size=5, **FACTS)
-    assert asdict(evaluation) == json.loads(result.stdout)
+    assert json.loads(json.dumps(asdict(evaluation))) == json.loads(result.stdout)
     assert (evaluation.images, evaluation.agreement) == (12, 1.0)
 
 

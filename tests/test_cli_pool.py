@@ -43,6 +43,7 @@ def pool(tmp_path) -> Path:
     for number, image in enumerate(torch.randint(256, (30, 8, 8), dtype=torch.uint8)):
         Image.fromarray(image.numpy()).save(folder / f"{number}.png")
     (folder / "broken.jpg").write_bytes(b"broken")
+    (folder / "caption.txt").write_text("no image")
     return tmp_path / "pool"
 
 
@@ -66,6 +67,7 @@ def test_a_pool_is_chosen_from_learned_from_and_reported(teacher, pool, tmp_path
     assert report["images"] == {"generated": 30, "kept": 20, "pool": str(pool)}
     assert report["agreement_on"].startswith("images of the pool")
     assert any("1 unreadable skipped" in note for note in report["notes"])
+    assert any("1 file was passed over (1 with .txt" in note for note in report["notes"])
     text = (tmp_path / "out" / "report.md").read_text()
     assert "synthetic images were made" not in text
     assert str(pool) in text

@@ -3,6 +3,7 @@
 import gzip
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,6 @@ def test_images_of_another_shape_are_cropped_in_the_centre(tmp_path, size):
         (lambda root: root.mkdir(), "is empty"),
         (lambda root: image_file(root / "0.png"), "not in sub-folders"),
         (lambda root: [(root / name).mkdir(parents=True) for name in "ab"], "no image files in its sub-folders"),
-        (lambda root: [image_file(root / "a" / "0.png"), (root / "b").mkdir()], "class folders: b$"),
         (lambda root: [image_file(root / name / "0.png") for name in "abc"], "3 classes .* the network has 2"),
         (lambda root: image_file(root / "a" / "0.png"), r"has 1 class \(a\), the network has 2"),
         (lambda root: [image_file(root / "test" / name / "0.png") for name in "ab"], "did you mean .*test"),
@@ -205,6 +205,27 @@ def test_idx_files_are_read_as_torchvision_stores_them(tmp_path, name, below):
     images, labels = read(f"{name}:{tmp_path}", spec(1, 32, 32, 10))
     assert images.shape == (12, 1, 32, 32)
     assert labels.tolist() == [*range(10), 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        ([str(number) for number in range(10)], [*range(10)]),
+        ([str(number) for number in reversed(range(10))], [*reversed(range(10))]),
+        (["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], [*range(10)]),
+    ],
+)
+def test_labels_of_a_packed_set_are_matched_with_the_class_names_of_the_network(tmp_path, names, labels):
+    write_idx(tmp_path, "MNIST", 10)
+    data = open_dataset(f"mnist:{tmp_path}", replace(spec(1, classes=len(names)), class_names=tuple(names)))
+    assert list(data.labels) == labels
+    assert data.contents.classes_without_images == tuple(names[10:])
+
+
+def test_a_packed_set_of_strange_classes_is_refused(tmp_path):
+    write_idx(tmp_path, "MNIST", 10)
+    with pytest.raises(UsageError, match=r"9 - nine is none of the network's classes"):
+        open_dataset(f"mnist:{tmp_path}", replace(spec(1, classes=10), class_names=(*"012345678", "x")))
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist"])

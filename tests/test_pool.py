@@ -1,6 +1,7 @@
 """The pass over a folder of images: every image once, and no other files."""
 
 import os
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
@@ -37,6 +38,9 @@ def test_every_image_file_of_a_tree_is_found_once_and_nothing_else(tree):
     write(tree / "deep" / "er" / "x.JPG")
     write(tree / ".hidden" / "x.png")
     write(tree / ".x.png")
+    write(tree / "a" / "@eaDir" / "x.png")
+    write(tree / "a" / "animated.gif")
+    (tree / "Thumbs.db").write_bytes(b"x")
     (tree / "a" / "notes.txt").write_text("no image")
     (tree / "folder.png").mkdir()
     (tree / "a" / "loop").symlink_to(tree)
@@ -45,9 +49,18 @@ def test_every_image_file_of_a_tree_is_found_once_and_nothing_else(tree):
     (tree / "itself").symlink_to("itself")
     write(tree.parent / "beside" / "evaluation.png")
     (tree / "a" / "around").symlink_to(tree.parent)
-    found = list(image_files(tree))
-    expected = {f"{'abcd'[number // 10]}/{number}.png" for number in range(40)} | {"deep/er/x.JPG", "linked.png"}
+    passed_over: Counter[str] = Counter()
+    found = list(image_files(tree, passed_over))
+    expected = {f"{'abcd'[number // 10]}/{number}.png" for number in range(40)}
+    expected |= {"deep/er/x.JPG", "linked.png", "a/animated.gif"}
     assert sorted(found) == sorted(expected)
+    assert passed_over == {
+        "hidden or written by the system": 2,
+        "in hidden folders or folders of the system": 2,
+        "with .txt, which is no image format of Pillow": 1,
+        "a link to nothing": 1,
+        "without a suffix and without an image": 1,
+    }
 
 
 def test_a_flat_folder_is_a_pool(tmp_path):

@@ -133,7 +133,25 @@ class ImageArguments(NetworkArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobArguments(ImageArguments):
+class LabelArguments:
+    """How evaluation data are read."""
+
+    classes: options.Classes = None
+    class_order: options.ClassOrder = None
+    skip_unreadable: options.SkipUnreadable = False
+
+    def label_values(self) -> dict[str, Any]:
+        """Return the keyword arguments of the functions in api.py."""
+        return {"classes": self.classes, "class_order": self.class_order, "skip_unreadable": self.skip_unreadable}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationArguments(LabelArguments, ImageArguments):
+    """The arguments that `evaluate` shares with other commands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobArguments(LabelArguments, ImageArguments):
     """The arguments of `compress`, and of `plan` for the forecast of the same run."""
 
     teacher: Annotated[

@@ -73,7 +73,8 @@ def compress(
     if tensorboard is not None:
         check_tensorboard(tensorboard, folder)
     with arguments.make_progress() as progress:
-        values = arguments.job_values() | arguments.reading() | arguments.facts() | arguments.mask_values()
+        values = arguments.job_values() | arguments.facts() | arguments.mask_values()
+        values |= arguments.reading() | arguments.label_values()
 
         from dfkd_cli import api
         from dfkd_cli.machine.files import printable

@@ -8,16 +8,16 @@ from typing import Annotated
 import typer
 
 from dfkd_cli.cli import options
-from dfkd_cli.cli.arguments import ImageArguments, taking
+from dfkd_cli.cli.arguments import EvaluationArguments, taking
 from dfkd_cli.cli.evaluation_table import missed_gates, print_evaluation
 from dfkd_cli.errors import GateMissedError, UsageError
 
 _GATES = "Quality gates (exit code 5 when missed)"
 
 
-@taking(ImageArguments)
+@taking(EvaluationArguments)
 def evaluate(
-    arguments: ImageArguments,
+    arguments: EvaluationArguments,
     student: Annotated[
         str, typer.Argument(metavar="STUDENT", help="Folder or file of a student, or any TEACHER of compress.")
     ],
@@ -25,9 +25,9 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Labelled images: a folder with one subfolder per class (in alphabetical order), or cifar10:ROOT, "
-            "cifar100:ROOT, mnist:ROOT, fashion-mnist:ROOT in torchvision's format. For a segmentation network: a "
-            "folder with images/ and masks/, or voc:ROOT, cityscapes:ROOT.",
+            help="Labelled images: a folder with one subfolder per class, or cifar10:ROOT, cifar100:ROOT, mnist:ROOT, "
+            "fashion-mnist:ROOT in torchvision's format. For a segmentation network: a folder with images/ and masks/, "
+            "or voc:ROOT, cityscapes:ROOT.",
         ),
     ] = None,
     teacher: Annotated[
@@ -108,6 +108,7 @@ def evaluate(
         class_names=class_names,
         note=_note,
         **arguments.reading(),
+        **arguments.label_values(),
         **facts,
     )
     missed = missed_gates(evaluation, min_accuracy, min_miou, max_drop, min_agreement)

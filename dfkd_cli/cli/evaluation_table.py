@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from dfkd_cli.data.contents import Contents
     from dfkd_cli.evaluation.evaluation import Evaluation
 
 _TOLERANCE = 1e-9  # in floating point, 0.93 - 0.91 is slightly more than 0.02
@@ -18,6 +19,7 @@ def print_evaluation(found: Evaluation) -> None:
     dense = found.scores is not None
     rows = [
         ("images", f"{found.images:,}"),
+        *(_reading_rows(found.data) if found.data is not None else []),
         *(_segmentation_rows(found) if dense else _accuracy_rows(found)),
         ("agreement with the teacher", _percent(found.agreement)),
         ("mean KL divergence", None if found.kl is None else f"{found.kl:.4f} nats"),
@@ -36,6 +38,15 @@ def print_evaluation(found: Evaluation) -> None:
             print("The student is that of the report beside it.")
         remark = found.remark or ""
         print(f"{remark[:1].upper()}{remark[1:]}. Agreement is not accuracy.")
+
+
+def _reading_rows(data: Contents) -> Rows:
+    counts = {
+        "files passed over": sum(data.passed_over.values()),
+        "unreadable image files": len(data.unreadable),
+        "classes without images": len(data.classes_without_images),
+    }
+    return [(name, f"{count:,}") for name, count in counts.items() if count]
 
 
 def _accuracy_rows(found: Evaluation) -> Rows:

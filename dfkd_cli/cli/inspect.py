@@ -51,6 +51,7 @@ def _rows(seen: Inspection) -> list[tuple[str, str]]:
         ("architecture", seen.arch or "defined in the file"),
         ("task", seen.task),
         ("classes", f"{seen.classes}{_from(seen, 'num_classes')}"),
+        ("class names", f"{_first(seen.class_names)}{_from(seen, 'class_names')}"),
         ("input", f"{_shape(seen.input_size)}{_from(seen, 'input_size')}"),
         ("mean", f"{_numbers(seen.mean)}{_from(seen, 'mean')}"),
         ("std", f"{_numbers(seen.std)}{_from(seen, 'std')}"),
@@ -70,6 +71,10 @@ def _rows(seen: Inspection) -> list[tuple[str, str]]:
     rows += [("recipe fits", fit.name + (", with --pool DIR" if fit.pool else "")) for fit in seen.recipes if fit.fits]
     rows += [("does not fit", f"{fit.name}: {fit.reason}") for fit in seen.recipes if not fit.fits]
     return rows + [("note", note) for note in seen.notes]
+
+
+def _first(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if names[5:] else "") or "unknown"
 
 
 def _from(seen: Inspection, name: str) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dfkd_cli.networks.classifier import CropMode, Interpolation
 
 PANEL = "Facts that the file of a network may not contain"
+LABELS = "Evaluation data"
 IMAGE_FILES = "How image files are read"
 OUTPUT = "Output"
 MASKS = "Masks, for segmentation networks"
@@ -148,6 +149,86 @@ ExifOrientation = Annotated[
         "--exif-orientation",
         help="apply: turn images upright by the EXIF orientation of their files; ignore: as torchvision and timm.",
         rich_help_panel=IMAGE_FILES,
+    ),
+]
+Classes = Annotated[
+    int | None, typer.Option("--num-classes", metavar="N", min=2, help="Number of classes.", rich_help_panel=PANEL)
+]
+InputSize = Annotated[
+    str | None,
+    typer.Option(
+        "--input-size", metavar="CxHxW", help="Size of the input images, e.g. 3x32x32.", rich_help_panel=PANEL
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        "--mean",
+        metavar="M,...",
+        help=r"Mean of each channel for images in \[0, 1], e.g. 0.485,0.456,0.406.",
+        rich_help_panel=PANEL,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", metavar="S,...", help="Standard deviation of each channel.", rich_help_panel=PANEL),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        metavar="KEY|INDEX",
+        help="Output with the logits, if there are several.",
+        rich_help_panel=PANEL,
+    ),
+]
+TaskOption = Annotated[
+    Literal["classification", "segmentation"] | None,
+    typer.Option(
+        "--task",
+        help="What the logits mean. Default: seen in their shape, one answer per image or per pixel.",
+        rich_help_panel=PANEL,
+    ),
+]
+TrustPickle = Annotated[
+    bool,
+    typer.Option(
+        "--trust-pickle",
+        help="Open a pickled module. It can run any code: use this only for files of your own.",
+        rich_help_panel=PANEL,
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse to assume an input size, mean or std that neither the file nor an option gives.",
+        rich_help_panel=PANEL,
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="FILE",
+        help="Names of the network's classes by number, as one per line or JSON, to find the class folders by.",
+        rich_help_panel=LABELS,
+    ),
+]
+ClassOrder = Annotated[
+    Literal["text", "natural"] | None,
+    typer.Option(
+        "--class-order",
+        help="Order of the class folders where text (as torchvision sorts) and natural order (as timm sorts) differ.",
+        rich_help_panel=LABELS,
+    ),
+]
+SkipUnreadable = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unreadable",
+        help="Leave out image files that cannot be decoded; they are counted and listed.",
+        rich_help_panel=LABELS,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout (see dfkd schema).")]

@@ -52,6 +52,7 @@ def plan(
         from dfkd_cli.compression.make_job import make_job
         from dfkd_cli.compression.output_folder import OutputFolder
         from dfkd_cli.compression.plan import forecast
+        from dfkd_cli.data.label_options import LabelOptions
         from dfkd_cli.data.reading import ReadOptions
         from dfkd_cli.data.segmented import MaskOptions
 
@@ -59,8 +60,10 @@ def plan(
             OutputFolder(out, overwrite)
         arguments.prepare_process()
         folder = out or default_folder(arguments.teacher, arguments.student)
+        labels = LabelOptions(**arguments.label_values())
         masks = MaskOptions(tuple(arguments.ignore_index or ()), arguments.class_names)
-        job = make_job(**values, read_options=ReadOptions(**reading), masks=masks, load=load, out=folder)
+        described = {"read_options": ReadOptions(**reading), "labels": labels, "masks": masks}
+        job = make_job(**values, **described, load=load, out=folder)
         foreseen = forecast(job, progress.note)
     if arguments.as_json:
         return foreseen

@@ -47,7 +47,8 @@ def make_identity(job: Job, loaded: LoadedJob) -> Identity:
     facts = {
         "checkpoint format": FORMAT,
         "teacher sha256": teacher.origin.sha256 or teacher.origin.source,
-        "teacher": asdict(teacher.spec),
+        # The class names may come from the evaluation data, which a resumed run need not have.
+        "teacher": asdict(teacher.spec) | {"class_names": None},
         "student": job.student if loaded.plan is not None else loaded.student.origin.arch,
         "seed": job.seed,
         "pool": None if loaded.pool is None else str(loaded.pool.resolve()),

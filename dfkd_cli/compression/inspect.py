@@ -58,6 +58,7 @@ class Inspection:
     sha256: str | None  # None when the weights are not in one file
     file_bytes: int | None
     classes: int
+    class_names: tuple[str, ...]  # by class number; empty when nothing states them
     input_size: tuple[int, int, int]  # channels, height, width
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -90,6 +91,7 @@ def inspect_teacher(source: str, options: LoadOptions) -> Inspection:
         sha256=origin.sha256,
         file_bytes=file_bytes(source),
         classes=spec.num_classes,
+        class_names=spec.class_names,
         input_size=spec.size,
         mean=spec.mean,
         std=spec.std,

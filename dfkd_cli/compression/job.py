@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfkd_cli.data.datasets import LabelledImages
+from dfkd_cli.data.label_options import NO_LABEL_OPTIONS, LabelOptions
 from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.data.segmented import MaskOptions, SegmentedImages
 from dfkd_cli.loading import LoadOptions
@@ -39,6 +40,7 @@ class Job:
     resume: bool = False  # continue the unfinished run in `out`
     checkpoint_every: Interval = DEFAULT_INTERVAL
     calibration: bool = True  # leave calibration images beside the student
+    labels: LabelOptions = NO_LABEL_OPTIONS  # how `eval_data` is read
 
 
 @dataclass(frozen=True)
@@ -63,5 +65,7 @@ class LoadedJob:
         return student
 
     def notes(self) -> tuple[str, ...]:
-        """Return sentences for the user about the two networks."""
-        return (*self.teacher.origin.notes, *self.student.origin.notes)
+        """Return sentences for the user about the two networks and the evaluation data."""
+        data = self.data
+        read = data.contents.notes(data.where) if isinstance(data, LabelledImages) else ()
+        return (*self.teacher.origin.notes, *self.student.origin.notes, *read)

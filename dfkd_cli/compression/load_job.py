@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from dfkd_cli.compression.job import Job, LoadedJob
-from dfkd_cli.data.datasets import LabelledImages, open_dataset
+from dfkd_cli.data.datasets import LabelledImages, known_names, open_dataset
 from dfkd_cli.data.segmented import SegmentedImages, open_segmented
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.loading import load_classifier
@@ -47,6 +47,10 @@ def load_job(job: Job, world: World = ALONE) -> LoadedJob:
     if not METHODS[recipe.method].needs.pool:
         _check_gradient(job.teacher, teacher)
     data = None if job.eval_data is None else _open_data(job.eval_data, job, teacher.spec)
+    if teacher.spec.task == "classification":
+        # The student gets the class names, with which its classes are found in other evaluation data.
+        names = known_names(teacher.spec, job.labels) or (() if data is None else data.class_names)
+        teacher.spec = replace(teacher.spec, class_names=names)
     torch.manual_seed(job.seed)
     plan = None
     if (share := parse_share(job.student)) is not None:
@@ -61,8 +65,9 @@ def load_job(job: Job, world: World = ALONE) -> LoadedJob:
 
 def _open_data(where: str, job: Job, spec: InputSpec) -> LabelledImages | SegmentedImages:
     if spec.task == "segmentation":
+        job.labels.check_unused()
         return open_segmented(where, spec, job.masks, job.read_options, "--eval")
-    return open_dataset(where, spec, "--eval", job.read_options)
+    return open_dataset(where, spec, "--eval", job.read_options, job.labels)
 
 
 def _check_gradient(source: str, teacher: Classifier) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dfkd_cli.compression.job import DEFAULT_INTERVAL, Job
 from dfkd_cli.config.times import parse_budget
+from dfkd_cli.data.label_options import NO_LABEL_OPTIONS, LabelOptions
 from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.data.segmented import MaskOptions
 from dfkd_cli.loading import LoadOptions
@@ -40,6 +41,7 @@ def make_job(
     resume: bool = False,
     checkpoint_every: Interval = DEFAULT_INTERVAL,
     calibration: bool = True,
+    labels: LabelOptions = NO_LABEL_OPTIONS,
 ) -> Job:
     """Return the job. Without `command` it gets the `dfkd compress` command that repeats it.
 
@@ -67,6 +69,7 @@ def make_job(
         resume=resume,
         checkpoint_every=checkpoint_every,
         calibration=calibration,
+        labels=labels,
     )
     return job if command is not None else replace(job, command=repeat_command(job))
 
@@ -96,4 +99,4 @@ def repeat_command(job: Job) -> str:
     words += job.read_options.as_words()
     words += [] if job.calibration else ["--no-calibration"]
     words += ["--seed", str(job.seed), "--device", job.device, "--precision", job.precision]
-    return shlex.join([*words, *job.load.as_words()])
+    return shlex.join([*words, *job.labels.as_words(), *job.load.as_words()])

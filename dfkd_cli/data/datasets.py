@@ -1,22 +1,26 @@
 """Labelled images for evaluation. No method receives them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import datasets as torchvision_datasets
 
-from dfkd_cli.data.decoding import decoded_batches
+from dfkd_cli.data.class_file import read_class_file
+from dfkd_cli.data.class_folders import find_class_folders, number_folders
+from dfkd_cli.data.class_numbers import by_name, check_order, same_order, shown, strange_to
+from dfkd_cli.data.contents import Contents
+from dfkd_cli.data.decoding import decoded_batches, unreadable
 from dfkd_cli.data.fitting import MODES
-from dfkd_cli.data.image_files import image_files_below, suffixes
+from dfkd_cli.data.label_options import NO_LABEL_OPTIONS, LabelOptions
 from dfkd_cli.data.reading import ImageReader, ReadOptions
 from dfkd_cli.errors import UsageError
 from dfkd_cli.networks.classifier import InputSpec
 
-_SPLIT_NAMES = {"test", "train", "val", "valid", "validation"}
 # name -> (torchvision's class, the path below ROOT that it reads)
 _PACKED = {
     "cifar10": (torchvision_datasets.CIFAR10, "cifar-10-batches-py"),
@@ -31,11 +35,12 @@ class LabelledImages:
     """Images with labels. They are decoded while they are read, so a set can be larger than the memory."""
 
     where: str  # as the user typed it
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # of all classes of the network, by number
     labels: tuple[int, ...]  # one per image
     spec: InputSpec  # of the network whose input `batches` yields by default
     open_image: Callable[[int], Image.Image]  # in the mode L, LA, RGB or RGBA
     reader: ImageReader | None = None  # of image files
+    contents: Contents = field(default_factory=Contents)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,38 +57,62 @@ class LabelledImages:
 
 
 def open_dataset(
-    where: str, spec: InputSpec, flag: str = "--data", options: ReadOptions | None = None
+    where: str,
+    spec: InputSpec,
+    flag: str = "--data",
+    options: ReadOptions | None = None,
+    labels: LabelOptions = NO_LABEL_OPTIONS,
 ) -> LabelledImages:
     """Return the labelled images at `where` for a network with the input `spec`; `flag` is named in error messages.
 
-    Image files are read with `options`.
+    `where` is a folder with one sub-folder per class, or NAME:ROOT with NAME one of cifar10, cifar100, mnist,
+    fashion-mnist: the test split as torchvision stores it. Nothing is downloaded. The classes are found by the names in
+    the file `labels.classes` or in `spec`; without names, those of a folder are numbered in the order of the names.
 
-    `where` is a folder with one sub-folder per class, numbered alphabetically, or NAME:ROOT with NAME one of cifar10,
-    cifar100, mnist, fashion-mnist: the test split as torchvision stores it. Nothing is downloaded.
+    Image files are read with `options`. Images are scaled and cropped by the preprocessing of `spec`. Colours are
+    converted to grey for a network with one channel, grey is repeated for three channels, and transparency is dropped.
 
-    Images are scaled and cropped by the preprocessing of `spec`. Colours are converted to grey for a network with one
-    channel, grey is repeated for three channels, and transparency is dropped.
-
-    Raises UsageError if `where` does not exist, holds no images, or has another number of classes than the network.
+    Raises UsageError if `where` does not exist, holds no images, or if its classes are not those of the network or
+    their order is not known.
     """
     if spec.size[0] not in MODES:
         raise UsageError(f"images have 1 to 4 channels, the network takes {spec.size[0]}: it cannot be evaluated here")
     if not where:
         raise UsageError(f"{flag} is empty; give a folder (is a shell variable unset?)")
+    names = known_names(spec, labels)
     name, colon, root = where.partition(":")
     # A Windows drive letter and a folder with a colon in its name are not data set names.
     if colon and name in _PACKED and not Path(where).exists():
-        data = _open_packed(where, name, root, spec, flag)
-    elif colon and name.isidentifier() and len(name) > 1 and not Path(where).exists():
+        if labels.class_order is not None:
+            raise UsageError(f"--class-order is for class folders; {where} numbers its classes itself")
+        return _open_packed(where, name, root, spec, names, flag)
+    if colon and name.isidentifier() and len(name) > 1 and not Path(where).exists():
         raise UsageError(f"{flag} {where}: unknown data set '{name}'; use a folder or one of {', '.join(_PACKED)}")
-    else:
-        data = _open_folder(where, spec, flag, ImageReader(options))
-    if len(data.class_names) != spec.num_classes:
-        raise UsageError(_class_count_message(data, spec.num_classes, flag))
-    return data
+    return _open_folder(where, spec, names, flag, ImageReader(options), labels)
 
 
-def _open_packed(where: str, name: str, root: str, spec: InputSpec, flag: str) -> LabelledImages:
+def known_names(spec: InputSpec, options: LabelOptions) -> tuple[str, ...]:
+    """Return the class names in the file `options.classes`, or those of the network; () when nothing states them.
+
+    Raises UsageError when both give the same names in another order.
+    """
+    check_order(options.class_order)
+    if options.classes is None:
+        return spec.class_names
+    if options.class_order is not None:
+        raise UsageError("--classes and --class-order exclude each other: the file states the order")
+    names = read_class_file(options.classes, spec.num_classes)
+    if spec.class_names and not same_order(names, spec.class_names):
+        raise UsageError(
+            f"--classes {options.classes} numbers the classes {shown(names)}, but the network's own class names are "
+            f"{shown(spec.class_names)}; leave the option out, or correct the file"
+        )
+    return names
+
+
+def _open_packed(
+    where: str, name: str, root: str, spec: InputSpec, names: tuple[str, ...], flag: str
+) -> LabelledImages:
     dataset_class, below = _PACKED[name]
     hint = f"{flag} {where}: torchvision finds no complete {name} there; it needs {Path(root) / below}"
     try:
@@ -93,39 +122,54 @@ def _open_packed(where: str, name: str, root: str, spec: InputSpec, flag: str) -
         raise UsageError(hint) from error
     if len(packed) == 0 or len(packed.data) != len(packed.targets):
         raise UsageError(hint)
-    labels = tuple(int(label) for label in packed.targets)
-    return LabelledImages(where, tuple(packed.classes), labels, spec, lambda index: packed[index][0])
+    own = tuple(packed.classes)
+    numbers: list[int | None] = list(range(len(own)))
+    if names:
+        # MNIST's "0 - zero" is called 0, zero, or both.
+        numbers = by_name([(of, *of.split(" - ")) for of in own], names)
+        if None in numbers:
+            strange = [of for of, number in zip(own, numbers, strict=True) if number is None]
+            raise UsageError(
+                f"{flag} {where}: {strange_to(names, strange)}; give --classes FILE with the names of "
+                f"torchvision ({shown(own)}) in the order of the network's classes"
+            )
+    elif len(own) != spec.num_classes:
+        raise UsageError(f"{flag} {where} has {len(own)} classes ({shown(own)}), the network has {spec.num_classes}")
+    labels = tuple(cast(int, numbers[int(label)]) for label in packed.targets)
+    contents = Contents(
+        "class names of the network" if names else "class numbers of the data set",
+        _without_images(names or own, labels),
+    )
+    return LabelledImages(where, names or own, labels, spec, lambda index: packed[index][0], None, contents)
 
 
-def _open_folder(where: str, spec: InputSpec, flag: str, reader: ImageReader) -> LabelledImages:
+def _open_folder(
+    where: str, spec: InputSpec, names: tuple[str, ...], flag: str, reader: ImageReader, options: LabelOptions
+) -> LabelledImages:
     root = Path(where)
     if not root.is_dir():
         raise UsageError(f"{flag} {where}: {'not a folder' if root.exists() else 'no such folder'}")
-    # Hidden folders, such as .ipynb_checkpoints, are not classes.
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not folders:
-        problem = "its image files are not in sub-folders" if image_files_below(root) else "it is empty"
-        raise UsageError(f"{flag} {where}: {problem}; evaluation needs one sub-folder of image files per class")
-    files: list[Path] = []
-    labels: list[int] = []
-    empty: list[str] = []
-    for label, folder in enumerate(folders):
-        found = image_files_below(folder)
-        files += found
-        labels += [label] * len(found)
-        empty += [] if found else [folder.name]
-    if not files:
-        raise UsageError(f"{flag} {where}: no image files in its sub-folders ({', '.join(suffixes())})")
-    if empty:
-        raise UsageError(f"{flag} {where}: no image files in these class folders: {', '.join(empty)}")
-    names = tuple(folder.name for folder in folders)
-    return LabelledImages(where, names, tuple(labels), spec, lambda index: reader.open(files[index]), reader)
+    found = find_class_folders(f"{flag} {where}", root)
+    numbering = number_folders(found, spec.num_classes, names, options.class_order)
+    pairs = [(file, label) for label, of in zip(numbering.numbers, found.files, strict=True) for file in of]
+    # By class number, as the folders would be visited if they were sorted in the order of the classes.
+    pairs.sort(key=lambda pair: pair[1])
+    damaged = unreadable([file for file, _ in pairs], reader) if options.skip_unreadable else frozenset()
+    pairs = [pair for pair in pairs if pair[0] not in damaged]
+    if not pairs:
+        raise UsageError(f"{flag} {where}: none of its {len(damaged):,} image files can be read")
+    files, labels = [file for file, _ in pairs], tuple(label for _, label in pairs)
+    contents = Contents(
+        numbering.order,
+        _without_images(numbering.names, labels),
+        dict(found.all_passed_over()),
+        tuple(sorted(str(file.relative_to(root)) for file in damaged)),
+    )
+    return LabelledImages(
+        where, numbering.names, labels, spec, lambda index: reader.open(files[index]), reader, contents
+    )
 
 
-def _class_count_message(data: LabelledImages, num_classes: int, flag: str) -> str:
-    names = data.class_names
-    listed = ", ".join(names[:3]) + (", ..." if names[3:] else "")
-    count = f"{len(names)} {'class' if len(names) == 1 else 'classes'} ({listed})"
-    message = f"{flag} {data.where} has {count}, the network has {num_classes}"
-    splits = [name for name in names if name.lower() in _SPLIT_NAMES]
-    return f"{message}; did you mean {Path(data.where) / splits[0]}?" if splits else message
+def _without_images(names: tuple[str, ...], labels: tuple[int, ...]) -> tuple[str, ...]:
+    seen = set(labels)
+    return tuple(name for number, name in enumerate(names) if number not in seen)

@@ -1,8 +1,9 @@
 """Image files as batches of tensors, decoded by threads while the caller computes on the batch before."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,9 +11,31 @@ from PIL import Image
 from torch import Tensor
 
 from dfkd_cli.data.fitting import fitted
+from dfkd_cli.data.reading import ImageReader
+from dfkd_cli.data.value_range import ValueRangeError
+from dfkd_cli.errors import UsageError
 from dfkd_cli.networks.classifier import InputSpec
 
 DECODING_THREADS = min(8, os.cpu_count() or 1)
+
+
+def unreadable(files: Sequence[Path], reader: ImageReader) -> frozenset[Path]:
+    """Return those of the image files that cannot be decoded.
+
+    Raises ValueRangeError for a file that can be decoded, but whose value range cannot be told.
+    """
+
+    def is_unreadable(file: Path) -> bool:
+        try:
+            reader.open(file)
+        except ValueRangeError:
+            raise
+        except UsageError:
+            return True
+        return False
+
+    with ThreadPoolExecutor(DECODING_THREADS) as threads:
+        return frozenset(file for file, bad in zip(files, threads.map(is_unreadable, files), strict=True) if bad)
 
 
 def decoded_batches(

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
 from dfkd_cli.data.deep_colour import deep_rawmode, sixteen_bits
+from dfkd_cli.data.image_files import formats
 from dfkd_cli.data.value_range import (
     FLAG,
     Range,
@@ -74,7 +75,7 @@ class ImageReader:
         the file.
         """
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=formats()) as image:
                 tags = getattr(image, "tag_v2", {})
                 turned = tags.get(_ORIENTATION, 1)  # Pillow turns a TIFF while it decodes it
                 if turned in _UPRIGHT:

@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from dfkd_cli.data.class_numbers import same_order, shown
 from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.errors import DfkdError, UsageError
 from dfkd_cli.evaluation.confusion import Confusion
@@ -74,11 +75,16 @@ def measure_accuracy(
 
 
 def check_same_classes(network: Classifier, teacher: Classifier) -> None:
-    """Raise UsageError if the networks have different numbers of classes."""
+    """Raise UsageError if the networks have different numbers of classes, or their class names another order."""
     if teacher.spec.num_classes != network.spec.num_classes:
         raise UsageError(
             f"the network has {network.spec.num_classes} classes, the teacher {teacher.spec.num_classes}: "
             "their predictions cannot be compared"
+        )
+    if not same_order(network.spec.class_names, teacher.spec.class_names):
+        raise UsageError(
+            f"the network numbers its classes {shown(network.spec.class_names)}, the teacher "
+            f"{shown(teacher.spec.class_names)}: their predictions cannot be compared"
         )
 
 

@@ -1,12 +1,13 @@
 """The function of `dfkd evaluate --data`: accuracy of a network, and of its teacher, on labelled images."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from dfkd_cli.data.datasets import LabelledImages, open_dataset
+from dfkd_cli.data.label_options import LabelOptions
 from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.data.segmented import WHOLE, MaskOptions, SegmentedImages, open_segmented
-from dfkd_cli.evaluation.accuracy import measure_accuracy
+from dfkd_cli.evaluation.accuracy import check_same_classes, measure_accuracy
 from dfkd_cli.evaluation.evaluation import Evaluation
 from dfkd_cli.evaluation.segmentation import LARGEST_BATCH, Segmentation, measure_segmentation
 from dfkd_cli.loading import LoadOptions, load_classifier
@@ -24,6 +25,7 @@ def evaluate(
     data: str,
     teacher: Source | None,
     read_options: ReadOptions,
+    labels: LabelOptions,
     masks: MaskOptions,
     device: str,
     batch_size: int,
@@ -31,18 +33,23 @@ def evaluate(
 ) -> Evaluation:
     """Load the networks and the labelled images at `data`, and return the student's accuracy and size.
 
-    `masks` is about the masks that a segmentation network is measured on. `note` receives one sentence for each thing
-    that the user should know about a network or the image files. Raises what `load_classifier`, `open_dataset`,
-    `open_segmented`, `measure_accuracy` and `measure_segmentation` raise.
+    `labels` is about images with a class each, `masks` about the masks that a segmentation network is measured on.
+    `note` receives one sentence for each thing that the user should know about a network or the image files. Raises
+    what `load_classifier`, `open_dataset`, `open_segmented`, `measure_accuracy` and `measure_segmentation` raise.
     """
     where = resolve_device(device)
     network = load_network(*student)
-    images: LabelledImages | SegmentedImages
-    if network.spec.task == "segmentation":
-        images = open_segmented(data, network.spec, masks, read_options)
-    else:
-        images = open_dataset(data, network.spec, options=read_options)
     reference = None if teacher is None else load_network(*teacher)
+    spec = network.spec
+    if reference is not None:
+        check_same_classes(network, reference)
+        spec = replace(spec, class_names=spec.class_names or reference.spec.class_names)
+    images: LabelledImages | SegmentedImages
+    if spec.task == "segmentation":
+        labels.check_unused()
+        images = open_segmented(data, spec, masks, read_options)
+    else:
+        images = open_dataset(data, spec, options=read_options, labels=labels)
     for text in (*network.origin.notes, *(reference.origin.notes if reference else ())):
         note(text)
     if isinstance(images, SegmentedImages):
@@ -50,6 +57,8 @@ def evaluate(
         for text in images.reader.notes():
             note(text)
         return _segmentation(network, student[0], images, scored)
+    for text in images.contents.notes(data):
+        note(text)
     measured = measure_accuracy(network, images, where, teacher=reference, batch_size=batch_size)
     for text in images.reader.notes() if images.reader else ():
         note(text)
@@ -61,6 +70,7 @@ def evaluate(
         parameters=network.parameter_count(),
         file_bytes=file_bytes(student[0]),
         sha256=network.origin.sha256,
+        data=images.contents,
     )
 
 

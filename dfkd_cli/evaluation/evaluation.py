@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dfkd_cli.data.contents import Contents
 from dfkd_cli.networks.classifier import Preprocessing
 
 
@@ -44,6 +45,7 @@ class Evaluation:
     latency_ms: float | None = None  # median, for one image; without labelled images only
     sha256: str | None = None  # of the weights file
     report_matches: bool | None = None  # true: the report.json beside it is that of this student; None without one
+    data: Contents | None = None  # what was read of --data or --images
     remark: str | None = None  # what the figures do not show
     task: str = "classification"  # or "segmentation"
     pixels: int | None = None  # that were counted; this and the following: with masks only

@@ -45,6 +45,7 @@ def evaluate_without_data(
     device: str,
     batch_size: int,
     note: Callable[[str], None],
+    skip_unreadable: bool = False,
 ) -> Evaluation:
     """Return size, latency and agreement of a network whose weights are finite and those of its report.
 
@@ -61,7 +62,11 @@ def evaluate_without_data(
     for text in (*network.origin.notes, *(reference.origin.notes if reference else ())):
         note(text)
     network.to(where)
-    opened = None if images is None else open_unlabelled(images, network.spec.size[0], options=read_options)
+    opened = None
+    if images is not None:
+        opened = open_unlabelled(images, network.spec.size[0], "--images", read_options, skip_unreadable)
+        for text in opened.contents.notes(images):
+            note(text)
     comparison = _comparison(network, reference, opened, calibration, batch_size)
     measured = measure_agreement(network, comparison.batches)
     for text in opened.reader.notes() if opened else ():
@@ -80,6 +85,7 @@ def evaluate_without_data(
         latency_ms=latency_ms(network, network.spec.size, where),
         sha256=network.origin.sha256,
         report_matches=matches,
+        data=None if opened is None else opened.contents,
         remark=REMARK,
         task=network.spec.task,
     )

@@ -129,6 +129,7 @@ def facts(classifier: Classifier, job: ExportJob) -> dict[str, Any]:
         **({"class_map": True} if job.class_map else {}),
         **asdict(spec.preprocessing),
         **({"assumed": list(spec.assumed)} if spec.assumed else {}),
+        **({"class_names": list(spec.class_names)} if spec.class_names else {}),
         "source_sha256": classifier.origin.sha256,
     }
 

@@ -20,5 +20,6 @@ def offer_extra_files(records: dict[str, bytes], findings: Findings, path: Path)
         with damaged_file(path, f"an archive with {leaf}"):
             metadata: Any = json.loads(content)
         if isinstance(metadata, dict):
+            findings.offer_class_names(metadata, f"{leaf} in the archive")
             nested = metadata.get("pretrained_cfg")
             findings.offer_configuration(nested if isinstance(nested, dict) else metadata, f"{leaf} in the archive")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfkd_cli.errors import DfkdError, TeacherError, UsageError
+from dfkd_cli.loading.class_names import described_classes
 from dfkd_cli.loading.options import CHOICES, FLAGS, PREPROCESSING, LoadOptions, listed
 from dfkd_cli.networks.classifier import InputSpec, Preprocessing
 from dfkd_cli.networks.returned import class_count
@@ -22,6 +23,8 @@ class Findings:
         self.channels: int | None = None  # of the weights
         self.notes: list[str] = []  # for the user, one sentence each
         self.unknown = ""  # why missing values cannot be assumed
+        self._class_names: list[tuple[tuple[str, ...], str]] = []  # (names, source), the most reliable source first
+        self._class_names_outside: list[tuple[tuple[str, ...], str]] = []
         self._assumed: list[str] = []  # names of values that no source states
         self._assumed_before: list[str] = []  # names of those that were assumed when the file was written
         for name, flag in (FLAGS | PREPROCESSING).items():
@@ -55,6 +58,14 @@ class Findings:
         if stated:
             missing = {name: value for name, value in TIMM_DEFAULTS.items() if name not in stated}
             self.offer_metadata(missing, f"timm's default beside {source}")
+
+    def offer_class_names(self, description: Any, source: str, outside: bool = False) -> None:
+        """Offer the class names in a description of any kind; one without class names is ignored.
+
+        With `outside` the description is not in the file itself, which has priority whatever the order of the offers.
+        """
+        known = self._class_names_outside if outside else self._class_names
+        known += [(names, source) for names in described_classes(description)]
 
     def assume(self, name: str, value: Any, source: str, note: str | None = None) -> None:
         """Set a value that no source states; `source` begins with "assumed", and `note` says the same to the user."""
@@ -110,8 +121,17 @@ class Findings:
             mean=self._per_channel("mean", channels),
             std=self._per_channel("std", channels),
             assumed=(*self._assumed_before, *self._assumed),
+            class_names=self._known_class_names(),
             preprocessing=Preprocessing(**{name: self.values[name] for name in PREPROCESSING if name in self.values}),
         )
+
+    def _known_class_names(self) -> tuple[str, ...]:
+        """Return the first names that are as many as the classes; () without such names."""
+        for names, source in (*self._class_names, *self._class_names_outside):
+            if len(names) == self.values["num_classes"]:
+                self.found["class_names"] = source
+                return names
+        return ()
 
     def _per_channel(self, name: str, channels: int) -> tuple[float, ...]:
         values = self.values[name]

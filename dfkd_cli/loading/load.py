@@ -14,12 +14,13 @@ from dfkd_cli.graphs.graph_data import from_data
 from dfkd_cli.loading import architecture
 from dfkd_cli.loading.assumptions import complete_normalisation, complete_size, contradiction
 from dfkd_cli.loading.catalogue import stated_name
+from dfkd_cli.loading.class_names import beside
 from dfkd_cli.loading.exported import load_exported
 from dfkd_cli.loading.failures import damaged_file
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.hub_folder import build_from_config, find_weights, read_config
 from dfkd_cli.loading.options import LoadOptions
-from dfkd_cli.loading.safetensors_file import read_safetensors
+from dfkd_cli.loading.safetensors_file import read_metadata, read_safetensors
 from dfkd_cli.loading.script import load_script
 from dfkd_cli.loading.several import choose, named_like, shown, stated_architecture
 from dfkd_cli.loading.sniff import Form, identify
@@ -52,6 +53,7 @@ def load_classifier(source: str, options: LoadOptions | None = None) -> Classifi
     form = identify(path)
     if form is Form.FOLDER:
         return _load_folder(source, path, options, findings)
+    findings.offer_class_names(beside(path), "the config.json beside it", outside=True)
     return _load_file(source, path, form, options, findings)
 
 
@@ -87,6 +89,7 @@ def _load_folder(source: str, folder: Path, options: LoadOptions, findings: Find
         weights = read_torch_file(path, form, options.trust_pickle)
     else:
         raise TeacherError(f"{path} is {form.value}; give the file to dfkd instead of its folder")
+    findings.offer_class_names(config, "config.json")
     module: Any
     module, notes = build_from_config(config, unwrap(weights, path), options.prefix, findings, path)
     origin = Origin(source, "hub folder", config["architecture"], _sha256(path), notes=notes)
@@ -113,9 +116,11 @@ def _load_file(source: str, path: Path, form: Form, options: LoadOptions, findin
         weights, student = read_safetensors(path)
         if student is not None:
             return _load_student(source, path, weights, student, options, findings)
+        findings.offer_class_names(read_metadata(path), "the file's metadata")
         checkpoint = unwrap(weights, path)
     else:
         content = read_torch_file(path, form, options.trust_pickle)
+        findings.offer_class_names(content, "the checkpoint")
         if isinstance(content, nn.Module):
             return _load_modules(source, path, {"": content}, options, findings)
         checkpoint = unwrap(content, path)
@@ -157,6 +162,7 @@ def _load_student(
 ) -> Classifier:
     check_finite(weights, path)
     findings.offer_metadata(facts, "the dfkd student's metadata")
+    findings.offer_class_names(facts, "the dfkd student's metadata")
     if "graph" in facts:
         module: nn.Module = from_data(facts["graph"], weights)
     else:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dfkd_cli.errors import TeacherError, first_line
+from dfkd_cli.loading.class_names import beside
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.options import FLAGS, LoadOptions
 from dfkd_cli.networks import check_forward
@@ -39,6 +40,8 @@ def load_onnx(source: str, options: LoadOptions) -> OnnxClassifier:
     findings = Findings(options.preprocessing_only() if facts.keys() >= FLAGS.keys() else options)
     findings.must_agree("input_size", session.input_size, "the ONNX graph's input")
     findings.offer_metadata(facts, "the ONNX file's metadata")
+    findings.offer_class_names(session.metadata, "the ONNX file's metadata")
+    findings.offer_class_names(beside(Path(source)), "the config.json beside it", outside=True)
     num_classes = findings.values.get("num_classes")
     checked = check_forward(OnnxNetwork(session, options.output, num_classes), session.input_size, options.task)
     findings.outputs_must_agree(checked.outputs, "the forward on noise")

@@ -24,6 +24,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
     return weights, _student_facts(metadata, path)
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the texts in the header of the file. Raises TeacherError for a damaged header."""
+    with damaged_file(path, "a safetensors file"), safetensors.safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
 def _student_facts(metadata: dict[str, str], path: Path) -> dict[str, Any] | None:
     if "dfkd" not in metadata:
         return None

@@ -28,7 +28,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """Input size, normalisation, preprocessing and number of classes of a network."""
+    """Input size, normalisation, preprocessing and classes of a network."""
 
     size: tuple[int, int, int]  # channels, height, width
     mean: tuple[float, ...]  # per channel, of images in [0, 1]
@@ -36,6 +36,7 @@ class InputSpec:
     num_classes: int
     assumed: tuple[str, ...] = ()  # names of the values above that no flag and no file states
     task: TaskName = "classification"
+    class_names: tuple[str, ...] = ()  # by class number; empty when nothing states them
     preprocessing: Preprocessing = Preprocessing()
 
     def same_images(self, other: "InputSpec") -> bool:

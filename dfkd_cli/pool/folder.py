@@ -3,7 +3,7 @@
 import math
 import os
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
@@ -18,7 +18,14 @@ from torch import Tensor
 
 from dfkd_cli.data.decoding import DECODING_THREADS
 from dfkd_cli.data.fitting import fitted
-from dfkd_cli.data.image_files import enclosing_folders, is_image_file, is_new_folder
+from dfkd_cli.data.image_files import (
+    count_hidden_folders,
+    described,
+    enclosing_folders,
+    is_image_folder,
+    is_new_folder,
+    why_no_image,
+)
 from dfkd_cli.data.reading import ImageReader
 from dfkd_cli.data.value_range import ValueRangeError
 from dfkd_cli.errors import UsageError
@@ -54,23 +61,30 @@ def check_pool(pool: Path) -> None:
     """Raise UsageError when `pool` is not a folder or has no image file in it or below it."""
     if not pool.is_dir():
         raise UsageError(f"--pool {pool}: {'not a folder' if pool.exists() else 'no such folder'}")
-    if next(image_files(pool), None) is None:
-        raise UsageError(f"--pool {pool}: no image files in it or below it")
+    passed_over: Counter[str] = Counter()
+    if next(image_files(pool, passed_over), None) is None:
+        raise UsageError(f"--pool {pool}: no image files in it or below it; {described(passed_over)}")
 
 
-def image_files(pool: Path) -> Iterator[str]:
+def image_files(pool: Path, passed_over: Counter[str] | None = None) -> Iterator[str]:
     """Yield the paths of the image files below `pool`, relative to it.
 
     Folders are read in turns, so that a pass which ends early has read a sample of all of them, not the first classes
     of a sorted tree. Within a folder the order is that of the file system. Links are followed, but no folder is
-    entered twice, and none that contains the pool.
+    entered twice, and none that contains the pool. The other files are counted in `passed_over` by reason.
     """
+    counted: Counter[str] = Counter() if passed_over is None else passed_over
     above, waiting, known = os.path.join(pool, ""), deque([str(pool)]), enclosing_folders(pool)
     for entry in _in_turns(waiting):
-        if is_image_file(entry.name) and _holds(entry.is_file):
+        if _holds(entry.is_dir):
+            if not is_image_folder(entry.name):
+                count_hidden_folders(os.path.dirname(entry.path), [entry.name], counted)
+            elif is_new_folder(entry.path, known):
+                waiting.append(entry.path)
+        elif reason := why_no_image(entry.path) or (None if _holds(entry.is_file) else "a link to nothing"):
+            counted[reason] += 1
+        else:
             yield entry.path.removeprefix(above)
-        elif not entry.name.startswith(".") and _holds(entry.is_dir) and is_new_folder(entry.path, known):
-            waiting.append(entry.path)
 
 
 def _holds(check: Callable[[], bool]) -> bool:
@@ -94,21 +108,32 @@ def _in_turns(waiting: deque[str]) -> Iterator[os.DirEntry]:
             yield from entries
 
 
-def own_files(pool: Path, world: World) -> Iterator[str]:
-    """Yield the image files of this process's share of the pool, which their names determine."""
-    for name in image_files(pool):
+def own_files(pool: Path, world: World, passed_over: Counter[str] | None = None) -> Iterator[str]:
+    """Yield the image files of this process's share of the pool, which their names determine.
+
+    Files that are no images are counted in `passed_over` as in `image_files`, by every process all of them.
+    """
+    for name in image_files(pool, passed_over):
         if zlib.crc32(name.encode(errors="surrogateescape")) % world.size == world.rank:
             yield name
 
 
-def read_pool(pool: Path, spec: InputSpec, chunk: int, reader: ImageReader, world: World = ALONE) -> Generator[Chunk]:
+def read_pool(
+    pool: Path,
+    spec: InputSpec,
+    chunk: int,
+    reader: ImageReader,
+    world: World = ALONE,
+    passed_over: Counter[str] | None = None,
+) -> Generator[Chunk]:
     """Yield this process's share of the images as uint8 for the input `spec`, `chunk` files at a time, decoded once.
 
+    Files that are no images are counted in `passed_over` as in `image_files`.
     Closing the generator ends the pass. Threads suffice, because Pillow releases the interpreter's lock to decode.
     Raises ValueRangeError for a file whose value range cannot be told.
     """
     workers = ThreadPoolExecutor(DECODING_THREADS)
-    files = own_files(pool, world)
+    files = own_files(pool, world, passed_over)
     share = -(-chunk // DECODING_THREADS)
 
     def start() -> list[Future]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dfkd_cli.data.image_files import described
+
 _RARE = 0.1  # share of the mean class size below which a class is rare
 
 
@@ -24,6 +26,7 @@ class Selected:
     seen: int  # images of the pool that were decoded
     unreadable: int  # files of the pool that could not be decoded
     remarks: tuple[str, ...]  # what the user should know of the image files, one sentence each
+    passed_over: dict[str, int]  # files of the pool that are no images, by reason
     copies: int  # images with the pixels of an earlier one, as far as its digest is stored
     complete: bool  # whether the pool was read to its end
     num_classes: int  # of the teacher
@@ -77,6 +80,7 @@ class Selected:
         text = f"The pool was read {read}: {self.seen:,} images read, {len(self.chosen):,} selected"
         text += f", {self.unreadable:,} unreadable skipped" if self.unreadable else ""
         text += f", {self.copies:,} copies skipped" if self.copies else ""
+        text += f"; {described(self.passed_over)}" if self.passed_over else ""
         if len(self.next_best) == 0:
             text += "; none remains to measure the agreement on images that are not trained on"
         return f"{text}."

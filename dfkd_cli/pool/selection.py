@@ -1,6 +1,7 @@
 """Selects the training images in one pass over a pool, by scores of the teacher."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -53,9 +54,10 @@ class Selection:
         self.fresh = FRESH_BATCHES * setting.batch_size
         self.candidates = self._make_candidates()
         self.keep = min(self.wanted, self.candidates.keep - self.fresh)
-        self.reader = ImageReader(setting.read_options)
-        world = setting.runtime.world
-        self.chunks = read_pool(pool, setting.teacher.spec, setting.batch_size, self.reader, world)
+        self.reader, self.passed_over, world = ImageReader(setting.read_options), Counter(), setting.runtime.world
+        self.chunks = read_pool(
+            pool, setting.teacher.spec, setting.batch_size, self.reader, world, passed_over=self.passed_over
+        )
         self.waiting = Chunk([], [], torch.empty(0, *setting.teacher.spec.size, dtype=torch.uint8), unreadable=0)
         self.seen, self.unreadable, self.copies = 0, 0, 0
         self.selected: Selected | None = None
@@ -155,6 +157,7 @@ class Selection:
             seen=self.seen,
             unreadable=self.unreadable,
             remarks=self.reader.notes(),
+            passed_over=dict(self.passed_over),
             copies=self.copies,
             complete=complete,
             num_classes=self.setting.teacher.spec.num_classes,

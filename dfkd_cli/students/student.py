@@ -97,6 +97,7 @@ def save_student(
         "std": list(spec.std),
         **asdict(spec.preprocessing),
         **({"assumed": list(spec.assumed)} if spec.assumed else {}),
+        **({"class_names": list(spec.class_names)} if spec.class_names else {}),
         "teacher_sha256": teacher_sha256,
         "recipe_sha256": recipe_sha256,
         "recipe": recipe,
@@ -175,6 +176,7 @@ def _timm_config(arch: str, module: nn.Module, spec: InputSpec) -> dict[str, Any
         "num_classes": spec.num_classes,
         "num_features": getattr(module, "num_features", None),
         "model_args": _input_arguments(arch, spec.size),
+        **({"label_names": list(spec.class_names)} if spec.class_names else {}),
         "pretrained_cfg": {
             **{key: known[key] for key in _LAYER_KEYS if known.get(key) is not None},
             "input_size": list(spec.size),

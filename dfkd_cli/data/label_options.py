@@ -1,0 +1,29 @@
+"""What the user says about labelled images."""
+
+from dataclasses import dataclass
+
+from dfkd_cli.data.class_numbers import ClassOrder
+from dfkd_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """How evaluation data are read."""
+
+    classes: str | None = None  # file with the names of the network's classes, by number
+    class_order: ClassOrder | None = None  # of the folder names, when nothing states the names of the classes
+    skip_unreadable: bool = False  # leave out image files that cannot be decoded
+
+    def check_unused(self) -> None:
+        """Raise UsageError when an option is given, for images with masks, which have none of these options."""
+        if words := self.as_words():
+            raise UsageError(f"{words[0]} is for images with a class each, but the network segments images")
+
+    def as_words(self) -> tuple[str, ...]:
+        """Return the command-line words that give these options."""
+        words = [] if self.classes is None else ["--classes", self.classes]
+        words += [] if self.class_order is None else ["--class-order", self.class_order]
+        return (*words, "--skip-unreadable") if self.skip_unreadable else tuple(words)
+
+
+NO_LABEL_OPTIONS = LabelOptions()
