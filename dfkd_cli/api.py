@@ -194,10 +194,8 @@ def evaluate(
         raise UsageError("--images and --data exclude each other: with labelled images agreement is measured on them")
     if images is not None and teacher is None:
         raise UsageError("--images needs --teacher, whose predictions it compares with")
-    if data is None and (classes is not None or class_order is not None):
-        raise UsageError("--classes and --class-order need --data, the labelled images whose classes they number")
-    if data is None and images is None and skip_unreadable:
-        raise UsageError("--skip-unreadable needs --data or --images, the image files that it is about")
+    labels = LabelOptions(None if classes is None else str(classes), class_order, skip_unreadable)
+    labels.check_needed(data is not None, images is not None)
     told = _load_options(facts)
     source, reference = str(network), None if teacher is None else str(teacher)
     teacher_facts = replace(
@@ -213,7 +211,6 @@ def evaluate(
         return evaluate_without_data(
             (source, options), compared, folder, reading, device, batch_size, note, skip_unreadable
         )
-    labels = LabelOptions(None if classes is None else str(classes), class_order, skip_unreadable)
     masks = _mask_options(ignore_index, class_names)
     return evaluation.evaluate((source, options), str(data), compared, reading, labels, masks, device, batch_size, note)
 

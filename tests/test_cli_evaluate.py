@@ -174,6 +174,8 @@ def test_drop_gate(files, monkeypatch, student, teacher, allowed, code):
         (["--data", "{data}", "--teacher", "nowhere.pt"], 2, "nowhere.pt"),
         (["--data", "{data}", "--teacher", "{data}/a/0.png"], 3, "PNG"),
         ([], 2, "--data"),
+        (["--class-order", "text"], 2, "--classes and --class-order need --data"),
+        (["--skip-unreadable"], 2, "--skip-unreadable needs --data or --images"),
     ],
 )
 def test_mistake_is_one_line_and_its_exit_code(files, flags, code, message):

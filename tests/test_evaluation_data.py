@@ -14,6 +14,8 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 
 from dfkd_cli.cli.schema import find_schema
+from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.students.student import build_student, save_student
 
 NUMBERS = [str(number) for number in range(CLASSES)]
 MIXED = ["ant", "Bee", "cat", "Dog", "eel", "fox", "Goat", "hen", "ibis", "jay", "kiwi", "Lynx"]
@@ -315,3 +317,21 @@ def test_two_spellings_of_one_class_are_refused(tmp_path):
     data = write_classes(tmp_path / "data", ["Cat", "dog"])
     write_image(data / "CAT" / "0.png", 0)
     assert "CAT, Cat are folders of one class" in refused(tmp_path / "t.pt", data)
+
+
+@pytest.mark.parametrize("changed", ["none", "junk"])
+def test_a_student_states_its_class_names_and_every_evaluation_compares_them(tmp_path, changed):
+    size = (1, SIZE, SIZE)
+    student = build_student(ARCH, InputSpec(size, (0.0,), (1.0,), CLASSES, class_names=tuple(NUMBERS)))
+    student.network.get_submodule("module").load_state_dict(grey_weights())
+    (tmp_path / "student").mkdir()
+    save_student(student.eval(), tmp_path / "student", None, "hash", "ssd")
+    data = write_classes(tmp_path / "data", NUMBERS)
+    if changed == "none":
+        assert evaluated(tmp_path / "student", data, flags=())["accuracy"] == 1.0
+        assert json.loads((tmp_path / "student" / "config.json").read_text())["label_names"] == NUMBERS
+    else:
+        (data / "3").rename(data / "junk")
+        result = dfkd("evaluate", tmp_path / "student", "--data", data)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "junk is none of the network's classes" in result.stderr

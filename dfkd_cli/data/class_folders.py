@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
 from dfkd_cli.data.class_numbers import ClassOrder, Numbering, by_name, in_order, number_by_order, shown, strange_to
 from dfkd_cli.data.image_files import (

@@ -14,6 +14,13 @@ class LabelOptions:
     class_order: ClassOrder | None = None  # of the folder names, when nothing states the names of the classes
     skip_unreadable: bool = False  # leave out image files that cannot be decoded
 
+    def check_needed(self, labelled: bool, unlabelled: bool) -> None:
+        """Raise UsageError for an option about images that are not given."""
+        if not labelled and (self.classes is not None or self.class_order is not None):
+            raise UsageError("--classes and --class-order need --data, the labelled images whose classes they number")
+        if not labelled and not unlabelled and self.skip_unreadable:
+            raise UsageError("--skip-unreadable needs --data or --images, the image files that it is about")
+
     def check_unused(self) -> None:
         """Raise UsageError when an option is given, for images with masks, which have none of these options."""
         if words := self.as_words():
