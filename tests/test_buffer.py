@@ -10,17 +10,23 @@ CPU = torch.device("cpu")
 
 
 def empty(
-    capacity: int = 8, eviction: Eviction = "oldest", alpha: float = 0.6, beta: float = 0.4, size=(1, 2, 2)
+    capacity: int = 8,
+    eviction: Eviction = "oldest",
+    alpha: float = 0.6,
+    beta: float = 0.4,
+    smoothing: float = 0.0,
+    size=(1, 2, 2),
 ) -> ReplayBuffer:
     spec = InputSpec(size, (0.5,), (0.25,), num_classes=4)
     config = BufferConfig(capacity, 1024, eviction)
-    return ReplayBuffer(config, spec, CPU, alpha=alpha, beta=beta, measure=lambda generated: torch.zeros(1))
+    return ReplayBuffer(config, spec, CPU, alpha=alpha, beta=beta, smoothing=smoothing)
 
 
 def filled(classes, confidence, discrepancy, **options) -> ReplayBuffer:
     buffer = empty(len(classes), **options)
     images = torch.arange(len(classes)).view(-1, 1, 1, 1).expand(-1, 1, 2, 2) / 255.0
-    buffer.put(images, torch.tensor(classes), torch.tensor(confidence), torch.tensor(discrepancy))
+    buffer.put(images, torch.tensor(classes), torch.tensor(confidence))
+    buffer.discrepancy[:] = torch.tensor(discrepancy)
     return buffer
 
 
@@ -60,6 +66,24 @@ def test_discrepancy_is_the_kl_times_the_weight_of_the_step_before():
     assert buffer.discrepancy[index].tolist() == [1.0, 1.0]
 
 
+def test_discrepancy_is_averaged_over_the_views_of_an_image_from_its_second_draw_on():
+    buffer = empty(smoothing=0.75, beta=0.0)
+    buffer.put(torch.rand(4, 1, 2, 2), torch.zeros(4, dtype=torch.long), torch.ones(4))
+    index = torch.tensor([1])
+    for kl in (1.0, 2.0, 0.0):
+        buffer.update(index, torch.tensor([kl]))
+    assert buffer.discrepancy[index].item() == pytest.approx(0.75 * (0.75 * 1.0 + 0.25 * 2.0))
+
+
+def test_images_that_were_not_drawn_have_the_mean_priority_of_the_others():
+    """Otherwise a student that begins as the teacher, with a discrepancy of 0, would draw the first images for ever."""
+    buffer = empty(alpha=1.0)
+    buffer.put(torch.rand(4, 1, 2, 2), torch.zeros(4, dtype=torch.long), torch.ones(4))
+    torch.testing.assert_close(buffer.probabilities(), torch.full((4,), 0.25))
+    buffer.update(torch.tensor([0, 1]), torch.tensor([1.0, 3.0]))
+    torch.testing.assert_close(buffer.probabilities(), torch.tensor([1.0, 3.0, 2.0, 2.0]) / 8.0)
+
+
 def test_alpha_zero_draws_uniformly():
     torch.testing.assert_close(
         filled(CLASSES, CONFIDENCE, DISCREPANCY, alpha=0.0).probabilities(), torch.full((8,), 1 / 8)
@@ -84,7 +108,7 @@ def test_draws_follow_the_probabilities():
 
 def test_images_come_back_within_half_a_grey_level():
     buffer, images = empty(), torch.rand(8, 1, 2, 2)
-    buffer.put(images, torch.zeros(8, dtype=torch.long), torch.ones(8), torch.ones(8))
+    buffer.put(images, torch.zeros(8, dtype=torch.long), torch.ones(8))
     assert (buffer.read(torch.arange(8)) - images).abs().max() <= 0.5 / 255 + 1e-6
 
 
@@ -94,7 +118,7 @@ def test_images_come_back_within_half_a_grey_level():
 )
 def test_eviction_replaces_the_entries_it_names(eviction, replaced):
     buffer = filled(CLASSES, CONFIDENCE, DISCREPANCY, eviction=eviction)
-    buffer.put(torch.ones(2, 1, 2, 2), torch.tensor([3, 3]), torch.ones(2), torch.ones(2))
+    buffer.put(torch.ones(2, 1, 2, 2), torch.tensor([3, 3]), torch.ones(2))
     assert {place for place in range(8) if buffer.images[place].max() == 255} == replaced
 
 
@@ -102,7 +126,7 @@ def test_the_ring_goes_on_where_it_ended():
     buffer = empty(capacity=5)
     for level in range(1, 5):
         images = torch.full((2, 1, 2, 2), level / 255.0)
-        buffer.put(images, torch.zeros(2, dtype=torch.long), torch.ones(2), torch.ones(2))
+        buffer.put(images, torch.zeros(2, dtype=torch.long), torch.ones(2))
     assert buffer.images[:, 0, 0, 0].tolist() == [3, 4, 4, 2, 3]
     assert (len(buffer), buffer.added) == (5, 8)
 
@@ -110,7 +134,7 @@ def test_the_ring_goes_on_where_it_ended():
 def test_a_batch_larger_than_the_buffer_leaves_its_last_images():
     buffer = empty(capacity=3)
     images = (torch.arange(5) / 255.0).view(5, 1, 1, 1).expand(-1, 1, 2, 2)
-    buffer.put(images, torch.arange(5) % 4, torch.ones(5), torch.ones(5))
+    buffer.put(images, torch.arange(5) % 4, torch.ones(5))
     assert sorted(buffer.images[:, 0, 0, 0].tolist()) == [2, 3, 4]
 
 

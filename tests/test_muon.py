@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from dfkd_cli.training.fine_tuning import FineTuningMuon
 from dfkd_cli.training.muon import Muon, find_filters, orthogonal
 
 
@@ -56,7 +57,9 @@ def test_directions_do_not_depend_on_scale_or_rotation():
 
 
 def muon(network: nn.Module, weight_decay: float = 0.0, filter_decay: float = 0.1) -> Muon:
-    return Muon(network, 0.1, 0.9, weight_decay, filter_lr=0.05, filter_decay=filter_decay)
+    return Muon(
+        network, 0.1, 0.9, weight_decay, filter_lr=0.05, filter_decay=filter_decay, filters=find_filters(network)
+    )
 
 
 def test_the_step_is_that_of_the_definition():
@@ -100,7 +103,7 @@ def test_filters_join_all_their_channels_and_count_once():
 def test_computed_weights_are_no_filters():
     network = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3)))
     assert find_filters(network) == []
-    assert Muon(network, 0.1, 0.9, 0.0, filter_lr=0.1, filter_decay=0.1).step() is None
+    assert Muon(network, 0.1, 0.9, 0.0, filter_lr=0.1, filter_decay=0.1, filters=find_filters(network)).step() is None
 
 
 def test_filters_without_a_gradient_stay_or_shrink():
@@ -125,3 +128,36 @@ def test_a_restored_optimizer_makes_the_same_steps():
     learn(network, optimizer, images)
     learn(other, restored, images)
     assert torch.equal(network.conv.weight, other.conv.weight)
+
+
+@pytest.mark.parametrize("orthogonal", [True, False])
+def test_steps_of_a_trained_network_are_in_proportion_to_the_weights(orthogonal):
+    """A filter ten times as large, whose gradient is ten times as small, ends ten times as large."""
+    ends = []
+    for size in (1.0, 10.0):
+        torch.manual_seed(0)
+        layer = nn.Conv2d(3, 4, 3, bias=False)
+        layer.weight.data *= size
+        optimizer = FineTuningMuon(layer, 0.1, 0.9, filter_decay=0.1, filters=[layer.weight] if orthogonal else [])
+        for _ in range(3):
+            layer.weight.grad = layer.weight.detach().roll(1, 0) / size**2
+            optimizer.step()
+        ends.append(layer.weight.detach() / size)
+    torch.testing.assert_close(ends[1], ends[0])
+
+
+def test_vectors_of_a_trained_network_move_as_with_adam():
+    ours, theirs = SmallNetwork(), SmallNetwork()
+    optimizer = FineTuningMuon(ours, 0.01, 0.9, filter_decay=0.0, filters=find_filters(ours))
+    others = [parameter for name, parameter in theirs.named_parameters() if name != "conv.weight"]
+    adam = torch.optim.Adam(others, 0.01, betas=(0.9, 0.999))
+    for step in range(3):
+        for network in (ours, theirs):
+            for place, parameter in enumerate(network.parameters()):
+                torch.manual_seed(100 * step + place)
+                parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        adam.step()
+    for name, parameter in theirs.named_parameters():
+        if parameter.dim() == 1:
+            torch.testing.assert_close(ours.get_parameter(name), parameter, rtol=0.0, atol=3e-4)

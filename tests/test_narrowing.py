@@ -22,7 +22,7 @@ from dfkd_cli.narrowing.share import choose_channels, count_parameters
 from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.students.from_teacher import parse_share
 
-CONFIG = NarrowingConfig(order="response", fade=0.5, overlap=0.15, blocks=30.0, rate=0.25)
+CONFIG = NarrowingConfig(order="response", fade=0.5, overlap=0.15, refit=True, blocks=30.0, rate=0.25)
 
 
 def size_of(module: nn.Module) -> int:
@@ -306,13 +306,16 @@ def test_the_folder_of_a_run_is_named_after_teacher_and_student(tmp_path, monkey
     assert str(default_folder(teacher, student)) == f"{folder}-3"
 
 
+HALFWAY = "narrowing.fade=0.5"
+
+
 @pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "no batchnorm"])
 @pytest.mark.parametrize("name", METHODS)
 class TestTraining:
     """Every method across the change of shape, after three of six steps."""
 
     def test_ends_with_the_planned_size(self, name, norm):
-        loop = make(name, norm=norm, share=0.5)
+        loop = make(name, HALFWAY, norm=norm, share=0.5)
         whole = loop.setting.student.parameter_count()
         metrics = list(loop.events())[-1].metrics
         assert loop.reshaping.removed
@@ -321,19 +324,19 @@ class TestTraining:
 
     @pytest.mark.parametrize("step", [2, 4])
     def test_resumes_bit_for_bit_before_and_after_the_change(self, name, norm, step):
-        loop = make(name, norm=norm, share=0.5)
+        loop = make(name, HALFWAY, norm=norm, share=0.5)
         events = loop.events()
         next(event for event in events if event.step >= step)
         assert loop.reshaping.removed == (step == 4)
         state = copy.deepcopy(loop.state_dict())
         list(events)
-        resumed = make(name, norm=norm, seed=5, share=0.5)
+        resumed = make(name, HALFWAY, norm=norm, seed=5, share=0.5)
         resumed.load_state_dict(state)
         list(resumed.events())
         assert equal(weights(loop.setting.student), weights(resumed.setting.student))
 
     def test_goes_back_to_a_checkpoint_from_before_the_change(self, name, norm):
-        loop = make(name, norm=norm, share=0.5)
+        loop = make(name, HALFWAY, norm=norm, share=0.5)
         events = loop.events()
         next(event for event in events if event.step >= 2)
         state = copy.deepcopy(loop.state_dict())
@@ -350,6 +353,16 @@ def test_channels_can_go_at_once():
     assert loop.reshaping.removed
 
 
+def test_layers_are_fitted_when_channels_go_unless_that_is_switched_off():
+    students = []
+    for refit in ("true", "false"):
+        loop = warm(make("ssd", "narrowing.fade=0", f"narrowing.refit={refit}", share=0.5))
+        loop._remove_channels(loop.reshaping)
+        students.append(weights(loop.setting.student))
+    changed = {name for name in students[0] if not torch.equal(students[0][name], students[1][name])}
+    assert changed == {"network.module.3.narrow.weight", "network.module.3.narrow.bias"}
+
+
 def test_a_run_whose_fading_ends_with_it_removes_the_channels_in_the_end():
     loop = make("ssd", "narrowing.fade=1", share=0.5)
     whole = loop.setting.student.parameter_count()
@@ -358,7 +371,7 @@ def test_a_run_whose_fading_ends_with_it_removes_the_channels_in_the_end():
 
 
 def test_momentum_and_average_keep_what_they_hold_of_the_channels_that_stay():
-    loop = warm(make("ssd", share=0.5))
+    loop = warm(make("ssd", HALFWAY, "narrowing.refit=false", share=0.5))
     for _ in range(2):
         loop.student_step(0.2)
     names = {parameter: name.removeprefix("0.") for name, parameter in loop.trained.named_parameters()}
@@ -374,8 +387,7 @@ def test_momentum_and_average_keep_what_they_hold_of_the_channels_that_stay():
 
 
 def shaped(parameter: torch.Tensor, entries: dict) -> torch.Tensor:
-    """The one tensor of an optimizer's state that has the shape of its parameter."""
-    (found,) = [
+    """The first tensor of an optimizer's state that has the shape of its parameter: the momentum."""
+    return next(
         value for value in entries.values() if isinstance(value, torch.Tensor) and value.shape == parameter.shape
-    ]
-    return found
+    )

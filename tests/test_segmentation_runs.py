@@ -125,7 +125,7 @@ class TestDenseBuffer:
             torch.device("cpu"),
             alpha=0.6,
             beta=0.4,
-            measure=lambda generated: torch.ones(len(generated.images)),
+            smoothing=0.0,
             rarity=rarity,
         )
 

@@ -109,8 +109,3 @@ class TestLoading:
         for loss, gradient in found[1:]:
             torch.testing.assert_close(loss, found[0][0], rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(gradient, found[0][1], rtol=1e-5, atol=1e-5)
-
-    def test_the_size_of_a_segmentation_network_is_assumed_to_be_usual(self, tmp_path):
-        torch.save(make_fcn(), tmp_path / "t.pth")
-        teacher = load(tmp_path / "t.pth", trust_pickle=True, **LOOK)
-        assert (teacher.spec.size, teacher.spec.assumed) == ((3, 256, 256), ("input_size",))

@@ -95,10 +95,13 @@ def wrapped(module: nn.Module, size: tuple[int, int, int] = SIZE) -> Classifier:
     return Classifier(EagerNetwork(module, input_size=size), spec, Origin("test", "test", None, None))
 
 
-def deep_module(norm: bool = True) -> nn.Module:
-    """Return a network with a residual block, whose inner channels can go, in evaluation mode."""
+def deep_module(norm: bool = True, scale: float = 1.0) -> nn.Module:
+    """Return a network with a residual block, whose inner channels can go, in evaluation mode.
+
+    `scale` multiplies the filters before each BatchNorm and its statistics, which leaves the function as it is.
+    """
     torch.manual_seed(1)
-    return nn.Sequential(
+    module = nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1),
         nn.BatchNorm2d(8) if norm else nn.Identity(),
         nn.ReLU(),
@@ -107,6 +110,20 @@ def deep_module(norm: bool = True) -> nn.Module:
         nn.Flatten(),
         nn.Linear(32, CLASSES),
     ).eval()
+    block: Any = module[3]
+    for layer, norm_layer in ((module[0], module[1]), (block.widen, block.norm)) if norm else ():
+        rescale(layer, norm_layer, scale)
+    return module
+
+
+@torch.no_grad()
+def rescale(layer: Any, norm: Any, scale: float) -> None:
+    """Multiply the output of a layer, and adapt the BatchNorm that follows so that its own output stays."""
+    for parameter in layer.parameters():
+        parameter *= scale
+    norm.running_mean *= scale
+    norm.running_var *= scale**2
+    norm.eps *= scale**2
 
 
 class ResidualBlock(nn.Module):
@@ -131,16 +148,17 @@ def make(
     size: tuple[int, int, int] = SIZE,
     share: float | None = None,
     world: World = ALONE,
+    scale: float = 1.0,
 ) -> Any:
     """Return the loop of a method before its first round: a Distillation. `Any`, because sources and losses differ.
 
-    With a share the student begins as the teacher and is narrowed.
+    With a share the student begins as the teacher, whose filters are multiplied by `scale`, and is narrowed.
     """
     recipe = tiny_recipe(name, *more)
     teacher = tiny_classifier(1, 8, norm, size).eval().requires_grad_(False)
     student, narrowing = tiny_classifier(2, 4, student_norm, size), None
     if share is not None:
-        module = deep_module(norm)
+        module = deep_module(norm, scale)
         plan = plan_narrowing(module, torch.rand(2, *size), share, recipe.narrowing)
         student = wrapped(copy.deepcopy(module).train(), size)
         teacher = wrapped(module, size).eval().requires_grad_(False)

@@ -38,6 +38,7 @@ class SsdOptions:
     gamma: float  # exponent of the difficulty
     priority: bool  # sample by priority; off: uniformly
     alpha: float  # exponent of the priorities
+    smoothing: float  # share of an image's earlier discrepancy that stays when it is drawn again
     importance: bool  # importance weights, which correct the bias of the sampling
     beta: float  # exponent of the importance weights
     temperature: float
@@ -46,6 +47,7 @@ class SsdOptions:
 
     def __post_init__(self) -> None:
         require(self, 0, "gamma", "alpha", "beta")
+        require(self, 0, "smoothing", at_most=0.99)
         require(self, 0.01, "temperature")
 
 
@@ -62,7 +64,7 @@ def build(setting: Setting, options: SsdOptions) -> Method:
         setting.runtime.device,
         alpha=options.alpha if options.priority else 0.0,
         beta=options.beta if options.importance else 0.0,
-        measure=partial(discrepancy, setting),
+        smoothing=options.smoothing,
         world=setting.runtime.world,
     )
     phi = partial(modulation, buffer, options)
@@ -96,15 +98,6 @@ def modulation(buffer: ReplayBuffer, options: SsdOptions, teacher_logits: Tensor
     of_label = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
     classes = probabilities.argmax(dim=1)
     return buffer.modulation(classes, of_label, options.gamma, options.diversity, options.difficulty)
-
-
-def discrepancy(setting: Setting, generated: Generated) -> Tensor:
-    """Return the KL of the student in nats on a generated batch: [B]."""
-    student = generated.student_logits
-    if student is None:
-        with torch.no_grad(), setting.runtime.autocast():
-            student = setting.student(generated.images)
-    return losses.kl_div(student, generated.teacher_logits)
 
 
 class PhiQuartiles(RoundMeasure):
@@ -148,7 +141,7 @@ class ImportanceWeightedLoss(StudentLoss):
         if batch.index is None:
             raise ValueError("ssd needs batches of its buffer")
         self.buffer.update(batch.index, per_image["kl"])
-        return {"priority/discrepancy": self.buffer.discrepancy[: len(self.buffer)].mean()}
+        return {"priority/discrepancy": self.buffer.known_discrepancy().mean()}
 
 
 SSD = MethodDefinition(SsdOptions, build)

@@ -16,6 +16,7 @@ class NarrowingConfig:
     fade: float  # share of the training in which channels fade out; 0: all are removed at once, before the first step
     overlap: float  # share of that time which one channel takes to fade out
     blocks: float  # weight of the block outputs; 0 switches the term off
+    refit: bool  # whether the layers that read removed channels get new weights by least squares
     rate: float  # factor of the learning rates: the student starts from trained weights
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """A student that begins as the teacher and loses channels while it learns."""
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,11 +12,14 @@ from dfkd_cli.narrowing.config import NarrowingConfig
 from dfkd_cli.narrowing.gates import Gates
 from dfkd_cli.narrowing.layers import narrowed
 from dfkd_cli.narrowing.plan import NarrowingPlan, shrink
+from dfkd_cli.narrowing.refitting import refit
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.training.reshaping import Reshaping
 from dfkd_cli.training.setting import Terms
 from dfkd_cli.training.taps import Taps
 from dfkd_cli.world.world import ALONE, World
+
+SMALL_IMAGES, LARGE_IMAGES = 1024, 64  # images of at most 32x32 pixels, and of many pixels, for new weights
 
 
 class Narrowing(Reshaping):
@@ -32,7 +36,7 @@ class Narrowing(Reshaping):
         config: NarrowingConfig,
         world: World = ALONE,
     ):
-        self.plan, self.config, self.student, self.world = plan, config, student, world
+        self.plan, self.config, self.student, self.teacher, self.world = plan, config, student, teacher, world
         self.rate = config.rate
         self.taps = Taps(plan.blocks if config.blocks else ())
         self.taps.attach(_module(teacher))
@@ -61,6 +65,20 @@ class Narrowing(Reshaping):
         self.gates.remove()
         shrink(_module(self.student), self.plan.gone)
         self.removed = True
+
+    def images_to_refit(self) -> int:
+        """Return how many images `refit` learns from: fewer large ones, because each has more positions."""
+        if not self.config.refit:
+            return 0
+        pixels = math.prod(self.student.spec.size[1:])
+        return min(max(SMALL_IMAGES * 1024 // pixels, LARGE_IMAGES), SMALL_IMAGES)
+
+    def refit(self, batches: Sequence[Tensor]) -> None:
+        """Fit the weights that read removed channels to the teacher's features."""
+        if batches:
+            normalised = [(images - self.student.mean) / self.student.std for images in batches]
+            structure = self.plan.structure
+            refit(_module(self.teacher), _module(self.student), self.plan.gone, structure.calls, normalised)
 
     def narrowed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors by the names of the whole student's state dict without the removed channels."""

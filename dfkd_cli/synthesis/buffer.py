@@ -1,6 +1,5 @@
 """A small store of synthetic images with a priority for each."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +15,7 @@ from dfkd_cli.world.world import ALONE, World
 
 Eviction = Literal["oldest", "easiest", "mastered"]
 PRIORITY_FLOOR = 1e-6  # keeps an image without discrepancy drawable (arXiv:1511.05952, sec. 3.3)
+NOT_DRAWN = -1.0  # discrepancy of an image that no step has drawn yet
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class ReplayBuffer(ImageStore):
     """A store with a priority per image.
 
     Further fields: `confidence` in [0, 1], the teacher's largest probability; `discrepancy` >= 0, the delta of priority
-    sampling; `weights` > 0, the importance weight of the last draw; `births` int64, the order of arrival. `classes` are
-    the teacher's predictions.
+    sampling, or NOT_DRAWN; `weights` > 0, the importance weight of the last draw; `births` int64, the order of arrival.
+    `classes` are the teacher's predictions.
 
     `alpha` is the exponent of the priorities, 0 for uniform draws; `beta` that of the importance weights, 0 for none.
-    `measure` returns the discrepancy [B] of a generated batch.
+    `smoothing` in [0, 1) is the share of an image's earlier discrepancy that stays when the image is drawn again.
     """
 
     FIELDS = (*ImageStore.FIELDS, "confidence", "discrepancy", "weights", "births")
@@ -46,12 +46,12 @@ class ReplayBuffer(ImageStore):
         *,
         alpha: float,
         beta: float,
-        measure: Callable[[Generated], Tensor],
+        smoothing: float,
         world: World = ALONE,
     ):
         super().__init__(config.capacity(spec), spec, device, world)
         self.eviction: Eviction = config.eviction
-        self.alpha, self.beta, self.measure = alpha, beta, measure
+        self.alpha, self.beta, self.smoothing = alpha, beta, smoothing
         self.confidence = torch.zeros(self.capacity, device=device)
         self.discrepancy = torch.zeros(self.capacity, device=device)
         self.weights = torch.ones(self.capacity, device=device)
@@ -75,17 +75,15 @@ class ReplayBuffer(ImageStore):
         "mastered" replaces the lowest discrepancy. Return the class shares.
         """
         confidence, classes = generated.teacher_logits.float().softmax(dim=1).max(dim=1)
-        discrepancy = self.measure(generated)
-        self.put(generated.images, classes, confidence, discrepancy)
+        self.put(generated.images, classes, confidence)
         return {"buffer/class_shares": self.class_shares()}
 
-    def put(self, images: Tensor, classes: Tensor, confidence: Tensor, discrepancy: Tensor) -> Tensor:
+    def put(self, images: Tensor, classes: Tensor, confidence: Tensor) -> Tensor:
         """Store images [B, C, H, W] in [0, 1] with the values [B] of their fields; return their places."""
-        images, classes = images[-self.capacity :], classes[-self.capacity :]
-        confidence, discrepancy = confidence[-self.capacity :], discrepancy[-self.capacity :]
+        images, classes, confidence = images[-self.capacity :], classes[-self.capacity :], confidence[-self.capacity :]
         slots = self._slots(len(images))
         self.confidence[slots] = confidence.float()
-        self.discrepancy[slots] = _drawable(discrepancy)
+        self.discrepancy[slots] = NOT_DRAWN
         self.weights[slots] = 1.0
         self.births[slots] = self.added
         self.write(slots, images, classes)
@@ -94,19 +92,30 @@ class ReplayBuffer(ImageStore):
     def _slots(self, batch: int) -> Tensor:
         if self.count < self.capacity or self.eviction == "oldest":
             return self.oldest(batch)
-        worth = self.discrepancy if self.eviction == "mastered" else self.worth()
+        worth = self.known_discrepancy() if self.eviction == "mastered" else self.worth()
         return worth.topk(batch, largest=False).indices
 
     def worth(self) -> Tensor:
         """Return phi of the stored images: [N] in [0, 1]."""
         return self.modulation(self.classes, self.confidence, 1.0, diversity=True, difficulty=True)
 
+    def known_discrepancy(self) -> Tensor:
+        """Return the discrepancy of each stored image, [count]; images not drawn yet have the mean of the others.
+
+        The discrepancy at the time of storing would be no measure: during the warm-up the student has not learned, and
+        a student that begins as the teacher differs from it nowhere.
+        """
+        values = self.discrepancy[: self.count]
+        drawn = values >= 0.0
+        mean = (values * drawn).sum() / drawn.sum().clamp_min(1)
+        return torch.where(drawn, values, mean)
+
     def probabilities(self) -> Tensor:
         """Return the probability of each stored image to be drawn, [count], summing to 1.
 
         The proportional variant of arXiv:1511.05952, eq. 1.
         """
-        priorities = (self.discrepancy[: self.count].abs() + PRIORITY_FLOOR).pow(self.alpha)
+        priorities = (self.known_discrepancy() + PRIORITY_FLOOR).pow(self.alpha)
         return priorities / priorities.sum()
 
     def sample(self, count: int, rng: torch.Generator) -> Batch:
@@ -117,9 +126,13 @@ class ReplayBuffer(ImageStore):
     def update(self, index: Tensor, kl: Tensor) -> None:
         """Set delta = previous weight * KL and weight = (N P)^-beta of the images of the last step.
 
-        Places [B] and KL [B] at temperature 1 in nats (arXiv:2406.07876, priority sampling function).
+        Places [B] and KL [B] at temperature 1 in nats (arXiv:2406.07876, priority sampling function). The KL is that of
+        one augmented view, so delta is averaged over the views of an image: exponentially, with `smoothing`.
         """
-        self.discrepancy[index] = _drawable(self.weights[index] * kl)
+        latest = _drawable(self.weights[index] * kl)
+        earlier = self.discrepancy[index]
+        mean = self.smoothing * earlier + (1.0 - self.smoothing) * latest
+        self.discrepancy[index] = torch.where(earlier >= 0.0, mean, latest)
         self.weights[index] = (self.count * self.probabilities()[index]).pow(-self.beta)
 
 

@@ -56,7 +56,7 @@ class DenseReplayBuffer(ReplayBuffer):
         """Store a generated batch as `ReplayBuffer.add` does; return the class shares."""
         confidence, classes = generated.teacher_logits.float().softmax(dim=1).max(dim=1)
         shares = SEGMENTATION.class_shares(classes, self.num_classes)
-        places = self.put(generated.images, shares.argmax(dim=1), per_image(confidence), self.measure(generated))
+        places = self.put(generated.images, shares.argmax(dim=1), per_image(confidence))
         self.shares[places] = shares[-self.capacity :]
         return {"buffer/class_shares": self.class_shares()}
 

@@ -158,6 +158,8 @@ class Distillation:
         before, state = dict(self.trained.named_parameters()), self.optimizer.state
         averaged = self.average.named()
         reshaping.remove()
+        batches = math.ceil(reshaping.images_to_refit() / self.config.batch_size)
+        reshaping.refit([self.method.source.sample().images for _ in range(batches)])
         self._follow_shape()
         self.accumulation.optimizer = self.optimizer
         self.average.set_named(reshaping.narrowed(averaged))
@@ -176,7 +178,8 @@ class Distillation:
         self.world.equalise(self.trained)
         if self.config.sync_batchnorm:
             synchronise(self.trained, self.world)
-        self.optimizer = make_optimizer(self.trained, self.optimizer_kind, self.config)
+        begun = self.reshaping is not None  # the student begins as the teacher
+        self.optimizer = make_optimizer(self.trained, self.optimizer_kind, self.config, fine_tuning=begun)
         self.average = WeightAverage(self.setting.student, self.config.average)
 
     def _learned(self, progress: float) -> float:

@@ -14,7 +14,7 @@ STEP_SIZE = 0.2  # root mean square over a filter of a step at rate 1, similar t
 
 
 class Muon(torch.optim.SGD):
-    """SGD with Nesterov momentum; the momentum of convolution filters is orthogonalised (arXiv:2502.16982).
+    """SGD with Nesterov momentum; the momentum of `filters` is orthogonalised (arXiv:2502.16982).
 
     A step moves a filter of A channels by B weights by rate * 0.2 * sqrt(max(A, B)) times an orthogonal matrix and
     multiplies it by 1 - rate * decay. `torch.optim.Muon` and timm's Muon are not used because they compute in bfloat16,
@@ -30,8 +30,8 @@ class Muon(torch.optim.SGD):
         *,
         filter_lr: float,
         filter_decay: float,
+        filters: list[nn.Parameter],
     ):
-        filters = find_filters(module)
         known = set(map(id, filters))
         others = [parameter for parameter in module.parameters() if id(parameter) not in known]
         nesterov = momentum > 0.0
@@ -52,9 +52,14 @@ class Muon(torch.optim.SGD):
                 continue
             ahead = [self._look_ahead(weights, gradient).flatten(1) for weights, gradient in learned]
             directions = STEP_SIZE * max(shape) ** 0.5 * orthogonal(torch.stack(ahead))
+            directions = self.scaled(directions, torch.stack([weights.flatten(1) for weights, _ in learned]))
             for (_, gradient), direction in zip(learned, directions, strict=True):
                 gradient.copy_(direction.view_as(gradient))
         return super().step(closure)
+
+    def scaled(self, directions: Tensor, filters: Tensor) -> Tensor:
+        """Return the directions of steps at rate 1 for filters of one shape, both [N, A, B]."""
+        return directions
 
     def _look_ahead(self, weights: nn.Parameter, gradient: Tensor) -> Tensor:
         """Update the momentum of these weights and return Nesterov's form of it."""

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from dfkd_cli.config.values import require
-from dfkd_cli.training.muon import Muon
+from dfkd_cli.training.fine_tuning import FineTuningMuon
+from dfkd_cli.training.muon import Muon, find_filters
 
 SMALLEST_RATE = 1e-8  # a rate of 0 would not train
 LARGEST_MOMENTUM = 0.9999  # with 1 the momentum would never decay
@@ -39,11 +40,22 @@ def suited_optimizer(student: nn.Module) -> OptimizerKind:
     return "muon" if normalised else "adamw"
 
 
-def make_optimizer(trained: nn.Module, kind: OptimizerKind, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Return Muon or SGD, both with Nesterov momentum, or AdamW with the momentum as beta 1."""
+def make_optimizer(
+    trained: nn.Module, kind: OptimizerKind, config: OptimizerConfig, *, fine_tuning: bool = False
+) -> torch.optim.Optimizer:
+    """Return Muon or SGD, both with Nesterov momentum, or AdamW with the momentum as beta 1.
+
+    `fine_tuning` chooses the forms of Muon and Adam for a network that is trained already.
+    """
     momentum, decay = config.momentum, config.weight_decay
+    filters = find_filters(trained)
+    if kind == "muon" and fine_tuning:
+        return FineTuningMuon(trained, config.muon_lr, momentum, filter_decay=config.muon_decay, filters=filters)
     if kind == "muon":
-        return Muon(trained, config.lr, momentum, decay, filter_lr=config.muon_lr, filter_decay=config.muon_decay)
+        of_filters = {"filter_lr": config.muon_lr, "filter_decay": config.muon_decay, "filters": filters}
+        return Muon(trained, config.lr, momentum, decay, **of_filters)
+    if kind == "adamw" and fine_tuning:
+        return FineTuningMuon(trained, config.adamw_lr, momentum, filter_decay=0.0, filters=[], matrix_step=1.0)
     if kind == "sgd":
         return torch.optim.SGD(trained.parameters(), config.lr, momentum, weight_decay=decay, nesterov=momentum > 0.0)
     return torch.optim.AdamW(trained.parameters(), config.adamw_lr, betas=(momentum, 0.999), weight_decay=decay)

@@ -1,7 +1,7 @@
 """The interface of what changes a student's shape during training."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +25,14 @@ class Reshaping(ABC):
     @abstractmethod
     def remove(self) -> None:
         """Remove the channels from the student, in place: its parameters are new tensors afterwards."""
+
+    @abstractmethod
+    def images_to_refit(self) -> int:
+        """Return how many images `refit` learns from; 0 when it is switched off."""
+
+    @abstractmethod
+    def refit(self, batches: Sequence[Tensor]) -> None:
+        """Repair what the removal broke, in place, on batches of images [B, C, H, W] in [0, 1]."""
 
     @abstractmethod
     def narrowed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
