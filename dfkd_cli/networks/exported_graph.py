@@ -72,6 +72,8 @@ def evaluation_module(program: ExportedProgram) -> tuple[fx.GraphModule, list[st
     for node in list(graph.nodes):
         if node.op == "call_module" or node.target is aten._assert_tensor_metadata.default:
             graph.erase_node(node)  # checks of the recorded batch size, device and type
+        elif node.target is aten.view.default:
+            node.target = aten.reshape.default  # a view fails on the channels-last maps of a run
     notes = [TRAINING_MODE_NOTE] if _switch_to_evaluation(graph) else []
     if any(isinstance(node.target, torch._ops.HigherOrderOperator) for node in graph.nodes):
         notes.append("some of the network's layers are inside control flow or no_grad blocks and cannot be observed")

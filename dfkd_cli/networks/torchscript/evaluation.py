@@ -47,6 +47,7 @@ def evaluation_graph(module: torch.jit.ScriptModule) -> ScriptGraph:
     if any(node.kind() in ("prim::CallMethod", "prim::CallFunction", "prim::fork") for node in walk(graph)):
         notes.append("some of the network's layers are called through an interface and cannot be observed")
     _name_convolutions(graph)
+    _reshape_any_format(graph)
     _follow_device(graph)
     constants = _constants_to_inputs(graph)
     graph.lint()
@@ -129,6 +130,19 @@ def _name_convolutions(graph: Graph) -> None:
         named.output().setType(node.output().type())
         named.insertBefore(node)
         node.output().replaceAllUsesWith(named.output())
+        node.destroy()
+
+
+def _reshape_any_format(graph: Graph) -> None:
+    """Replace views of another shape by reshape, because a view fails on the channels-last maps of a run."""
+    for node in [node for node in walk(graph) if node.kind() == "aten::view"]:
+        inputs = list(node.inputs())
+        if inputs[1].type().kind() != "ListType":  # a view of another type
+            continue
+        reshape = graph.create("aten::reshape", inputs, 1)
+        reshape.output().setType(node.output().type())
+        reshape.insertBefore(node)
+        node.output().replaceAllUsesWith(reshape.output())
         node.destroy()
 
 
