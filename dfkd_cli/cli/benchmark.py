@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +27,14 @@ def benchmark(
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="CPU threads. Default: that of torch.")
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Labelled images for the accuracy, as for dfkd evaluate."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a plot of accuracy (--data) against latency, e.g. speed.png."),
+    ] = None,
     device: options.Device = "auto",
     as_json: options.Json = False,
     arch: Annotated[
@@ -39,8 +48,8 @@ def benchmark(
     prefix: options.Prefix = None,
     num_classes: options.NumClasses = None,
     input_size: options.InputSize = None,
-    mean: options.Mean = "0",
-    std: options.Std = "1",
+    mean: options.Mean = None,
+    std: options.Std = None,
     output: options.Output = None,
     trust_pickle: options.TrustPickle = False,
     strict: options.Strict = False,
@@ -49,8 +58,11 @@ def benchmark(
     """Compare latency, throughput, size and memory of networks.
 
     Measures the networks in turns, on random images in single precision. The options for facts about a network do not
-    apply to files that dfkd wrote. --mean and --std have no effect on the speed.
+    apply to files that dfkd wrote. --mean and --std have no effect on the speed, only on the accuracy (--data).
     """
+    _check_plot(plot, data)
+    if data is None:
+        mean, std = mean or "0", std or "1"
     flags = options.load_options(None, prefix, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
 
     import torch
@@ -66,11 +78,11 @@ def benchmark(
     used = torch.get_num_threads()
     if where.type == "cuda" and any(map(is_onnx, networks)):
         print("note: ONNX files run on the CPU, whatever --device says", file=sys.stderr)
-    speeds = benchmark(_described(networks, flags, arch or []), where, batch_size, seconds)
-    for speed in speeds:
-        if speed.input_size_found.startswith("assumed"):
-            size = f"the input size {_shape(speed.input_size)} is {speed.input_size_found}"
-            print(f"note: {speed.source}: {size}; check with --input-size", file=sys.stderr)
+    described = _described(networks, flags, arch or [], with_data=data is not None)
+    speeds = benchmark(described, where, batch_size, seconds, data)
+    if plot is not None:
+        _write_plot(speeds, plot)
+    _print_assumptions(speeds)
     if as_json:
         return Speeds(str(where), used, str(torch.__version__), tuple(speeds))
     _print_table(speeds)
@@ -78,7 +90,32 @@ def benchmark(
     return None
 
 
-def _described(networks: list[str], flags: LoadOptions, archs: list[str]) -> list[tuple[str, LoadOptions]]:
+def _check_plot(plot: Path | None, data: str | None) -> None:
+    if plot is not None:
+        if data is None:
+            raise UsageError("--plot needs --data, the labelled images that accuracy is measured on")
+
+        from dfkd_cli.evaluation.speed_plot import check_plot
+
+        check_plot(plot)
+
+
+def _write_plot(speeds: list[Speed], plot: Path) -> None:
+    from dfkd_cli.evaluation.speed_plot import write_plot  # matplotlib takes a second
+
+    write_plot(speeds, plot)
+
+
+def _print_assumptions(speeds: list[Speed]) -> None:
+    for speed in speeds:
+        if speed.input_size_found.startswith("assumed"):
+            size = f"the input size {_shape(speed.input_size)} is {speed.input_size_found}"
+            print(f"note: {speed.source}: {size}; check with --input-size", file=sys.stderr)
+
+
+def _described(
+    networks: list[str], flags: LoadOptions, archs: list[str], with_data: bool
+) -> list[tuple[str, LoadOptions]]:
     """Return each network with the flags that apply to it."""
     from dataclasses import replace
 
@@ -92,8 +129,15 @@ def _described(networks: list[str], flags: LoadOptions, archs: list[str]) -> lis
             f"({len(foreign)} here)"
         )
     of = dict(zip(foreign, archs * len(foreign) if len(archs) == 1 else archs, strict=False))
-    own = type(flags)(mean=(0.0,), std=(1.0,))  # for exported files without these facts
-    return [(name, replace(flags, arch=of.get(name)) if name in foreign else own) for name in networks]
+
+    def flags_of(name: str) -> LoadOptions:
+        if name in foreign:
+            return replace(flags, arch=of.get(name))
+        if not with_data:
+            return type(flags)(mean=(0.0,), std=(1.0,))  # for exported files without these facts
+        return flags if is_onnx(name) else type(flags)()  # an ONNX file of dfkd's takes no flags
+
+    return [(name, flags_of(name)) for name in networks]
 
 
 def _print_table(speeds: list[Speed]) -> None:
@@ -133,7 +177,15 @@ def _rows(speeds: list[Speed]) -> list[tuple[str, list[str]]]:
         ("throughput, images/s", [f"{speed.images_per_s:,.0f}" for speed in speeds]),
         ("in batches of", [f"{speed.batch_size}" for speed in speeds]),
         ("memory of a batch, MB", [_millions(speed.memory_bytes) for speed in speeds]),
+        *_accuracy_row(speeds),
     ]
+
+
+def _accuracy_row(speeds: list[Speed]) -> list[tuple[str, list[str]]]:
+    from dfkd_cli.report.quantities import share
+
+    measured = any(speed.accuracy is not None for speed in speeds)
+    return [("accuracy", [share(speed.accuracy) for speed in speeds])] if measured else []
 
 
 def _shape(size: tuple[int, int, int]) -> str:

@@ -13,6 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dfkd_cli.data.datasets import open_dataset
+from dfkd_cli.errors import UsageError
+from dfkd_cli.evaluation.accuracy import measure_accuracy
+from dfkd_cli.evaluation.evaluate import load_network
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.loading.onnx import open_onnx
 from dfkd_cli.loading.sniff import is_onnx
@@ -42,6 +46,7 @@ class Speed:
     images_per_s: float  # median, in batches of batch_size
     batch_size: int  # that of the file, if the file fixes it
     memory_bytes: int | None  # weights, and the peak of the tensors of one forward of such a batch
+    accuracy: float | None = None  # on labelled images, a fraction; None without them
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,22 @@ class Candidate:
 
 
 def benchmark(
-    sources: list[tuple[str, LoadOptions]], device: torch.device, batch_size: int, seconds: float
+    sources: list[tuple[str, LoadOptions]],
+    device: torch.device,
+    batch_size: int,
+    seconds: float,
+    data: str | None = None,
 ) -> list[Speed]:
     """Return the figures of each network, in the given order, after about `seconds` of measurement per network.
 
-    Images are random; weights and images have single precision. Raises what `load_classifier` raises, and TeacherError
-    for an ONNX file that onnxruntime cannot run.
+    Times are those of random images, and the accuracy is that on the labelled images at `data`, if there are any.
+    Raises what `load_classifier` and `open_dataset` raise, and TeacherError for an ONNX file that onnxruntime cannot
+    run.
     """
     candidates = [_candidate(source, options, device, batch_size) for source, options in sources]
+    if data is not None:
+        for candidate, (source, options) in zip(candidates, sources, strict=True):
+            candidate.about["accuracy"] = _accuracy(source, options, data, device, batch_size)
     for candidate in candidates:
         for _ in range(UNTIMED_TURNS):
             take_turn(candidate, device)
@@ -125,6 +138,13 @@ def _seconds(run: Callable[[Tensor], Any], images: Tensor, device: torch.device)
     return time.perf_counter() - begun
 
 
+def _accuracy(source: str, options: LoadOptions, data: str, device: torch.device, batch_size: int) -> float:
+    network = load_network(source, options)
+    if network.spec.task == "segmentation":
+        raise UsageError(f"--data: {source} is a segmentation network; measure it with dfkd evaluate --data --masks")
+    return measure_accuracy(network, open_dataset(data, network.spec), device, batch_size=batch_size).accuracy
+
+
 def _candidate(source: str, options: LoadOptions, device: torch.device, batch_size: int) -> Candidate:
     if is_onnx(source):
         return _onnx_candidate(source, batch_size)
@@ -151,7 +171,7 @@ def _onnx_candidate(source: str, batch_size: int) -> Candidate:
     batch = torch.rand(network.batch_size or batch_size, *network.input_size)
     about = {
         "source": source,
-        "kind": "ONNX",
+        "kind": "ONNX int8" if network.quantised else "ONNX",
         "arch": None,
         "input_size": network.input_size,
         "input_size_found": "the ONNX graph's input",

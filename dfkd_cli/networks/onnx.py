@@ -3,6 +3,7 @@
 import importlib
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,15 +57,8 @@ class OnnxSession:
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         # The graph's initializers also hold constants that are no parameters, so the file's own count comes first.
         stated = self.metadata.get("parameters", "")
-        self.parameters = (
-            int(stated)
-            if stated.isdecimal()
-            else sum(
-                math.prod(weight.dims)
-                for weight in model.graph.initializer
-                if weight.data_type == onnx.TensorProto.FLOAT
-            )
-        )
+        self.parameters = int(stated) if stated.isdecimal() else _count_weights(model)
+        self.quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Return all outputs of the file, by their names in it."""
@@ -84,7 +78,7 @@ class OnnxNetwork(Network):
         super().__init__()
         self.session = session
         self.batch_size = session.batch_size
-        self._output = output
+        self.output = output
         self._num_classes = num_classes
 
     @property
@@ -108,7 +102,7 @@ class OnnxNetwork(Network):
     def _logits(self, images: Tensor) -> Tensor:
         outputs = self.session.outputs(images.contiguous())
         returned = outputs if len(outputs) > 1 else next(iter(outputs.values()))
-        return pick_logits(returned, len(images), self._output, self._num_classes)
+        return pick_logits(returned, len(images), self.output, self._num_classes)
 
 
 class OnnxClassifier(Classifier):
@@ -121,6 +115,20 @@ class OnnxClassifier(Classifier):
     def parameter_count(self) -> int:
         """Return the number of parameter values stated in the file's metadata, or else in its graph."""
         return self.session.parameters
+
+
+def _count_weights(model: Any) -> int:
+    """Return the number of weights in single precision or in 8 bits, without scales and zero points."""
+    from onnx import TensorProto
+
+    quantisers = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    of_quantisers = {name for node in quantisers for name in node.input[1:]}
+    kinds = (TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)
+    return sum(
+        math.prod(weight.dims)
+        for weight in model.graph.initializer
+        if weight.data_type in kinds and weight.name not in of_quantisers
+    )
 
 
 def _is_installed(name: str) -> bool:
