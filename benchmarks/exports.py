@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.data.datasets import open_dataset
-from dfkd_cli.export.export import ExportJob, export
+from dfkd_cli.export.export import export
 from dfkd_cli.export.forms import EXPORT_FORMS
+from dfkd_cli.export.job import ExportJob
 from dfkd_cli.loading import LoadOptions, load_classifier
 
 

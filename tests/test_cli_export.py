@@ -289,7 +289,7 @@ def test_a_random_network_is_distinguished_from_a_wrong_file(tmp_path):
     assert not (tmp_path / "out.pt").exists()
 
 
-def test_torchscript_can_only_be_exported_as_torchscript(tmp_path):
+def test_torchscript_is_exported_as_every_form(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(256, 6)).eval()
     with warnings.catch_warnings(action="ignore", category=FutureWarning):
         torch.jit.save(torch.jit.script(network), tmp_path / "scripted.pt")
@@ -299,9 +299,28 @@ def test_torchscript_can_only_be_exported_as_torchscript(tmp_path):
     assert result.exit_code == 0, result.stderr
     images = torch.rand(3, *SPEC.size)
     torch.testing.assert_close(load_classifier(str(again))(images), network((images - 0.3) / 0.2))
+    result = dfkd("export", tmp_path / "scripted.pt", "--to", "pt2", "--out", tmp_path / "layers.pt2", *flags)
+    assert result.exit_code == 0, result.stderr
+    torch.testing.assert_close(load_classifier(str(tmp_path / "layers.pt2"))(images), network((images - 0.3) / 0.2))
+
+
+class Branching(nn.Linear):
+    """Takes a branch that depends on the values of the images."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        flat = input.flatten(1)
+        if float(flat.sum()) > 0.0:
+            flat = 2.0 * flat
+        return nn.functional.linear(flat, self.weight, self.bias)
+
+
+def test_torchscript_whose_branch_depends_on_the_images_is_only_exported_as_torchscript(tmp_path):
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        torch.jit.save(torch.jit.script(Branching(256, 6).eval()), tmp_path / "scripted.pt")
     result = dfkd("export", tmp_path / "scripted.pt", "--to", "pt2", *SPEC_FLAGS)
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.stderr
     assert "the checkpoint it was made from" in result.stderr
+    assert "cannot be traced" in result.stderr
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dfkd_cli.cli import options
+from dfkd_cli.cli.arguments import taking
+from dfkd_cli.config.times import parse_budget
+from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from dfkd_cli.export.export import ExportReport
+    from dfkd_cli.export.int8 import Int8Job, Int8Report
+
+_INT8 = "Files of 8 bits"
+_BUDGET = "3m"
 
 _OUTPUTS = {
     "logits": "logits of {} classes",
@@ -22,7 +31,65 @@ _OUTPUTS = {
 }
 
 
+@dataclass(frozen=True)
+class Int8Arguments:
+    """The options of a file of 8 bits. None, or False, means not given."""
+
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Write 8 bits (onnx only), calibrated on the images in the calibration.safetensors beside NETWORK.",
+            rich_help_panel=_INT8,
+        ),
+    ] = False
+    int8_ranges: Annotated[
+        Literal["minmax", "entropy", "percentile"] | None,
+        typer.Option(help="How activations get their ranges. Default: minmax.", rich_help_panel=_INT8),
+    ] = None
+    int8_skip: Annotated[
+        Literal["none", "auto"] | None,
+        typer.Option(
+            help="auto: leave the most sensitive layers in single precision if necessary. Default: none.",
+            rich_help_panel=_INT8,
+        ),
+    ] = None
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Smallest share of images with the class of NETWORK where it is certain (exit code 5). Default: 0.98.",
+            rich_help_panel=_INT8,
+        ),
+    ] = None
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help=f"Time to make images from NETWORK if there is no calibration.safetensors. Default: {_BUDGET}.",
+            rich_help_panel=_INT8,
+        ),
+    ] = None
+
+    def job(self) -> Int8Job | None:
+        """Return the options of the export, None without --int8. Raises UsageError for an option without it."""
+        given = [field.name for field in fields(self) if getattr(self, field.name) is not field.default]
+        if not self.int8:
+            if given:
+                raise UsageError(f"--{given[0].replace('_', '-')} is for files of 8 bits; add --int8")
+            return None
+
+        from dfkd_cli.export.int8 import Int8Job
+
+        named = {"ranges": self.int8_ranges, "skip": self.int8_skip, "min_agreement": self.min_agreement}
+        return Int8Job(**{name: value for name, value in named.items() if value is not None})
+
+
+@taking(Int8Arguments)
 def export(
+    arguments: Int8Arguments,
     network: Annotated[
         str, typer.Argument(metavar="NETWORK", help="Folder or file of a student, or any TEACHER of compress.")
     ],
@@ -66,7 +133,11 @@ def export(
 
     Compares the outputs of the file with those of PyTorch, on noise and on synthetic images, and deletes the file when
     they differ. dfkd reads TorchScript and pt2 files of its own without further options.
+
+    With --int8, weights and activations have 8 bits. Half of the calibration images gives the ranges of the
+    activations; the other half decides with --min-agreement whether the file is written.
     """
+    budget_s = parse_budget(arguments.budget or _BUDGET)
     load = options.load_options(
         arch,
         prefix,
@@ -83,15 +154,23 @@ def export(
         crop_mode,
     )
 
-    from dfkd_cli.export.export import ExportJob, export
+    from dfkd_cli.compression.calibrate import calibrate
+    from dfkd_cli.export.export import export
+    from dfkd_cli.export.job import ExportJob
 
-    report = export(ExportJob(network, load, to, out, overwrite, dynamic_batch, with_preprocessing, class_map))
+    int8 = arguments.job()
+    job = ExportJob(network, load, to, out, overwrite, dynamic_batch, with_preprocessing, class_map, int8)
+    report = export(job, partial(calibrate, network, budget=budget_s, note=_note))
     for note in report.notes:
-        print(f"note: {note}", file=sys.stderr)
+        _note(note)
     if as_json:
         return report
     print(_summary(report))
     return None
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def _summary(report: ExportReport) -> str:
@@ -108,6 +187,7 @@ def _summary(report: ExportReport) -> str:
         f"{seen.largest_difference:.1e} at outputs up to {seen.largest_output:.3g}"
         for seen in report.comparisons
     ]
+    lines += [] if report.int8 is None else _about_int8(report.int8)
     return "\n".join(lines)
 
 
@@ -115,6 +195,18 @@ def _output(report: ExportReport) -> str:
     if report.class_map:
         return f"the class of each pixel, of {report.num_classes} classes"
     return _OUTPUTS[report.returned].format(report.num_classes)
+
+
+def _about_int8(int8: Int8Report) -> list[str]:
+    from dfkd_cli.report.quantities import counted, share
+
+    left = f", {counted(len(int8.in_fp32), 'layer')} in fp32: {', '.join(int8.in_fp32)}" if int8.in_fp32 else ""
+    return [
+        f"int8     {int8.fp32_bytes / 1e6:,.2f} MB in fp32, ranges {int8.ranges} of {int8.calibrated_on:,} "
+        f"{int8.images} images{left}",
+        f"         same class as fp32 for {share(int8.agreement)} of {int8.compared_on:,} other images "
+        f"of which fp32 is certain, {share(int8.agreement_on_all)} of all {int8.all_images:,}",
+    ]
 
 
 def _row(values: tuple[float, ...]) -> str:

@@ -4,9 +4,8 @@ import math
 
 import torch
 
-from dfkd_cli.compression.job import LoadedJob
-from dfkd_cli.data.calibration import Calibration
-from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.data.calibration import Calibration, Kind
+from dfkd_cli.networks.classifier import Classifier, InputSpec
 from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.training.method import ImageSource
 
@@ -16,18 +15,17 @@ LARGEST_DENSE_BYTES = 2**26  # of the images with logits of all pixels; 26 image
 BATCH_SIZE = 250
 
 
-def make_calibration(loaded: LoadedJob, source: ImageSource, student_sha256: str) -> Calibration | None:
+def make_calibration(teacher: Classifier, source: ImageSource, kind: Kind, student_sha256: str) -> Calibration | None:
     """Return about 1,000 fresh images of a trained method's source, or None if it has no unseen image.
 
     There are fewer of them when they are large, or when a pool has fewer images that were not selected.
     """
-    count = max(1, min(CALIBRATION_IMAGES, _affordable(loaded.teacher.spec)))
+    count = max(1, min(CALIBRATION_IMAGES, _affordable(teacher.spec)))
     images = (source.fresh(count).float().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
     if len(images) == 0:
         return None
-    with evaluating(loaded.teacher):
-        logits = torch.cat([loaded.teacher(batch.float() / 255.0).float() for batch in images.split(BATCH_SIZE)])
-    kind = "synthetic" if loaded.pool is None else "pool"
+    with evaluating(teacher):
+        logits = torch.cat([teacher(batch.float() / 255.0).float() for batch in images.split(BATCH_SIZE)])
     return Calibration(images.cpu(), logits.cpu(), kind, student_sha256)
 
 

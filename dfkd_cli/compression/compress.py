@@ -136,7 +136,8 @@ def _save(job: Job, loaded: LoadedJob, distillation: Distillation, result: Path,
     shown = write_images(loaded, distillation, result)
     calibration = None
     if job.calibration or loaded.data is None:  # without evaluation data the agreement is measured on these images
-        calibration = make_calibration(loaded, distillation.method.source, student_file.sha256)
+        kind = "synthetic" if loaded.pool is None else "pool"
+        calibration = make_calibration(loaded.teacher, distillation.method.source, kind, student_file.sha256)
     measurement = measure_student(loaded, distillation, calibration)
     written = WrittenFiles(
         student_file,

@@ -45,7 +45,7 @@ def load_job(job: Job, world: World = ALONE) -> LoadedJob:
     if teacher.spec.task == "segmentation":
         recipe = load_recipe(job.recipe, list(job.overrides), "segmentation")
     if not METHODS[recipe.method].needs.pool:
-        _check_gradient(job.teacher, teacher)
+        check_gradient(job.teacher, teacher)
     data = None if job.eval_data is None else _open_data(job.eval_data, job, teacher.spec)
     if teacher.spec.task == "classification":
         # The student gets the class names, with which its classes are found in other evaluation data.
@@ -70,7 +70,7 @@ def _open_data(where: str, job: Job, spec: InputSpec) -> LabelledImages | Segmen
     return open_dataset(where, spec, "--eval", job.read_options, job.labels)
 
 
-def _check_gradient(source: str, teacher: Classifier) -> None:
+def check_gradient(source: str, teacher: Classifier) -> None:
     """Raise TeacherError when no gradient reaches the teacher's input, which generated images need."""
     if not input_gradient_reaches(teacher.network, teacher.spec.size):
         raise TeacherError(

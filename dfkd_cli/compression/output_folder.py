@@ -29,7 +29,7 @@ WRITTEN = (
     "samples.png",
     "selected.csv",
 )
-EXPORTED = ("student.onnx", "student.pt")
+EXPORTED = ("student.onnx", "student.int8.onnx", "student.pt")
 # A name that networks of other programs have too: a file of this name is dfkd's if it is equal to the student.
 ANOTHER_NAME, STUDENT = "model.safetensors", "student.safetensors"
 LOCK = "lock"

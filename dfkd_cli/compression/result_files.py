@@ -17,7 +17,8 @@ from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.data.sample_grid import save_grid
 from dfkd_cli.data.segmented import SegmentedImages
 from dfkd_cli.errors import DfkdError
-from dfkd_cli.export.export import ExportJob, export
+from dfkd_cli.export.export import export
+from dfkd_cli.export.job import ExportJob
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.machine.files import write_atomically, write_text_atomically
 from dfkd_cli.networks.modes import evaluating

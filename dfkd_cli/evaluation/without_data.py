@@ -149,18 +149,29 @@ def _check_report(source: str, network: Classifier) -> bool | None:
     return True
 
 
-def _calibration(source: str, network: Classifier, has_teacher: bool) -> Calibration | None:
+def _calibration(source: str, network: Classifier, has_teacher: bool) -> Calibration:
     """Return the calibration images beside a network.
 
     Raises UsageError when there are none, and TeacherError when they are damaged or not those of the network.
     """
-    path = _beside(source, CALIBRATION_FILE)
-    if path is None:
+    calibration = calibration_beside(source, network)
+    if calibration is None:
         wanted = "--images DIR" if has_teacher else "--teacher and --images DIR"
         raise UsageError(
             f"there is no {CALIBRATION_FILE} beside {source}, on which agreement is measured without images of yours; "
             f"give {wanted} (unlabelled images), or --data DIR (labelled images)"
         )
+    return calibration
+
+
+def calibration_beside(source: str, network: Classifier) -> Calibration | None:
+    """Return the calibration images beside a network, None when there are none.
+
+    Raises TeacherError when they are damaged or not those of the network.
+    """
+    path = _beside(source, CALIBRATION_FILE)
+    if path is None:
+        return None
     calibration = read_calibration(path)
     if network.origin.kind == "dfkd student":
         _check_sha256(source, network, calibration.student_sha256, path)
@@ -172,7 +183,7 @@ def _calibration(source: str, network: Classifier, has_teacher: bool) -> Calibra
     ):
         raise TeacherError(
             f"{path} holds images of {'x'.join(map(str, found[:3]))} and logits of {found[3]} classes, which are not "
-            f"those of {source}; give --images DIR and --teacher, or --data DIR"
+            f"those of {source}; move the network to a folder of its own"
         )
     return calibration
 

@@ -5,59 +5,34 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dfkd_cli.config.version import __version__
-from dfkd_cli.errors import DfkdError, UsageError, first_line
-from dfkd_cli.export.forms import EXPORT_FORMS, FormName
-from dfkd_cli.export.probes import Probe, random_probe, synthetic_probe
-from dfkd_cli.loading import LoadOptions, load_classifier
+from dfkd_cli.data.calibration import Calibration
+from dfkd_cli.errors import DfkdError, GateMissedError, UsageError, first_line
+from dfkd_cli.export.comparison import COMPARED_DENSE, COMPARED_IMAGES, Comparison, batch_hint, compare
+from dfkd_cli.export.forms import EXPORT_FORMS, ExportForm, FormName
+from dfkd_cli.export.int8 import Int8Report, quantise
+from dfkd_cli.export.job import ExportJob
+from dfkd_cli.export.probes import random_probe, synthetic_probe
+from dfkd_cli.graphs.trainable import TrainableError, trainable_module
+from dfkd_cli.loading import load_classifier
+from dfkd_cli.loading.onnx import load_onnx
+from dfkd_cli.loading.sniff import is_onnx
 from dfkd_cli.loading.weights_file import weights_file
 from dfkd_cli.machine.files import write_atomically
 from dfkd_cli.networks import EagerNetwork, ScriptNetwork
 from dfkd_cli.networks.classifier import Classifier, InputSpec
-from dfkd_cli.networks.fixed_batch import largest_difference
 from dfkd_cli.networks.returned import Returned, to_logits
-from dfkd_cli.tasks import per_image
 
-TOLERANCE = 1e-4  # relative to the largest output; rounding of other kernels is smaller, wrong weights differ by more
-COMPARED_IMAGES = 64
-COMPARED_DENSE = 8  # images of a segmentation network, which have as many answers as pixels
-SAME_PIXELS = 0.999  # share with the same class; rounding decides where two classes are equally likely
-MIXED_BATCHES = (1, 3)  # batch sizes for a file with a dynamic batch; the remaining images are one batch more
-
-
-@dataclass(frozen=True)
-class ExportJob:
-    """Options of `dfkd export`."""
-
-    source: str
-    load: LoadOptions
-    to: FormName
-    out: Path | None  # None: the name of the source with the suffix of the form
-    overwrite: bool
-    dynamic_batch: bool
-    with_preprocessing: bool
-    class_map: bool = False  # write the class of each pixel in place of the logits of a segmentation network
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Differences between the exported file and PyTorch on some images."""
-
-    images: str  # their name
-    count: int
-    largest_difference: float  # absolute, over all outputs
-    largest_output: float
-    same_top1: int  # images with the same predicted class, in nearly all pixels of a segmentation network
+Calibrate = Callable[[Classifier], Calibration]  # returns images for the calibration of a network
 
 
 @dataclass(frozen=True)
 class ExportReport:
     """Description of the written file; the JSON document of `dfkd export --json`."""
 
-    path: str
+    path: str | None  # None: not written, because --min-agreement was missed
     form: FormName
     file_bytes: int
     input_shape: tuple[str | int, ...]
@@ -67,20 +42,47 @@ class ExportReport:
     preprocessing: bool  # True: the file takes images in [0, 1]; False: images normalised with mean and std
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[Comparison, ...]  # of the file in single precision; none for a network that is an ONNX file
+    int8: Int8Report | None  # None: single precision
     notes: tuple[str, ...]
 
 
-def export(job: ExportJob) -> ExportReport:
-    """Write `job.source` as a file of the form `job.to`.
+@dataclass(frozen=True)
+class _Exported:
+    """The content of a file in single precision, and the network that it is compared with."""
 
-    Raises UsageError for invalid options, and DfkdError when the export fails or its result differs from the network;
-    then no file is written.
+    classifier: Classifier
+    content: bytes
+    batch: str | int  # images that it takes
+    preprocessing: bool
+    comparisons: tuple[Comparison, ...] = ()
+
+
+def export(job: ExportJob, calibrate: Calibrate | None = None) -> ExportReport:
+    """Write `job.source` as a file of the form `job.to`. A file of 8 bits needs `calibrate`.
+
+    Raises UsageError for invalid options, GateMissedError when a file of 8 bits agrees with the network on too few
+    images, and DfkdError when the export fails or its result differs from the network; then no file is written.
     """
     form = EXPORT_FORMS[job.to]
-    path = job.out or _default_path(job.source, form.suffix)
+    _check_options(job)
+    path = job.out or _default_path(job.source, form.suffix if job.int8 is None else f".int8{form.suffix}")
     check_place(path, job)
     form.require()
+    exported = _own_content(job) if is_onnx(job.source) and job.int8 is not None else _export(job, form)
+    if job.int8 is None or calibrate is None:
+        _write(path, exported.content)
+        return _report(job, exported, path, len(exported.content), None)
+    calibration = calibrate(exported.classifier)
+    content, int8 = quantise(exported.content, exported.classifier, calibration, job.int8, exported.preprocessing)
+    report = _report(job, exported, path, len(content), int8)
+    if int8.agreement < job.int8.min_agreement:
+        raise GateMissedError(int8.missed(), replace(report, path=None))
+    _write(path, content)
+    return report
+
+
+def _export(job: ExportJob, form: ExportForm) -> _Exported:
     classifier = load_classifier(job.source, job.load)
     dense = classifier.spec.task == "segmentation"
     if job.class_map and not dense:
@@ -91,25 +93,45 @@ def export(job: ExportJob) -> ExportReport:
         content = form.write(module, example, job.dynamic_batch, facts(classifier, job))
         run = form.open(content)
     except Exception as error:  # exporters raise errors of any type
-        raise DfkdError(f"{job.source} cannot be exported as {job.to}: {first_line(error)}{_hint(job)}") from error
+        raise DfkdError(f"{job.source} cannot be exported as {job.to}: {first_line(error)}{batch_hint(job)}") from error
     count = COMPARED_DENSE if dense else COMPARED_IMAGES
     probes = (random_probe(classifier.spec, count), synthetic_probe(job.source, classifier.spec, count))
     comparisons = tuple(compare(classifier, run, probe, job) for probe in probes)
-    _write(path, content)
-    spec = classifier.spec
+    batch = "batch" if job.dynamic_batch else 1
+    return _Exported(classifier, content, batch, job.with_preprocessing, comparisons)
+
+
+def _own_content(job: ExportJob) -> _Exported:
+    """Return the network in an ONNX file, whose batch size and preprocessing stay as they are."""
+    for flag, given in (("--dynamic-batch", job.dynamic_batch), ("--with-preprocessing", job.with_preprocessing)):
+        if given:
+            raise UsageError(f"{flag} does not apply to {job.source}, which is an ONNX file already; leave it out")
+    import onnx
+
+    classifier = load_onnx(job.source, job.load)
+    try:
+        content = onnx.load(job.source).SerializeToString()  # with weights that lie beside the file
+    except Exception as error:  # more than 2 GiB, which protobuf cannot write
+        raise DfkdError(f"{job.source} cannot be read with its weights: {first_line(error)}") from error
+    return _Exported(classifier, content, classifier.session.batch_size or "batch", preprocessing=False)
+
+
+def _report(job: ExportJob, exported: _Exported, path: Path, size: int, int8: Int8Report | None) -> ExportReport:
+    spec = exported.classifier.spec
     return ExportReport(
         path=str(path),
         form=job.to,
-        file_bytes=len(content),
-        input_shape=("batch" if job.dynamic_batch else 1, *spec.size),
+        file_bytes=size,
+        input_shape=(exported.batch, *spec.size),
         num_classes=spec.num_classes,
-        returned=classifier.returned,
+        returned=exported.classifier.returned,
         class_map=job.class_map,
-        preprocessing=job.with_preprocessing,
+        preprocessing=exported.preprocessing,
         mean=spec.mean,
         std=spec.std,
-        comparisons=comparisons,
-        notes=classifier.origin.notes,
+        comparisons=exported.comparisons,
+        int8=int8,
+        notes=exported.classifier.origin.notes,
     )
 
 
@@ -134,51 +156,11 @@ def facts(classifier: Classifier, job: ExportJob) -> dict[str, Any]:
     }
 
 
-def compare(classifier: Classifier, run: Callable[[Tensor], Tensor], probe: Probe, job: ExportJob) -> Comparison:
-    """Run both on the same images. Raises DfkdError when the outputs differ by more than rounding."""
-    normalised = (probe.images - classifier.mean) / classifier.std
-    inputs = probe.images if job.with_preprocessing else normalised
-    sizes = (*MIXED_BATCHES, len(inputs) - sum(MIXED_BATCHES)) if job.dynamic_batch else (1,) * len(inputs)
-    with torch.no_grad():
-        expected = classifier.task.at_size(classifier.network(normalised), normalised)
-        try:
-            outputs = torch.cat([run(piece.contiguous()) for piece in inputs.split([s for s in sizes if s > 0])])
-        except Exception as error:  # runtimes raise errors of any type
-            raise DfkdError(f"the exported {job.to} file fails: {first_line(error)}{_hint(job)}") from error
-    if job.class_map:
-        return _compare_classes(to_logits(expected, classifier.returned).argmax(dim=1), outputs, probe, job)
-    largest = float(expected.abs().max())
-    difference = float((outputs - expected).abs().max()) if outputs.shape == expected.shape else float("nan")
-    if not difference <= TOLERANCE * largest:  # true for NaN too
-        if largest_difference(classifier.network(normalised), expected) > TOLERANCE:
-            raise DfkdError(
-                f"{job.source} gives different outputs for the same images because part of it is random: no file can "
-                "be compared with it; nothing was written"
-            )
-        raise DfkdError(
-            f"the exported {job.to} file does not compute the same as the network: on {probe.name}, outputs up to "
-            f"{largest:.3g} differ by {difference:.3g}; nothing was written"
-        )
-    classes, expected_classes = (to_logits(each, classifier.returned).argmax(dim=1) for each in (outputs, expected))
-    same = _same_images(classes, expected_classes)
-    return Comparison(probe.name, len(inputs), difference, largest, same)
-
-
-def _same_images(classes: Tensor, expected: Tensor) -> int:
-    """Return the number of images with the same predicted class, or with the same classes in nearly all pixels."""
-    return int((per_image((classes == expected).float()) >= SAME_PIXELS).sum())
-
-
-def _compare_classes(expected: Tensor, classes: Tensor, probe: Probe, job: ExportJob) -> Comparison:
-    """Compare class maps [N, H, W]. Raises DfkdError when the pixels of an image have other classes."""
-    same = _same_images(classes, expected) if classes.shape == expected.shape else 0
-    if same < len(expected):
-        raise DfkdError(
-            f"the exported {job.to} file does not compute the same as the network: on {probe.name}, {same} of "
-            f"{len(expected)} class maps are the same; nothing was written"
-        )
-    different = float((classes != expected).float().mean())
-    return Comparison(probe.name, len(expected), different, float(expected.max()), same)
+def _check_options(job: ExportJob) -> None:
+    if job.int8 is not None and job.to != "onnx":
+        raise UsageError(f"--int8 with --to {job.to}: files of 8 bits are written as ONNX only; use --to onnx")
+    if job.int8 is not None and job.class_map:
+        raise UsageError("--class-map with --int8: files of 8 bits are compared by their logits; leave it out")
 
 
 def check_place(path: Path, job: ExportJob) -> None:
@@ -205,13 +187,9 @@ def _exported_module(classifier: Classifier, job: ExportJob) -> nn.Module:
     """Return the module to write: images in [0, 1], or normalised images -> the network's own outputs."""
     network = classifier.network
     if isinstance(network, ScriptNetwork):
-        if job.to != "torchscript":
-            raise UsageError(
-                f"{job.source} is TorchScript, which can only be exported as torchscript; "
-                "export the checkpoint it was made from"
-            )
         # ScriptNetwork runs a rewritten graph, which cannot be saved; the archive's own module can.
-        network = EagerNetwork(network.module, job.load.output, num_classes=classifier.spec.num_classes)
+        module = network.module if job.to == "torchscript" else _layers_of(classifier, job)
+        network = EagerNetwork(module, job.load.output, num_classes=classifier.spec.num_classes)
     spec = classifier.spec
     if not job.with_preprocessing and spec.task == "classification":
         return network
@@ -234,8 +212,15 @@ class ClassMap(nn.Module):
         return to_logits(self.whole(images), self.returned).argmax(dim=1)
 
 
-def _hint(job: ExportJob) -> str:
-    return "; try without --dynamic-batch" if job.dynamic_batch else ""
+def _layers_of(classifier: Classifier, job: ExportJob) -> nn.Module:
+    """Return the network in a TorchScript archive as a module of layers, which other forms can be written from."""
+    try:
+        return trainable_module(classifier.network, classifier.spec.size).eval().requires_grad_(False)
+    except TrainableError as error:
+        raise UsageError(
+            f"{job.source} is TorchScript that can only be exported as torchscript: {error.reason}; "
+            "export the checkpoint it was made from"
+        ) from error
 
 
 def _write(path: Path, content: bytes) -> None:

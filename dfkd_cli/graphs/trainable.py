@@ -46,6 +46,7 @@ class TrainableError(DfkdError):
     exit_code = UsageError.exit_code
 
     def __init__(self, reason: str):
+        self.reason = reason
         super().__init__(
             f"this network cannot be its own student: {reason}; named students still work, such as "
             "--student cifar_resnet8"
