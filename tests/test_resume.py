@@ -5,12 +5,14 @@ import hashlib
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,9 +24,14 @@ from torch import nn
 
 from dfkd_cli.cli import main
 from dfkd_cli.cli.compress import output_folder
+from dfkd_cli.compression.identity import Identity
+from dfkd_cli.compression.make_job import make_job
 from dfkd_cli.compression.output_folder import WRITTEN
+from dfkd_cli.compression.resumption import continued
+from dfkd_cli.loading import LoadOptions
 from dfkd_cli.methods import METHODS
 from dfkd_cli.training.checkpoint import FORMAT, Checkpoints
+from dfkd_cli.training.session import Session
 
 STEPS = 40
 SMALL = (f"train.steps={STEPS}", "train.batch_size=8", "train.round_every=2", "train.report_every=7")
@@ -77,6 +84,11 @@ def stop(command: ForkedCommand, out: Path, step: int, how: signal.Signals) -> s
     command.wait_until(lambda: saved_step(out) >= step)
     command.send_signal(how)
     return command.wait().stderr
+
+
+def interrupted(_: Session) -> None:
+    """Stop like Ctrl-C before the first step."""
+    raise KeyboardInterrupt
 
 
 def student(out: Path) -> bytes:
@@ -191,6 +203,45 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(stopped, monkeypatch,
     command = last.partition(": dfkd ")[2].split()
     assert dfkd(monkeypatch, *command) == 0
     assert student(out) == whole
+
+
+def test_the_command_is_that_of_the_run_that_goes_on_after_two_moves(ssd, monkeypatch, teacher, tmp_path, capsys):
+    whole, out = ssd
+    for place in ("moved", "moved again"):
+        (tmp_path / place).mkdir()
+        file, folder = tmp_path / place / f"{place}.pt", tmp_path / place / "result"
+        shutil.copy(teacher, file)
+        unfinished(out).rename(unfinished(folder))
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "train", interrupted)
+            assert dfkd(patch, *arguments("ssd", file, "--resume", folder)) == 130
+        said = shlex.split(capsys.readouterr().err.splitlines()[-1].partition(": dfkd ")[2])
+        assert said[:2] == ["compress", str(file)]
+        assert said[-2:] == ["--resume", str(folder)]
+        assert said.count("--resume") == 1
+        out, teacher = folder, file
+    assert dfkd(monkeypatch, *said) == 0
+    assert student(out) == whole
+    assert str(teacher) in shlex.split(json.loads((out / "report.json").read_text())["command"])
+
+
+@pytest.mark.parametrize(
+    ("command", "whole"),
+    [
+        ("dfkd compress t.pt --resume=b --seed 1", "dfkd compress t.pt --seed 1 --out b"),
+        ("dfkd compress t.pt --out b --resume b", "dfkd compress t.pt --out b"),
+        (
+            "DFKD_COMPRESS_RESUME=b DFKD_COMPRESS_EVAL='x y' dfkd compress t.pt",
+            "DFKD_COMPRESS_EVAL='x y' dfkd compress t.pt --out b",
+        ),
+        ("DFKD_COMPRESS_OUT=b dfkd compress --resume b 't 1.pt'", "DFKD_COMPRESS_OUT=b dfkd compress 't 1.pt'"),
+    ],
+)
+def test_the_command_of_a_resumed_run_without_resume(command, whole):
+    facts: Any = {"teacher": "t", "load": LoadOptions(), "student": "0.5", "recipe": "ssd", "budget": None}
+    more: Any = {"settings": (), "eval_data": None, "pool": None, "seed": 0, "device": "cpu", "precision": "fp32"}
+    job = make_job(**facts, **more, out="b", command=command)
+    assert continued(job, Identity("dfkd compress old.pt", {}, {})).command == whole
 
 
 def test_a_run_of_other_arguments_is_refused_with_every_difference(ssd, monkeypatch, teacher, tmp_path, capsys):

@@ -6,14 +6,32 @@ from dataclasses import replace
 from dfkd_cli.compression.identity import Identity, differences
 from dfkd_cli.compression.job import Job
 
+_RESUME, _VARIABLE = "--resume", "DFKD_COMPRESS_RESUME="  # the option, and the variable that sets it
+
 
 def continued(job: Job, earlier: Identity) -> Job:
-    """Return the job with the command and the measured precision of the interrupted run.
+    """Return the job with the measured precision of the interrupted run, and the command of a run without `--resume`.
 
-    A second measurement could find another precision to be faster.
+    A second measurement could find another precision to be faster. The command is that of the run that goes on, not
+    of the interrupted one: teacher and folder can have been moved in between.
     """
     precision = earlier.facts.get("precision", "auto") if job.precision == "auto" else job.precision
-    return replace(job, precision=precision, command=earlier.command)
+    return replace(job, precision=precision, command=_whole_command(job.command, str(job.out)))
+
+
+def _whole_command(command: str, out: str) -> str:
+    """Return a command that resumes a run as the command of the whole run, with `--out` in place of `--resume`."""
+    words, kept = iter(shlex.split(command)), []
+    for word in words:
+        if word == _RESUME:
+            next(words, None)
+        elif not word.startswith((f"{_RESUME}=", _VARIABLE)):
+            kept.append(word)
+    variables = [word for word in kept if word.startswith("DFKD_COMPRESS_")]
+    rest = [word for word in kept if word not in variables]
+    named = any(word == "--out" or word.startswith(("--out=", "DFKD_COMPRESS_OUT=")) for word in kept)
+    texts = [f"{name}={shlex.quote(value)}" for name, _, value in (word.partition("=") for word in variables)]
+    return " ".join([*texts, shlex.join([*rest, *([] if named else ["--out", out])])])
 
 
 def unfinished_notes(stopped_at: int | None, this: Identity, earlier: Identity | None) -> list[str]:
