@@ -139,7 +139,7 @@ def test_two_records_of_one_name(place, honest, capfd):
 
 def test_other_zip_archives(place, capfd):
     np.savez(place.path.with_suffix(".npz"), a=np.zeros(3))
-    assert "a.npy" in str(refused(place.path.with_suffix(".npz"), capfd))
+    assert "a NumPy archive (.npz)" in str(refused(place.path.with_suffix(".npz"), capfd))
 
 
 def test_a_script_without_forward(place, capfd):

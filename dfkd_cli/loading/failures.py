@@ -13,6 +13,11 @@ EXPORT_LINES = (
     "export it where its class is defined: `traced = torch.jit.trace(model.eval(), torch.rand(64, C, H, W))`, "
     "`torch.jit.save(traced, 'teacher.pt')`, and give that file to dfkd with --input-size, --mean and --std"
 )
+PT2_LINES = (
+    "export it to a .pt2 file: `torch.export.save(torch.export.export(model.eval(), (torch.rand(2, C, H, W),), "
+    "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), 'teacher.pt2')`"
+)
+OTHER_FRAMEWORK = f"dfkd needs a network of PyTorch: load the weights into one of the same layers, and {PT2_LINES}"
 
 
 @contextlib.contextmanager

@@ -12,12 +12,11 @@ from dfkd_cli.loading.architecture import fitting_arguments, other_names
 from dfkd_cli.loading.catalogue import check_known, plain_module
 from dfkd_cli.loading.failures import damaged_file, quiet
 from dfkd_cli.loading.findings import Findings
+from dfkd_cli.loading.foreign_folders import WEIGHTS
 from dfkd_cli.loading.networks_inside import keep_names, without_wrappers
 from dfkd_cli.loading.several import choose_network
 from dfkd_cli.loading.state_dict import Checkpoint, check_finite
 
-# In timm's order of preference, plus the name in a dfkd output folder.
-WEIGHTS = ("model.safetensors", "student.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 # Keys that are passed to timm; keys that make timm load other files are ignored.
 _DESCRIPTIVE = ("input_size", "fixed_input_size", "mean", "std", "num_classes", "pool_size", "first_conv", "classifier")
 _PREPROCESSING = ("crop_pct", "interpolation", "crop_mode")

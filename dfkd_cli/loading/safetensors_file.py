@@ -8,7 +8,9 @@ import safetensors
 from torch import Tensor
 
 from dfkd_cli.errors import TeacherError
-from dfkd_cli.loading.failures import damaged_file
+from dfkd_cli.loading.failures import OTHER_FRAMEWORK, damaged_file
+
+_OTHER_LAYOUTS = {"tf": "TensorFlow", "flax": "flax (JAX)", "mlx": "MLX"}  # as safetensors' metadata names them
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -21,6 +23,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
         metadata = file.metadata() or {}
     if not weights:
         raise TeacherError(f"{path} contains no tensors; save the weights again")
+    if metadata.get("format") in _OTHER_LAYOUTS:
+        name = _OTHER_LAYOUTS[metadata["format"]]
+        raise TeacherError(f"{path} holds weights in the layout of {name}, not of PyTorch; {OTHER_FRAMEWORK}")
     return weights, _student_facts(metadata, path)
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.loading.archive import list_archive
+from dfkd_cli.loading.foreign_files import foreign_archive, foreign_file, starts_like_onnx
+from dfkd_cli.loading.foreign_folders import foreign_folder
 
 
 class Form(enum.Enum):
@@ -19,12 +21,12 @@ class Form(enum.Enum):
     ONNX = "an ONNX file"
 
 
+_HEAD = 4096  # bytes that are read
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch.save's magic number as pickle writes it
 _KNOWN_STARTS = {
     b"\x1f\x8b": "a gzip file; unpack it first",
     b"\xfd7zXZ": "an xz file; unpack it first",
     b"7z\xbc\xaf": "a 7z file; unpack it first",
-    b"\x89HDF": "an HDF5 file (Keras?); export the network with PyTorch",
     b"\x93NUMPY": "a NumPy array",
     b"\x89PNG": "a PNG image",
     b"\xff\xd8\xff": "a JPEG image",
@@ -36,27 +38,32 @@ _KNOWN_STARTS = {
 def identify(path: Path) -> Form:
     """Return the form of an existing file or folder.
 
-    Raises UsageError when it cannot be opened, and TeacherError with its probable type when it is no network.
+    Raises UsageError when it cannot be opened, and TeacherError with its probable type when it is no network, or a
+    network of another program.
     """
     try:
         if path.is_dir():
+            if foreign := foreign_folder(path):
+                raise TeacherError(f"{path} is {foreign}")
             return Form.FOLDER
         if not path.is_file():
             raise UsageError(f"{path} is neither a file nor a folder")
         with path.open("rb") as file:
-            head = file.read(4096)
+            head = file.read(_HEAD)
     except OSError as error:
         raise UsageError(f"{path} cannot be opened: {error.strerror or error}") from error
     if not head:
         raise TeacherError(f"{path} is empty; copy or download it again")
-    if head.startswith(b"PK"):
+    if head.startswith(b"PK") and path.suffix != ".distcp":
         return _identify_archive(path)
     if head[8:9] == b"{":
         return Form.SAFETENSORS
     if head.startswith(b"\x80") and _LEGACY_MAGIC in head[:32]:
         return Form.TORCH_LEGACY
-    if _starts_like_onnx(head):
+    if starts_like_onnx(head):
         return Form.ONNX
+    if foreign := foreign_file(head, path):
+        raise TeacherError(f"{path} is {foreign}")
     raise TeacherError(f"{path} contains no network: it looks like {_looks_like(head)}")
 
 
@@ -66,12 +73,7 @@ def is_onnx(source: str) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return _starts_like_onnx(file.read(4))
-
-
-def _starts_like_onnx(head: bytes) -> bool:
-    """Return whether it starts like an ONNX ModelProto: format version, then producer name or graph."""
-    return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64 and head[2] in b"\x12\x3a\x42"
+        return starts_like_onnx(file.read(_HEAD))
 
 
 def _identify_archive(path: Path) -> Form:
@@ -87,6 +89,8 @@ def _identify_archive(path: Path) -> Form:
         return Form.TORCHSCRIPT
     if "data.pkl" in leaves:
         return Form.TORCH_ZIP
+    if foreign := foreign_archive(names):
+        raise TeacherError(f"{path} is {foreign}")
     seen = ", ".join(names[:3]) or "nothing"
     raise TeacherError(f"{path} contains no network: it is a zip archive with other content ({seen})")
 

@@ -11,7 +11,7 @@ from dfkd_cli.errors import TeacherError, UsageError, first_line
 from dfkd_cli.loading.catalogue import check_tag
 from dfkd_cli.loading.failures import quiet
 from dfkd_cli.loading.findings import Findings
-from dfkd_cli.loading.hub_folder import WEIGHTS
+from dfkd_cli.loading.foreign_folders import WEIGHTS
 from dfkd_cli.loading.options import LoadOptions
 
 

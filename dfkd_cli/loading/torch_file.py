@@ -22,6 +22,7 @@ _HARMLESS: list[Any] = [
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")),
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
+_ULTRALYTICS = ("ultralytics.", "models.yolo.", "models.common.")  # the last two in YOLOv5
 
 
 def read_torch_file(path: Path, form: Form, trust_pickle: bool) -> Any:
@@ -60,6 +61,12 @@ def _refusal(path: Path, error: pickle.UnpicklingError) -> TeacherError:
     )
     if not names:
         return TeacherError(f"{path} looks like a torch.save file but cannot be read: {_cause(error)}")
+    if names[0].startswith(_ULTRALYTICS):
+        return TeacherError(
+            f"{path} is an Ultralytics checkpoint with a pickled module ({names[0]}), which runs code when opened; "
+            f"export it there: `YOLO('{path.name}').export(format='torchscript')`, and give that file to dfkd with --input-size, "
+            "--mean and --std"
+        )
     return TeacherError(
         f"{path} contains a pickled Python object ({names[0]}), which runs code when opened; {EXPORT_LINES}, "
         "or add --trust-pickle if you trust whoever made the file"
