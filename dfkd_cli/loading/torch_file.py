@@ -64,8 +64,8 @@ def _refusal(path: Path, error: pickle.UnpicklingError) -> TeacherError:
     if names[0].startswith(_ULTRALYTICS):
         return TeacherError(
             f"{path} is an Ultralytics checkpoint with a pickled module ({names[0]}), which runs code when opened; "
-            f"export it there: `YOLO('{path.name}').export(format='torchscript')`, and give that file to dfkd with --input-size, "
-            "--mean and --std"
+            f"export it there: `YOLO('{path.name}').export(format='torchscript')`, and give dfkd that file "
+            "with --input-size, --mean and --std"
         )
     return TeacherError(
         f"{path} contains a pickled Python object ({names[0]}), which runs code when opened; {EXPORT_LINES}, "
