@@ -1,6 +1,7 @@
 """Runs on segmentation networks through the command line, and the dense parts of the recipes."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from loading_helpers import script
 from segmentation_networks import CLASSES, SIZE, make_fcn, save_scenes, segmenter
 
 from dfkd_cli.export.forms import EXPORT_FORMS
+from dfkd_cli.loading import load_classifier
 from dfkd_cli.methods.ssd import modulation
 from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.synthesis.buffer import BufferConfig
@@ -220,3 +222,29 @@ def test_a_class_map_of_a_classifier_is_refused(tmp_path):
     result = dfkd("export", save_teacher(tmp_path / "t.pt"), *LOOK, "--to", "pt2", "--class-map")
     assert result.exit_code == 2
     assert "--class-map is for segmentation networks" in result.stderr
+
+
+def test_an_smp_network_goes_through_every_command(tmp_path):
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    arch = "smp/linknet/tu-mobilenetv3_small_050"
+    torch.manual_seed(0)
+    whole = smp.create_model("linknet", "tu-mobilenetv3_small_050", encoder_weights=None, classes=3).eval()
+    whole.save_pretrained(tmp_path / "teacher")
+    flags = ("--input-size", "3x96x160", "--mean", "0.5", "--std", "1")
+    found = json.loads(dfkd("inspect", tmp_path / "teacher", *flags, "--json").stdout)
+    assert (found["task"], found["classes"], found["arch"]) == ("segmentation", 3, arch)
+    out = tmp_path / "out"
+    tiny = [*TINY_RUN, *settings("train.steps=1", "train.batch_size=2", "options.buffer.size=2")]
+    result = dfkd("compress", tmp_path / "teacher", *flags, *tiny, "--student", arch, "--out", out, "--quiet")
+    assert result.exit_code == 0, result.output
+    assert dfkd("evaluate", out).exit_code == 0
+    student = smp.from_pretrained(out).eval()
+    images = torch.rand(1, 3, 96, 160)
+    torch.testing.assert_close(student(images - 0.5), load_classifier(str(out))(images), rtol=1e-3, atol=1e-4)
+
+
+def test_without_smp_its_networks_name_the_extra(tmp_path, teacher, monkeypatch):
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    result = dfkd("compress", teacher, *FLAGS, "--student", "smp/linknet/resnet18", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "pip install 'dfkd[segmentation]'" in result.stderr

@@ -109,3 +109,17 @@ class TestLoading:
         for loss, gradient in found[1:]:
             torch.testing.assert_close(loss, found[0][0], rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(gradient, found[0][1], rtol=1e-5, atol=1e-5)
+
+    def test_the_size_of_a_segmentation_network_is_assumed_to_be_usual(self, tmp_path):
+        torch.save(make_fcn(), tmp_path / "t.pth")
+        teacher = load(tmp_path / "t.pth", trust_pickle=True, **LOOK)
+        assert (teacher.spec.size, teacher.spec.assumed) == ((3, 256, 256), ("input_size",))
+
+
+def test_a_cap_bounds_each_answer():
+    student, teacher = random_logits(2, 7, 3, 4, seed=0), random_logits(2, 7, 3, 4, seed=1)
+    answers = losses.answer_kl(student, teacher)
+    assert answers.max() > 1.0
+    expected = answers.clamp(max=1.0).mean(dim=(1, 2))
+    torch.testing.assert_close(losses.kl_div(student, teacher, cap=1.0), expected)
+    torch.testing.assert_close(contested_kl(student, student, cap=1.0), torch.zeros(2), atol=1e-5, rtol=0.0)

@@ -1,6 +1,5 @@
 """Write the files of a finished run into its folder."""
 
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from dfkd_cli.compression.job import LoadedJob
 from dfkd_cli.compression.measurement import Measurement
-from dfkd_cli.compression.output_folder import ANOTHER_NAME
 from dfkd_cli.data.calibration import CALIBRATION_FILE, Calibration, write_calibration
 from dfkd_cli.data.class_colours import strips
 from dfkd_cli.data.datasets import LabelledImages
@@ -26,7 +24,7 @@ from dfkd_cli.report.markdown_report import markdown_report
 from dfkd_cli.report.model_card import model_card
 from dfkd_cli.report.page.document import STRIP_BESIDE, Evidence, render
 from dfkd_cli.report.report import CalibrationReport, Report
-from dfkd_cli.students.student import STUDENT_FILE, save_student
+from dfkd_cli.students.student import STUDENT_FILE, name_weights, save_student
 from dfkd_cli.training.engine import Distillation
 
 EXPORTED_FILE = "student.pt2"
@@ -76,16 +74,8 @@ def write_calibration_file(
         return None
     size = write_calibration(calibration, folder / CALIBRATION_FILE)
     if (folder / "config.json").exists():
-        _name_weights_for_timm(folder)
+        name_weights(folder)  # otherwise timm takes the first of all safetensors files
     return CalibrationReport(len(calibration), calibration.kind, measurement.calibrated.agreement, size)
-
-
-def _name_weights_for_timm(folder: Path) -> None:
-    """Give the student the name that timm looks for first; otherwise it takes the first of all safetensors files."""
-    try:
-        (folder / ANOTHER_NAME).symlink_to(STUDENT_FILE)
-    except OSError:  # a file system without links
-        shutil.copyfile(folder / STUDENT_FILE, folder / ANOTHER_NAME)
 
 
 def write_exported_student(folder: Path) -> str | None:

@@ -14,19 +14,24 @@ from dfkd_cli.tasks import as_rows, per_image
 from dfkd_cli.world.world import ALONE, World
 
 
-def kl_div(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+def kl_div(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, cap: float | None = None
+) -> Tensor:
     """Return T^2 * KL(teacher || student) of the softened predictions in nats: [B, K], [B, K] -> [B].
 
     The factor T^2 makes the size of the gradient independent of the temperature (arXiv:1503.02531, sec. 2).
     """
-    return per_image(answer_kl(student_logits, teacher_logits, temperature))
+    return per_image(answer_kl(student_logits, teacher_logits, temperature, cap))
 
 
-def answer_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return `kl_div` of each answer: [B, K], [B, K] -> [B], or [B, K, H, W], [B, K, H, W] -> [B, H, W]."""
+def answer_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, cap: float | None = None
+) -> Tensor:
+    """Return `kl_div` of each answer, at most `cap`: [B, K], [B, K] -> [B], or [B, K, H, W] x 2 -> [B, H, W]."""
     student = F.log_softmax(student_logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+    kl = temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+    return kl if cap is None else kl.clamp(max=cap)
 
 
 def logit_distance(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

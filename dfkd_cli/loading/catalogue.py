@@ -1,4 +1,4 @@
-"""Architectures by name: timm's, dfkd's reference networks, and torchvision's as `torchvision/NAME`."""
+"""Architectures by name: timm's, dfkd's reference networks, `torchvision/NAME`, and smp's as `smp/NAME/ENCODER`."""
 
 import inspect
 import sys
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import dfkd_cli.models  # noqa: F401 - adds the reference networks to timm's registry
 from dfkd_cli.errors import UsageError
 from dfkd_cli.loading.failures import quiet
+from dfkd_cli.loading.smp import create_smp, is_smp
 from dfkd_cli.loading.torchvision_zoo import (
     PREFIX,
     DefaultInput,
@@ -34,6 +35,8 @@ def is_torchvision(arch: str) -> bool:
 
 def is_known(arch: str) -> bool:
     """Return whether there is an architecture of this name."""
+    if is_smp(arch):
+        return True  # smp says so when the network is made
     return arch.removeprefix(PREFIX) in torchvision_names() if is_torchvision(arch) else timm.is_model(arch)
 
 
@@ -78,6 +81,8 @@ def create(arch: str, **arguments: Any) -> nn.Module:
     """Return the network with random weights; the arguments are `num_classes`, `in_chans` and `img_size`."""
     if is_torchvision(arch):
         return create_torchvision(arch.removeprefix(PREFIX), **arguments)
+    if is_smp(arch):
+        return create_smp(arch, **arguments)
     return timm.create_model(arch, pretrained=False, **arguments)
 
 
@@ -85,6 +90,8 @@ def plain_module(arch: str) -> nn.Module:
     """Return the network with `PROBE_CLASSES` classes, for the names and shapes of its weights only."""
     if is_torchvision(arch):
         return plain_torchvision(arch.removeprefix(PREFIX), PROBE_CLASSES)
+    if is_smp(arch):
+        return create_smp(arch, PROBE_CLASSES)
     with quiet("timm"), torch.device("meta"):
         try:
             return timm.create_model(arch, pretrained=False, num_classes=PROBE_CLASSES)
@@ -98,7 +105,7 @@ def known_input(arch: str) -> DefaultInput | None:
     """Return what images the published weights of the architecture take; None when that is not known."""
     if is_torchvision(arch):
         return default_input(arch.removeprefix(PREFIX))
-    cfg = timm.get_pretrained_cfg(arch)
+    cfg = None if is_smp(arch) else timm.get_pretrained_cfg(arch)
     return None if cfg is None else DefaultInput(cfg.num_classes, cfg.input_size, cfg.mean, cfg.std)
 
 
@@ -106,7 +113,7 @@ def has_fixed_size(arch: str) -> bool:
     """Return whether the weights of the architecture depend on the height and width of the images."""
     if is_torchvision(arch):
         return arch.startswith(f"{PREFIX}vit_")
-    cfg = timm.get_pretrained_cfg(arch)
+    cfg = None if is_smp(arch) else timm.get_pretrained_cfg(arch)
     return cfg is not None and cfg.fixed_input_size
 
 
@@ -114,6 +121,8 @@ def renamings(arch: str) -> list[Callable[[Weights, nn.Module], Weights]]:
     """Return functions that give weights with names of older versions, or of other code, the names of `arch`."""
     if is_torchvision(arch):
         return [present_names]
+    if is_smp(arch):
+        return []
     file = sys.modules[timm.model_entrypoint(arch).__module__]
     filters = [value for name, value in vars(file).items() if "filter" in name and callable(value)]
     return [_guarded(function) for function in filters]

@@ -1,4 +1,4 @@
-"""Reads folders in timm's hub layout: `config.json` beside the weights."""
+"""Reads folders in timm's or smp's hub layout: `config.json` beside the weights."""
 
 import json
 from pathlib import Path
@@ -15,6 +15,7 @@ from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.foreign_folders import WEIGHTS
 from dfkd_cli.loading.networks_inside import keep_names, without_wrappers
 from dfkd_cli.loading.several import choose_network
+from dfkd_cli.loading.smp import CLASS
 from dfkd_cli.loading.state_dict import Checkpoint, check_finite
 
 # Keys that are passed to timm; keys that make timm load other files are ignored.
@@ -38,7 +39,7 @@ def find_weights(folder: Path) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return config.json, with a known architecture; raise TeacherError when it is missing or not timm's."""
+    """Return config.json of timm, with a known architecture, or of smp; raise TeacherError when it is neither."""
     path = folder / "config.json"
     if not path.is_file():
         raise TeacherError(f"{folder} has no config.json; give the weights file itself, with --arch")
@@ -48,6 +49,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     with damaged_file(path, "a configuration"):
         config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config, dict) and isinstance(config.get(CLASS), str):
+        return config
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         raise TeacherError(f"{path} names no timm architecture; give a folder in timm's hub layout")
     check_known(config["architecture"])

@@ -23,6 +23,7 @@ from dfkd_cli.loading.options import LoadOptions
 from dfkd_cli.loading.safetensors_file import read_metadata, read_safetensors
 from dfkd_cli.loading.script import load_script
 from dfkd_cli.loading.several import choose, named_like, shown, stated_architecture
+from dfkd_cli.loading.smp import CLASS, build_smp
 from dfkd_cli.loading.sniff import Form, identify
 from dfkd_cli.loading.state_dict import Checkpoint, check_finite, training_arguments, unwrap
 from dfkd_cli.loading.timm_name import fetch_from_hub, load_timm_name
@@ -89,6 +90,9 @@ def _load_folder(source: str, folder: Path, options: LoadOptions, findings: Find
         weights = read_torch_file(path, form, options.trust_pickle)
     else:
         raise TeacherError(f"{path} is {form.value}; give the file to dfkd instead of its folder")
+    if CLASS in config:
+        smp_module, arch = build_smp(config, unwrap(weights, path), findings, path)
+        return _finish(EagerNetwork, smp_module, findings, options, Origin(source, "smp folder", arch, _sha256(path)))
     findings.offer_class_names(config, "config.json")
     module: Any
     module, notes = build_from_config(config, unwrap(weights, path), options.prefix, findings, path)

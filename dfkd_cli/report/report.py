@@ -49,7 +49,7 @@ class StudentReport:
 
     def loads_with_timm(self) -> bool:
         """Return whether timm can load the folder: a whole network of an architecture that timm or dfkd has."""
-        return not self.narrowed and not self.arch.startswith("torchvision/")
+        return not self.narrowed and not self.arch.startswith(("torchvision/", "smp/"))
 
 
 @dataclass(frozen=True)

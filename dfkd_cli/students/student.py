@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from dfkd_cli.loading.archive import list_archive
 from dfkd_cli.loading.catalogue import check_known, create, is_torchvision, similar_names
 from dfkd_cli.loading.extra_files import FACTS_FILE
 from dfkd_cli.loading.failures import quiet
+from dfkd_cli.loading.smp import is_smp, smp_config
 from dfkd_cli.machine.files import write_atomically
 from dfkd_cli.models import REFERENCE_ARCHS  # importing it adds them to timm's registry
 from dfkd_cli.networks import EagerNetwork
@@ -27,6 +29,7 @@ from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
 from dfkd_cli.tasks import TASKS, task_of
 
 STUDENT_FILE = "student.safetensors"
+HUB_FILE = "model.safetensors"
 # The keys of timm's configuration that describe layers. The other keys describe published weights.
 _LAYER_KEYS = ("first_conv", "classifier", "fixed_input_size")
 # What constructors and forwards of timm's networks raise for a size or number of channels that they do not support.
@@ -110,10 +113,24 @@ def save_student(
     # A single metadata key, because several are written in random order, which would change the sha256.
     content = safetensors.torch.save(weights, metadata={"dfkd": json.dumps(facts)})
     write_atomically(folder / STUDENT_FILE, content)
-    if arch is not None and not narrowed and not is_torchvision(arch):
+    if arch is not None and not narrowed and is_smp(arch):
+        write_atomically(folder / "config.json", json.dumps(smp_config(module), indent=2).encode())
+        name_weights(folder)
+    elif arch is not None and not narrowed and not is_torchvision(arch):
         config = json.dumps(_timm_config(arch, module, spec), indent=2) + "\n"
         write_atomically(folder / "config.json", config.encode())
     return hashlib.sha256(content).hexdigest()
+
+
+def name_weights(folder: Path) -> None:
+    """Give the student the name of weights that timm and smp look for, beside its own."""
+    path = folder / HUB_FILE
+    if path.exists():
+        return
+    try:
+        path.symlink_to(STUDENT_FILE)
+    except OSError:  # a file system without links
+        shutil.copyfile(folder / STUDENT_FILE, path)
 
 
 def _structure(arch: str | None, module: nn.Module, narrowed: bool) -> dict[str, Any]:
@@ -144,7 +161,7 @@ def is_student(source: str) -> bool:
 
 
 def _check_name(arch: str) -> None:
-    if is_torchvision(arch):
+    if is_torchvision(arch) or is_smp(arch):
         return check_known(arch)
     if timm.is_model(arch):
         if "." in arch:
@@ -160,7 +177,7 @@ def _check_name(arch: str) -> None:
 
 def _input_arguments(arch: str, size: tuple[int, int, int]) -> dict[str, Any]:
     """Return the arguments of timm.create_model for this input; an image size only if weights depend on it."""
-    known = None if is_torchvision(arch) else timm.get_pretrained_cfg(arch)
+    known = None if is_torchvision(arch) or is_smp(arch) else timm.get_pretrained_cfg(arch)
     fixed = known is not None and known.fixed_input_size
     return {"in_chans": size[0]} | ({"img_size": list(size[1:])} if fixed else {})
 

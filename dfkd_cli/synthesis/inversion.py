@@ -34,9 +34,12 @@ class InversionConfig:
     bn_form: BatchNormForm
     bn_final: float  # share of the bn weight that is left at the end
     contested_only: bool  # adversarial term only where both networks predict the same class
+    adversarial_cap: float | None = None  # largest disagreement of an answer that counts, in nats; None: any
 
     def __post_init__(self) -> None:
         require_share(self, "bn_final")
+        if self.adversarial_cap is not None:
+            require(self, 0, "adversarial_cap")
 
     def notes(self, setting: Setting) -> list[str]:
         """Return one sentence when the teacher has no BatchNorm layers."""
@@ -66,6 +69,7 @@ def inversion_terms(
             on_class_only=on_class_only,
             temperature=adversarial_temperature,
             share=adversarial_share,
+            cap=config.adversarial_cap,
         ),
         terms.balance(setting, weights.balance),
         terms.activation(setting, weights.activation),

@@ -79,13 +79,15 @@ def adversarial(
     on_class_only: bool = False,
     temperature: float = 1.0,
     share: Share | None = None,
+    cap: float | None = None,
 ) -> Term:
     """Return the negative disagreement of student and teacher, in nats.
 
     `contested_only` counts images on which both predict the same class, `on_class_only` those on which the teacher
-    predicts the label.
+    predicts the label. An answer counts up to `cap` nats: a student whose layers come from another depth of the teacher
+    can disagree without a bound.
     """
-    disagreement = partial(contested_kl if contested_only else losses.kl_div, temperature=temperature)
+    disagreement = partial(contested_kl if contested_only else losses.kl_div, temperature=temperature, cap=cap)
 
     def value(view: View) -> Tensor:
         if view.student is None:
@@ -122,10 +124,12 @@ def total_variation(weight: float) -> Term:
     return Term("total_variation", weight, of_view=lambda view: losses.total_variation(view.images).mean())
 
 
-def contested_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+def contested_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, cap: float | None = None
+) -> Tensor:
     """Return T^2 * KL(teacher || student) where both predict the same class, else 0: [B, K], [B, K] -> [B].
 
     FastDFKD's form (arXiv:2112.15278): it moves images towards the student's decision boundary and not beyond it.
     """
     agree = losses.answers_agree(student_logits, teacher_logits)
-    return per_image(agree * losses.answer_kl(student_logits, teacher_logits, temperature))
+    return per_image(agree * losses.answer_kl(student_logits, teacher_logits, temperature, cap))
