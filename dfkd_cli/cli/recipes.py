@@ -24,6 +24,7 @@ NEEDS = {
     "embedding": "a teacher whose last layer is linear",
     "stages": "a teacher with feature maps",
     "pool": "unlabelled images (--pool)",
+    "one_answer": "a teacher with one answer per image",
 }
 COLUMN = 12  # where the descriptions begin
 FOOTER = """\
