@@ -1,6 +1,7 @@
 """Finds the image size that a network accepts by trial forwards on noise."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -9,12 +10,13 @@ from torch import Tensor, nn
 from dfkd_cli.networks.base import Network
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.outputs import pick_logits
-from dfkd_cli.tasks import task_of
+from dfkd_cli.tasks import SEGMENTATION, TASKS, Task
 
 Size = tuple[int, int, int]  # channels, height, width
 _Accepts = Callable[[Size], bool]
 
 SIDES = (8, 16, 24, 28, 32, 48, 64, 96, 112, 128, 160, 192, 224, 256, 299, 384)
+_USUAL_DENSE = (256,)  # of segmentation networks
 _BATCH = 2
 _CHANNELS = (3, 1)  # tried where no convolution shows them
 # Sides between which the growth of feature maps shows the strides: the first pair that fits is used.
@@ -38,17 +40,21 @@ def find_input_size(
     """
     counts = [channels] if channels is not None else list(dict.fromkeys([*_first_convolution(module), *_CHANNELS]))
 
-    def built(size: Size) -> bool:
-        return _passes(lambda images: make_network(size)(images), size, None, None)
+    def built(task: Task, size: Size) -> bool:
+        return _passes(lambda images: make_network(size)(images), task, size, None, None)
 
-    def direct(size: Size) -> bool:
-        return _passes(module, size, output, classes)
+    def direct(task: Task, size: Size) -> bool:
+        return _passes(module, task, size, output, classes)
 
-    # Archives of one batch size fail directly; their network finds this batch size, which takes more forwards.
-    for accepts in (direct, built) if isinstance(module, nn.Module) else (built,):
-        for count in counts:
-            if first := next(_fitting(accepts, count, SIDES), None):
-                return _choose(accepts, make_network, first)
+    # Archives of one batch size fail directly; their network finds this batch size, which takes more forwards. A
+    # classifier with a convolution as its head can answer for each pixel of larger images: it is not meant to.
+    for task in TASKS.values():
+        for accepts in (direct, built) if isinstance(module, nn.Module) else (built,):
+            for count in counts:
+                if first := next(_fitting(partial(accepts, task), count, SIDES), None):
+                    return _choose(
+                        partial(accepts, task), make_network, first, _USUAL_DENSE if task is SEGMENTATION else ()
+                    )
     listed = " or ".join(map(str, counts))
     return f"the network accepts no square image of {SIDES[0]} to {SIDES[-1]} pixels with {listed} channels"
 
@@ -57,8 +63,10 @@ def _fitting(accepts: _Accepts, channels: int, sides: Iterable[int]) -> Iterator
     return (size for side in sides if accepts(size := (channels, side, side)))
 
 
-def _choose(accepts: _Accepts, make_network: Callable[[Size], Network], first: Size) -> FoundSize | str:
-    """Return `first`, the smallest size that fits, if no other does, else the usual size."""
+def _choose(
+    accepts: _Accepts, make_network: Callable[[Size], Network], first: Size, preferred: tuple[int, ...]
+) -> FoundSize | str:
+    """Return `first`, the smallest size that fits, if no other does, else a preferred or usual size."""
     channels, smallest = first[:2]
     larger = [side for side in SIDES if side > smallest]
     # Some networks accept only multiples of their stride, so the next size alone does not show a fixed head.
@@ -68,7 +76,7 @@ def _choose(accepts: _Accepts, make_network: Callable[[Size], Network], first: S
     downsampling = _downsampling(accepts, make_network, channels)
     if downsampling is None:
         return "the network accepts images of several sizes, and its strides cannot be observed"
-    usual = _usual_sides(channels, downsampling)
+    usual = preferred or _usual_sides(channels, downsampling)
     sides = [*usual, *[side for side in SIDES if side > usual[-1]], smallest]
     return FoundSize(next(_fitting(accepts, channels, sides)), downsampling)
 
@@ -96,14 +104,14 @@ def _downsampling(accepts: _Accepts, make_network: Callable[[Size], Network], ch
 
 
 @torch.no_grad()
-def _passes(call: Callable[[Tensor], object], size: Size, output: str | None, classes: int | None) -> bool:
-    """Return whether `call` gives finite outputs of the shape of a task."""
+def _passes(call: Callable[[Tensor], object], task: Task, size: Size, output: str | None, classes: int | None) -> bool:
+    """Return whether `call` gives finite outputs of the shape of this task."""
     try:
         images = torch.randn(_BATCH, *size, generator=torch.Generator().manual_seed(0))
         logits = pick_logits(call(images), _BATCH, output, classes)
     except Exception:  # a network from outside can raise anything for a size that it does not accept
         return False
-    return task_of(logits, _BATCH) is not None and bool(torch.isfinite(logits).all())
+    return task.accepts(logits, _BATCH) and bool(torch.isfinite(logits).all())
 
 
 def _first_convolution(module: Any) -> list[int]:
