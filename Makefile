@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check format bench-throughput bench-pool clean
+.PHONY: help demo test check format bench-throughput bench-pool bench-gpu clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -36,6 +36,9 @@ bench-throughput: $(READY) ## Compare student and synthesis step with bare PyTor
 
 bench-pool: $(READY) ## Compare reading a pool with bare decoding: make bench-pool IMAGES=DIR
 	$(BIN)/python -m benchmarks.pool $(IMAGES)
+
+bench-gpu: $(READY) ## Everything that is measured on the first GPU, in 10 minutes, into one file
+	$(BIN)/python -m benchmarks.gpu --data $(or $(DATA),../shared/data) --out out/gpu.json
 
 clean: ## Remove the environment and what runs have written
 	rm -rf $(VENV) out build dist *.egg-info

@@ -9,7 +9,7 @@ other load on the machine slows both. The result is the ratio of the medians, on
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -64,10 +64,10 @@ def main() -> None:
         compare("synthesis", bare_round(loop), lambda: loop.round(0.5), size, arguments.rounds, device)
 
 
-def make_loop(teacher_name: str, student_name: str, runtime: Runtime) -> Distillation:
-    """Return a training loop of `ssd` after its warm-up."""
+def make_loop(teacher_name: str, student_name: str, runtime: Runtime, overrides: Sequence[str] = ()) -> Distillation:
+    """Return a training loop of `ssd` after its warm-up; `overrides` are values of the recipe."""
     torch.manual_seed(0)
-    recipe = load_recipe("ssd", ["options.warmup.rounds=0"])
+    recipe = load_recipe("ssd", ["options.warmup.rounds=0", *overrides])
     teacher = runtime.place(build_student(teacher_name, SPEC)).eval().requires_grad_(False)
     setting = Setting(
         teacher,
@@ -135,22 +135,27 @@ def bare_round(loop: Distillation) -> Step:
 
 def compare(name: str, bare: Step, ours: Step, images: int, rounds: int, device: torch.device) -> None:
     """Measure both steps in turns and print one line with the ratio of their speeds."""
-    for step in (bare, ours, bare, ours):  # the first calls compile
+    speed = measure({"bare": bare, "dfkd": ours}, images, rounds, device)
+    print(
+        f"{name:<10} {speed['dfkd']:>8,.0f} images/s, bare loop {speed['bare']:>8,.0f} images/s, "
+        f"ratio {speed['dfkd'] / speed['bare']:.3f}"
+    )
+
+
+def measure(steps: Mapping[str, Step], images: int, rounds: int, device: torch.device) -> dict[str, float]:
+    """Return the images per second of steps of `images`, measured in turns, by their names."""
+    for step in (*steps.values(), *steps.values()):  # the first calls compile
         step()
-    times: dict[str, list[float]] = {"bare": [], "dfkd": []}
+    times: dict[str, list[float]] = {side: [] for side in steps}
     for _ in range(rounds):
-        for side, step in (("bare", bare), ("dfkd", ours)):
+        for side, step in steps.items():
             begun = time.perf_counter()
             for _ in range(4):
                 step()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             times[side].append((time.perf_counter() - begun) / 4)
-    speed = {side: images / statistics.median(seconds) for side, seconds in times.items()}
-    print(
-        f"{name:<10} {speed['dfkd']:>8,.0f} images/s, bare loop {speed['bare']:>8,.0f} images/s, "
-        f"ratio {speed['dfkd'] / speed['bare']:.3f}"
-    )
+    return {side: images / statistics.median(seconds) for side, seconds in times.items()}
 
 
 if __name__ == "__main__":

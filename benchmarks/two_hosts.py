@@ -97,6 +97,8 @@ def _start(host: str, address: str, run: list[object]) -> subprocess.Popen:
     launcher = ["ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run"]
     launcher += ["--nnodes", str(len(HOSTS)), "--nproc-per-node", str(PER_HOST), "--rdzv-backend", "c10d"]
     launcher += ["--rdzv-endpoint", f"{next(iter(HOSTS.values()))}:{PORT}", "--local-addr", address]
+    # Both namespaces have the name of this machine, by which torchrun would look for the host of the meeting point.
+    launcher += ["--rdzv-conf", f"is_host={int(host == next(iter(HOSTS)))}"]
     settings = os.environ | {"GLOO_SOCKET_IFNAME": CABLES[host], "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([*launcher, "-m", "dfkd_cli", *map(str, run)], env=settings)
 
