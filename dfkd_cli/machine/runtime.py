@@ -46,6 +46,12 @@ class Runtime:
         """Return the images [B, C, H, W] in channels-last format, in which convolutions are fastest."""
         return images.contiguous(memory_format=torch.channels_last)
 
+    def upload(self, values: Tensor) -> Tensor:
+        """Return a tensor of the CPU on the device. The copy to a GPU runs beside the computation."""
+        if self.device.type == "cuda":
+            return values.pin_memory().to(self.device, non_blocking=True)
+        return values.to(self.device)
+
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the compiled function, or the function itself when the run does not compile."""
         return _CompiledOrEager(function, self.notes) if self.compiles else function

@@ -110,7 +110,7 @@ class Selection:
     def _store(self, chunk: Chunk) -> None:
         """Score at most a batch of images and add them to the candidates."""
         if chunk.files:
-            images = chunk.images.to(self.setting.runtime.device)
+            images = self.setting.runtime.upload(chunk.images)
             classes, scores, _ = self._score(images)
             if self.config.score == "random":
                 scores = scoring.by_chance(chunk.digests, self.setting.rng.initial_seed())

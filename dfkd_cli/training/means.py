@@ -1,5 +1,7 @@
 """Means of logged values, without a transfer from the device at every step."""
 
+from itertools import islice
+
 import torch
 
 from dfkd_cli.training.setting import Terms
@@ -27,8 +29,9 @@ class Means:
     def take(self, world: World = ALONE) -> dict[str, float | list[float]]:
         """Return the means since the last call, over all processes, and reset the sums. Waits for the device."""
         means = world.means([value / self.counts[name] for name, value in self.sums.items()]) if self.sums else []
+        numbers = iter(torch.cat([value.reshape(-1) for value in means]).tolist() if means else ())  # one transfer
         metrics: dict[str, float | list[float]] = {}
         for name, value in zip(self.sums, means, strict=True):
-            metrics[name] = value.tolist()
+            metrics[name] = next(numbers) if value.dim() == 0 else list(islice(numbers, value.numel()))
         self._clear()
         return metrics

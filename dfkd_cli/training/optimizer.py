@@ -48,6 +48,7 @@ def make_optimizer(
     `fine_tuning` chooses the forms of Muon and Adam for a network that is trained already.
     """
     momentum, decay = config.momentum, config.weight_decay
+    fused = next(trained.parameters()).device.type == "cuda" or None  # one kernel for all tensors
     filters = find_filters(trained)
     if kind == "muon" and fine_tuning:
         return FineTuningMuon(trained, config.muon_lr, momentum, filter_decay=config.muon_decay, filters=filters)
@@ -57,5 +58,9 @@ def make_optimizer(
     if kind == "adamw" and fine_tuning:
         return FineTuningMuon(trained, config.adamw_lr, momentum, filter_decay=0.0, filters=[], matrix_step=1.0)
     if kind == "sgd":
-        return torch.optim.SGD(trained.parameters(), config.lr, momentum, weight_decay=decay, nesterov=momentum > 0.0)
-    return torch.optim.AdamW(trained.parameters(), config.adamw_lr, betas=(momentum, 0.999), weight_decay=decay)
+        return torch.optim.SGD(
+            trained.parameters(), config.lr, momentum, weight_decay=decay, nesterov=momentum > 0.0, fused=fused
+        )
+    return torch.optim.AdamW(
+        trained.parameters(), config.adamw_lr, betas=(momentum, 0.999), weight_decay=decay, fused=fused
+    )
