@@ -10,9 +10,11 @@ from dfkd_cli.methods import METHODS
 from dfkd_cli.training.method import Batch, StudentTerms
 from dfkd_cli.world.world import World
 
-# SGD leaves the gradients as they are, unlike Muon. Random views are drawn in each process, which cannot be replayed.
+# SGD leaves the gradients as they are, unlike Muon. Random views are drawn in each process, which cannot be replayed;
+# priorities are those of the images in a process's own share.
 SETTINGS = ("train.optimizer=sgd",)
-OF_METHOD = {"csd": ("options.augment_synthesis=false",)}
+OF_METHOD = {"csd": ("options.augment_synthesis=false",), "ssd": ("options.priority=false",)}
+OF_A_SHARE = {"priority/discrepancy"}  # logged means over a share, which do not average to that of all images
 STEPS = 4
 
 
@@ -86,7 +88,8 @@ def _train(name: str, loop: Any) -> dict[str, Any]:
         for _ in range(0 if not rounds else 3 if step == 0 else 1):
             terms = loop.round(step / STEPS)
         terms = loop.student_step(step / STEPS)
-        outcome["terms"].append({key: loop.world.mean(value.detach().float()) for key, value in terms.items()})
+        shared = terms.keys() - OF_A_SHARE
+        outcome["terms"].append({key: loop.world.mean(terms[key].detach().float()) for key in sorted(shared)})
         if step == 0:
             outcome["student"] = _gradients(loop.trained)
             if hasattr(loop.method.loss, "task"):

@@ -30,7 +30,13 @@ def test_gradients_and_losses_are_those_of_one_process(recorded, name):
     for step, terms in enumerate(alone["terms"]):
         for key, value in terms.items():
             shared = both[0]["outcome"]["terms"][step][key]
-            torch.testing.assert_close(shared, value.float(), rtol=1e-3, atol=1e-4, msg=f"{key} of step {step}")
+            torch.testing.assert_close(
+                shared,
+                value.float(),
+                rtol=1e-3,
+                atol=1e-4,
+                msg=lambda text, key=key, step=step: f"{key} of step {step}: {text}",
+            )
 
 
 def test_both_processes_have_images_of_their_own(recorded):

@@ -78,7 +78,7 @@ class Narrowing(Reshaping):
         if batches:
             normalised = [(images - self.student.mean) / self.student.std for images in batches]
             structure = self.plan.structure
-            refit(_module(self.teacher), _module(self.student), self.plan.gone, structure.calls, normalised)
+            refit(_module(self.teacher), _module(self.student), self.plan.gone, structure.calls, normalised, self.world)
 
     def narrowed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors by the names of the whole student's state dict without the removed channels."""

@@ -8,25 +8,34 @@ from torch import Tensor, nn
 
 from dfkd_cli.narrowing.layers import Gone
 from dfkd_cli.networks.modes import evaluating
+from dfkd_cli.world.world import ALONE, World
 
 ROWS = 24_576  # outputs that a layer is fitted on, at most
 RIDGE = 1e-2  # pull towards the present weights, in units of the mean square of the inputs
 LARGEST = 8192  # inputs of one output; the solution takes cubic time
 
 
-def refit(teacher: nn.Module, student: nn.Module, gone: Gone, calls: Sequence[str], batches: Sequence[Tensor]) -> None:
+def refit(
+    teacher: nn.Module,
+    student: nn.Module,
+    gone: Gone,
+    calls: Sequence[str],
+    batches: Sequence[Tensor],
+    world: World = ALONE,
+) -> None:
     """Change the weights of the narrowed student's layers in the order of their calls, in place.
 
-    `batches` of normalised images [B, C, H, W]. Each layer is fitted on the outputs of the layers before it, which have
-    their new weights (arXiv:1707.06168, eq. 3), and its solution is kept near the present weights. Layers with groups
-    and layers that a network calls several times keep their weights.
+    `batches` of normalised images [B, C, H, W]; the layers are fitted on those of all processes of `world`. Each layer
+    is fitted on the outputs of the layers before it, which have their new weights (arXiv:1707.06168, eq. 3), and its
+    solution is kept near the present weights. Layers with groups and layers that a network calls several times keep
+    their weights.
     """
     layers = dict(student.named_modules())
     rng = torch.Generator().manual_seed(0)
     with evaluating(teacher, student):
         for name in calls:
             if gone.get((name, "in")) and _is_linear_in_patches(layers[name]):
-                _refit_layer(teacher, student, name, gone.get((name, "out"), set()), batches, rng)
+                _refit_layer(teacher, student, name, gone.get((name, "out"), set()), batches, rng, world)
 
 
 def _is_linear_in_patches(layer: nn.Module) -> bool:
@@ -38,7 +47,13 @@ def _is_linear_in_patches(layer: nn.Module) -> bool:
 
 
 def _refit_layer(
-    teacher: nn.Module, student: nn.Module, name: str, gone: set[int], batches: Sequence[Tensor], rng: torch.Generator
+    teacher: nn.Module,
+    student: nn.Module,
+    name: str,
+    gone: set[int],
+    batches: Sequence[Tensor],
+    rng: torch.Generator,
+    world: World,
 ) -> None:
     layer, original = student.get_submodule(name), teacher.get_submodule(name)
     weight: Any = layer.weight
@@ -47,7 +62,7 @@ def _refit_layer(
     kept = [channel for channel in range(len(present) + len(gone)) if channel not in gone]
     size = present.shape[1] + (bias is not None)
     gram, moment = present.new_zeros(size, size), present.new_zeros(size, len(present))
-    positions = max(ROWS // sum(map(len, batches)), 1)
+    positions = max(ROWS // (world.size * sum(map(len, batches))), 1)
     for images in batches:
         own, wanted = _calls(student, layer, images), _calls(teacher, original, images)
         if len(own) != 1 or len(wanted) != 1:
@@ -57,6 +72,7 @@ def _refit_layer(
             inputs = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=1)
         gram += (inputs.mT @ inputs).double()
         moment += (inputs.mT @ missing).double()
+    gram, moment = world.sum(gram), world.sum(moment)
     gram.diagonal().add_(RIDGE * gram.diagonal().mean())
     change, failed = torch.linalg.solve_ex(gram, moment)
     if failed or not change.isfinite().all():
