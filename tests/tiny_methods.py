@@ -9,6 +9,7 @@ import torch
 from noise_pool import noise_pool
 from torch import nn
 
+from dfkd_cli.distillation.stage_error import StageError
 from dfkd_cli.machine.runtime import Runtime
 from dfkd_cli.methods import METHODS
 from dfkd_cli.narrowing.narrowing import Narrowing
@@ -144,6 +145,7 @@ def make(
     *more: str,
     norm: bool = True,
     student_norm: bool = True,
+    student_width: int = 4,
     seed: int = 0,
     size: tuple[int, int, int] = SIZE,
     share: float | None = None,
@@ -156,7 +158,7 @@ def make(
     """
     recipe = tiny_recipe(name, *more)
     teacher = tiny_classifier(1, 8, norm, size).eval().requires_grad_(False)
-    student, narrowing = tiny_classifier(2, 4, student_norm, size), None
+    student, narrowing = tiny_classifier(2, student_width, student_norm, size), None
     if share is not None:
         module = deep_module(norm, scale)
         plan = plan_narrowing(module, torch.rand(2, *size), share, recipe.narrowing)
@@ -171,11 +173,13 @@ def make(
         runtime=Runtime(torch.device("cpu"), world=world),
         rng=torch.Generator().manual_seed(world.seed(seed)),
         pool=noise_pool() if METHODS[name].needs.pool else None,
+        compare_stages=narrowing is None and recipe.train.stages > 0.0,
         taps=narrowing.taps if narrowing is not None and narrowing.taps.names else None,
     )
     torch.manual_seed(seed)
     method = METHODS[name].build(setting, recipe.options)
-    return Distillation(method, setting, recipe.train, StepClock(recipe.train.steps), narrowing)
+    hints = narrowing.terms if narrowing is not None else StageError(setting, recipe.train.stages)
+    return Distillation(method, setting, recipe.train, StepClock(recipe.train.steps), narrowing, hints)
 
 
 def warm(loop: Any) -> Any:

@@ -3,6 +3,7 @@
 import torch
 
 from dfkd_cli.compression.job import LoadedJob
+from dfkd_cli.distillation.stage_error import StageError
 from dfkd_cli.methods import METHODS
 from dfkd_cli.narrowing.narrowing import Narrowing
 from dfkd_cli.training.clock import Clock
@@ -28,10 +29,12 @@ def make_distillation(loaded: LoadedJob, clock: Clock, seed: int) -> Distillatio
         pool=loaded.pool,
         read_options=loaded.read_options,
         taps=narrowing.taps if narrowing is not None and narrowing.taps.names else None,
+        compare_stages=narrowing is None and loaded.recipe.train.stages > 0.0,
         sync_batchnorm=loaded.recipe.train.sync_batchnorm,
     )
     method = METHODS[loaded.recipe.method].build(setting, loaded.recipe.options)
-    distillation = Distillation(method, setting, loaded.recipe.train, clock, narrowing)
+    hints = narrowing.terms if narrowing is not None else StageError(setting, loaded.recipe.train.stages)
+    distillation = Distillation(method, setting, loaded.recipe.train, clock, narrowing, hints)
     if not world.is_first:  # equal weights are made by now; dropout differs from here on
         torch.manual_seed(world.seed(seed))
     return distillation

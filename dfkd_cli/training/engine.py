@@ -26,6 +26,7 @@ from dfkd_cli.training.stopwatch import Stopwatch
 from dfkd_cli.world.batchnorm import synchronise
 
 OWN = ("method", "random")  # what each process has of its own
+Hints = Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Terms]  # of the student's and the teacher's feature maps
 STUDENT = "0"  # name of the student among the trained networks
 
 
@@ -42,10 +43,12 @@ class TrainConfig(OptimizerConfig):
     lr_warmup: float  # share of the training in which the learning rate grows from 0
     average: float  # share of the steps, up to the current one, over which weights are averaged; 0: the last weights
     round_every: int  # student steps between two rounds
+    stages: float  # weight of the stages that a student by name shares with the teacher in shape; 0: no such term
     report_every: int  # steps and rounds between two events
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self, 0, "stages")
         require(self, 1, "steps", "round_every", "report_every")
         require(self, 2, "batch_size")  # BatchNorm statistics need two images
         require_share(self, "lr_warmup", "average")
@@ -67,12 +70,19 @@ class Distillation:
     """Trains `setting.student` in place. Its state can be saved and restored between two events."""
 
     def __init__(
-        self, method: Method, setting: Setting, config: TrainConfig, clock: Clock, reshaping: Reshaping | None = None
+        self,
+        method: Method,
+        setting: Setting,
+        config: TrainConfig,
+        clock: Clock,
+        reshaping: Reshaping | None = None,
+        hints: Hints | None = None,
     ):
+        """`hints` returns terms of the recorded feature maps, which join those of the method."""
         self.method, self.setting, self.config = method, setting, config
         self.world = setting.runtime.world
         self.clock = shared_clock(clock, self.world)
-        self.reshaping = reshaping
+        self.reshaping, self.hints = reshaping, hints
         self.stopwatch = Stopwatch(setting.runtime.device)
         self.trained = nn.ModuleList([setting.student, *method.loss.modules()])
         chosen = config.optimizer
@@ -144,9 +154,9 @@ class Distillation:
 
     def _loss(self, part: Batch, learned: float) -> StudentTerms:
         computed = self.method.loss.compute(part, learned)
-        if self.reshaping is None:
+        if self.hints is None:
             return computed
-        return computed._replace(terms=computed.terms | self.reshaping.terms(*self.setting.recorded))
+        return computed._replace(terms=computed.terms | self.hints(*self.setting.recorded))
 
     def _reshape(self, reshaping: Reshaping, learned: float) -> None:
         if reshaping.due(learned):

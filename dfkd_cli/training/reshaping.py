@@ -6,8 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-from dfkd_cli.training.setting import Terms
-
 
 class Reshaping(ABC):
     """Removes channels from a student while it learns. The loop calls `due` and `fade` before every student step."""
@@ -37,10 +35,6 @@ class Reshaping(ABC):
     @abstractmethod
     def narrowed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors by the names of the whole student's state dict without the removed channels."""
-
-    @abstractmethod
-    def terms(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Terms:
-        """Return weighted terms of the recorded features of both networks, which join the student's loss."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -29,7 +29,8 @@ class Setting:
     """Teacher and student with their compiled forwards, the augmentation, the random stream and the runtime.
 
     `batch_size` is that of one process. `rng` is a generator on the runtime's device. `pool` is the user's folder of
-    unlabelled images, if there is one, and `read_options` say how its image files are read.
+    unlabelled images, if there is one, and `read_options` say how its image files are read. `taps` or, with
+    `compare_stages`, the stages of equal shape decide which feature maps of both networks are kept in `recorded`.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Setting:
         pool: Path | None = None,
         read_options: ReadOptions | None = None,
         taps: Taps | None = None,
+        compare_stages: bool = False,
         sync_batchnorm: bool = True,
     ):
         self.teacher, self.student = teacher, student
@@ -57,6 +59,7 @@ class Setting:
         self.teacher_forward, self.student_forward = of_teacher(teacher), runtime.compile(student)
         self.teacher_features = of_teacher(_features_of(teacher))
         self.student_features = runtime.compile(_features_of(student))
+        self.compared = self._stages_of_equal_shape() if compare_stages and taps is None else ()
         if taps is not None:
             self._watched_predict = of_teacher(taps.watched(teacher)), runtime.compile(taps.watched(student))
             functions = _features_of(teacher), _features_of(student)
@@ -73,6 +76,9 @@ class Setting:
         """Return logits of the teacher, without gradients, and of the student: [B, C, H, W] -> [B, K], [B, K]."""
         if self.taps is not None:
             return self._record(self._watched_predict, images)
+        if self.compared:
+            teacher, student = self.observe(images)
+            return teacher.logits, student.logits
         with self.runtime.autocast():
             with torch.no_grad():
                 teacher_logits = self.teacher_forward(images)
@@ -85,7 +91,18 @@ class Setting:
         with self.runtime.autocast():
             with torch.no_grad():
                 teacher = self.teacher_features(images)
-            return teacher, self.student_features(images)
+            student = self.student_features(images)
+        own, target = zip(*self.compared, strict=True) if self.compared else ((), ())
+        self.recorded = tuple(student.stages[place] for place in own), tuple(teacher.stages[place] for place in target)
+        return teacher, student
+
+    def _stages_of_equal_shape(self) -> tuple[tuple[int, int], ...]:
+        """Return the places of student's and teacher's stages that have the same channels, height and width."""
+        teacher, student = self.probe()
+        places = {stage.shape: place for place, stage in enumerate(teacher.stages)}
+        return tuple(
+            (place, places[stage.shape]) for place, stage in enumerate(student.stages) if stage.shape in places
+        )
 
     def _record(self, functions: tuple[Callable, Callable], images: Tensor) -> tuple[Any, Any]:
         """Return the results of teacher and student, and keep what the taps recorded in `recorded`."""

@@ -1,0 +1,20 @@
+"""The distance of the stages that student and teacher share in shape: a target beside what a method teaches."""
+
+import torch
+from torch import Tensor
+
+from dfkd_cli.distillation.alignment import relative_error
+from dfkd_cli.training.setting import Setting, Terms
+
+
+class StageError:
+    """The weighted term `stages` of recorded feature maps."""
+
+    def __init__(self, setting: Setting, weight: float):
+        self.world, self.weight = setting.runtime.world, weight
+
+    def __call__(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Terms:
+        """Return the mean over maps of the squared error in units of the teacher's mean square, a scalar >= 0."""
+        pairs = zip(student, teacher, strict=True)
+        errors = [relative_error(own, target, self.world).mean() for own, target in pairs]
+        return {"stages": self.weight * torch.stack(errors).mean()} if errors else {}

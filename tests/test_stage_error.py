@@ -1,0 +1,43 @@
+"""Stages that a student by name shares with its teacher in shape: recorded, weighed, and switched off."""
+
+import pytest
+import torch
+from tiny_methods import make, warm, wrapped
+from torch import nn
+
+from dfkd_cli.methods import METHODS
+
+
+def terms(loop) -> dict[str, torch.Tensor]:
+    return loop._loss(loop.method.source.sample(), 0.5).terms
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_compares_stages_of_equal_shape(name):
+    loop = warm(make(name, "train.stages=10", student_width=8))
+    student, teacher = torch.ones(2, 3), torch.full((2, 3), 2.0)
+    assert terms(loop)["stages"].isfinite()
+    assert loop.hints((student,), (teacher,))["stages"].item() == pytest.approx(10.0 * 0.25)
+
+
+def test_without_a_weight_or_without_equal_stages_there_is_no_term():
+    assert "stages" not in terms(warm(make("ssd", "train.stages=0")))
+    assert "stages" not in terms(warm(make("ssd", "train.stages=10")))  # 4 and 8 channels
+
+
+def test_only_stages_of_equal_shape_are_compared():
+    def network(first: int, second: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(1, first, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(first, second, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(second, 3),
+        )
+
+    loop = make("dafl")
+    setting = loop.setting
+    setting.teacher, setting.student = wrapped(network(6, 8)), wrapped(network(4, 8))
+    assert setting._stages_of_equal_shape() == ((1, 1),)
