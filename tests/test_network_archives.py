@@ -12,6 +12,7 @@ from dfkd_cli.errors import DfkdError, TeacherError, UsageError
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward, input_gradient_reaches
 from dfkd_cli.networks.fixed_batch import find_batch_size
+from dfkd_cli.networks.forward_error import ForwardError
 from dfkd_cli.networks.outputs import pick_logits
 
 pytestmark = [
@@ -282,9 +283,9 @@ def test_a_graph_that_cannot_be_rewritten_still_gives_logits(monkeypatch):
 @pytest.mark.parametrize("size", [(3, 8, 8), (1, 16, 16)])
 def test_a_wrong_input_size_is_named(size):
     traced: Any = torch.jit.trace(Small().eval(), _images(2))
-    with pytest.raises(TeacherError, match=rf"{size[0]}x{size[1]}x{size[2]}.*--input-size"):
+    with pytest.raises(ForwardError, match=rf"fails on noise of {size[0]}x{size[1]}x{size[2]}: "):
         ScriptNetwork(traced, input_size=size)
-    with pytest.raises(TeacherError, match=rf"{size[0]}x{size[1]}x{size[2]}.*--input-size"):
+    with pytest.raises(ForwardError, match=rf"fails on noise of {size[0]}x{size[1]}x{size[2]}: "):
         check_forward(EagerNetwork(Small().eval()), size)
     with pytest.raises(TeacherError, match=r"--input-size.*exported for images of 1x8x8"):
         _archive(Small().eval(), "exported", 4, input_size=size)

@@ -13,7 +13,7 @@ from dfkd_cli.loading import load_classifier
 from dfkd_cli.machine.device import resolve_device
 from dfkd_cli.machine.runtime import Runtime, choose_dtype
 from dfkd_cli.methods import METHODS, check_needs, check_pool_for
-from dfkd_cli.networks import input_gradient_reaches
+from dfkd_cli.networks import QUANTIZED, input_gradient_reaches
 from dfkd_cli.networks.classifier import Classifier, InputSpec
 from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.students.from_teacher import parse_share, student_from_teacher
@@ -73,10 +73,13 @@ def _open_data(where: str, job: Job, spec: InputSpec) -> LabelledImages | Segmen
 def check_gradient(source: str, teacher: Classifier) -> None:
     """Raise TeacherError when no gradient reaches the teacher's input, which generated images need."""
     if not input_gradient_reaches(teacher.network, teacher.spec.size):
-        raise TeacherError(
-            f"{source} passes no gradient to its input, as archives that were optimised for inference do; "
-            "use the file from before the optimisation"
+        why = (
+            QUANTIZED
+            if QUANTIZED in teacher.network.notes
+            else "archives that were optimised for inference, and conversions to whole numbers, do that; use the file "
+            "from before the optimisation, or export the network without the conversion"
         )
+        raise TeacherError(f"{source} passes no gradient to its input: {why}")
 
 
 def _inherit(student: Classifier, teacher: Classifier) -> None:

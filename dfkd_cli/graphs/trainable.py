@@ -15,7 +15,8 @@ from dfkd_cli.graphs.layer_calls import aten
 from dfkd_cli.graphs.layer_graph import LayerGraph, remove_unused
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork
 from dfkd_cli.networks.base import Network
-from dfkd_cli.networks.fixed_batch import largest_difference, last_line
+from dfkd_cli.networks.fixed_batch import largest_difference
+from dfkd_cli.networks.forward_error import error_line
 from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.outputs import pick_logits
@@ -126,7 +127,7 @@ def _trace(network: Network, batch: int, input_size: tuple[int, int, int]) -> fx
         return trace_operations(network, images)
     except Exception as error:  # an archive from outside can fail in any way
         by_value = "guard_" in str(error) or "data-dependent" in str(error)
-        reason = "a size or branch depends on the value of a tensor (aten::Int)" if by_value else last_line(error)
+        reason = "a size or branch depends on the value of a tensor (aten::Int)" if by_value else error_line(error)
         raise TrainableError(f"its operations cannot be traced: {reason}") from error
 
 
@@ -202,7 +203,7 @@ def _check_logits(module: nn.Module, network: Network, input_size: tuple[int, in
             try:
                 logits = module(images)
             except Exception as error:  # a recorded size that was not recognised can fail in any operation
-                raise TrainableError(f"it does not run with {batch} images ({last_line(error)})") from error
+                raise TrainableError(f"it does not run with {batch} images ({error_line(error)})") from error
         if logits.shape != expected.shape or not largest_difference(logits, expected) <= _TOLERANCE:
             raise TrainableError(f"the network of layers made from it computes other logits for {batch} images")
 
@@ -214,7 +215,7 @@ def _check_gradients(module: nn.Module, images: Tensor) -> None:
         logits = module(images)
         gradients = torch.autograd.grad(logits.sum(), list(names.values()), allow_unused=True)
     except Exception as error:  # as above
-        raise TrainableError(f"its gradient cannot be computed ({last_line(error)})") from error
+        raise TrainableError(f"its gradient cannot be computed ({error_line(error)})") from error
     for name, gradient in zip(names, gradients, strict=True):
         if gradient is None:
             raise TrainableError(f"no gradient reaches its parameter {name}")

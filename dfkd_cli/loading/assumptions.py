@@ -1,15 +1,12 @@
 """What a file does not state of its input and its weights show: size, mean and std are assumed, and said so."""
 
-from collections.abc import Callable
-from typing import Any
-
-from torch import nn
-
+from dfkd_cli.loading.causes import cause_at_all_sizes, cause_at_any_size
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.input_conventions import Convention, assumed_normalisation, contradicts, describe
-from dfkd_cli.loading.input_sizes import find_input_size
+from dfkd_cli.loading.input_sizes import SIDES, find_input_size
 from dfkd_cli.loading.input_statistics import InputStatistics, estimate_input_statistics
 from dfkd_cli.loading.options import LoadOptions, listed
+from dfkd_cli.loading.trial import Trial
 from dfkd_cli.networks.base import Network
 from dfkd_cli.networks.classifier import InputSpec
 
@@ -25,22 +22,31 @@ _IMAGES: dict[Convention, str] = {
 }
 
 
-def complete_size(module: Any, network_class: Callable[..., Network], findings: Findings, options: LoadOptions) -> None:
-    """Add the input size to `findings` where it is missing; raise UsageError when trial forwards do not show it."""
+def complete_size(trial: Trial, findings: Findings) -> None:
+    """Add the input size to `findings` where it is missing.
+
+    Raises UsageError when trial forwards do not show it, and other errors when something else than the size is wrong.
+    """
     if "input_size" in findings.values:
         return
-    classes = findings.values.get("num_classes")
-    if isinstance(module, nn.Module):
-        module.float()  # images are single precision, modules can be half or double
-
-    def make_network(size: tuple[int, int, int]) -> Network:
-        return network_class(module, options.output, input_size=size, num_classes=classes)
-
-    found = find_input_size(module, make_network, findings.channels, options.output, classes)
-    if isinstance(found, str):
-        findings.require("input_size", "mean", "std", seen=found)
-    elif found.downsampling is None:
+    channels = trial.channels() if findings.channels is None else [findings.channels]
+    found = find_input_size(trial, channels, trial.quick)
+    # An archive of one batch size fails quickly; its network finds this batch size, which takes more forwards.
+    if found is None:
+        if cause := cause_at_any_size(trial, channels):
+            raise cause
+        found = find_input_size(trial, channels, trial.built)
+    if found is None:
+        if cause := cause_at_all_sizes(trial, channels):
+            raise cause
+        counts = " or ".join(map(str, channels))
+        seen = f"the network accepts no square image of {SIDES[0]} to {SIDES[-1]} pixels with {counts} channels"
+        findings.require("input_size", "mean", "std", seen=f"{seen} ({trial.failure})")
+    elif found.only:
         findings.offer("input_size", found.size, ONLY_SIZE)
+    elif found.downsampling is None:
+        seen = "the network accepts images of several sizes, and its strides cannot be observed"
+        findings.require("input_size", "mean", "std", seen=seen)
     else:
         shape = "x".join(map(str, found.size))
         note = (

@@ -14,6 +14,7 @@ from dfkd_cli.graphs.graph_data import from_data
 from dfkd_cli.loading import architecture
 from dfkd_cli.loading.assumptions import complete_normalisation, complete_size, contradiction
 from dfkd_cli.loading.catalogue import stated_name
+from dfkd_cli.loading.causes import explained
 from dfkd_cli.loading.class_names import beside
 from dfkd_cli.loading.exported import load_exported
 from dfkd_cli.loading.failures import damaged_file
@@ -28,6 +29,7 @@ from dfkd_cli.loading.sniff import Form, identify
 from dfkd_cli.loading.state_dict import Checkpoint, check_finite, training_arguments, unwrap
 from dfkd_cli.loading.timm_name import fetch_from_hub, load_timm_name
 from dfkd_cli.loading.torch_file import read_torch_file
+from dfkd_cli.loading.trial import Trial
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward
 from dfkd_cli.networks.classifier import Classifier, Origin
 
@@ -191,12 +193,14 @@ def _finish(
     """Wrap, freeze and check the network; `findings` gets what only the network shows."""
     if isinstance(module, nn.Module):
         module.eval()
-    complete_size(module, network_class, findings, options)
-    size, classes = findings.values["input_size"], findings.values.get("num_classes")
+    trial = Trial(module, network_class, options.output, findings.values.get("num_classes"))
+    complete_size(trial, findings)
+    size = findings.values["input_size"]
     shape = "x".join(map(str, size))
-    with damaged_file(origin.source, f"a network for {shape} images ({findings.found['input_size']})"):
-        network = network_class(module, options.output, input_size=size, num_classes=classes)
-    checked = check_forward(network, size, options.task)
+    with explained(trial, size):
+        with damaged_file(origin.source, f"a network for {shape} images ({findings.found['input_size']})"):
+            network = trial.make_network(size)
+        checked = check_forward(network, size, options.task)
     findings.outputs_must_agree(checked.outputs, "the forward on noise")
     complete_normalisation(network, findings, options)
     spec = dataclasses.replace(findings.spec(), task=checked.task.name)

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 
 from dfkd_cli.errors import TeacherError, first_line
+from dfkd_cli.loading.causes import NO_ROWS
 from dfkd_cli.loading.class_names import beside
 from dfkd_cli.loading.findings import Findings
+from dfkd_cli.loading.layouts import channels_last, is_channels_last
 from dfkd_cli.loading.options import FLAGS, LoadOptions
 from dfkd_cli.networks import check_forward
 from dfkd_cli.networks.classifier import Origin
+from dfkd_cli.networks.forward_error import ForwardError
 from dfkd_cli.networks.onnx import OnnxClassifier, OnnxNetwork, OnnxSession, require_onnx
 
 
@@ -38,12 +41,18 @@ def load_onnx(source: str, options: LoadOptions) -> OnnxClassifier:
     session = open_onnx(Path(source), torch.get_num_threads())
     facts = _facts(session.metadata)
     findings = Findings(options.preprocessing_only() if facts.keys() >= FLAGS.keys() else options)
+    if is_channels_last(session.input_size):
+        raise channels_last(session.input_size, None)
     findings.must_agree("input_size", session.input_size, "the ONNX graph's input")
     findings.offer_metadata(facts, "the ONNX file's metadata")
     findings.offer_class_names(session.metadata, "the ONNX file's metadata")
     findings.offer_class_names(beside(Path(source)), "the config.json beside it", outside=True)
     num_classes = findings.values.get("num_classes")
-    checked = check_forward(OnnxNetwork(session, options.output, num_classes), session.input_size, options.task)
+    try:
+        network = OnnxNetwork(session, options.output, num_classes)
+        checked = check_forward(network, session.input_size, options.task)
+    except ForwardError as error:  # the graph fixes the size, which cannot be the cause
+        raise TeacherError(f"{error}; {NO_ROWS}" if error.ran else str(error)) from error
     findings.outputs_must_agree(checked.outputs, "the forward on noise")
     arch = facts.get("arch")
     origin = Origin(source, "ONNX", arch if isinstance(arch, str) else None, None, findings.found, checked.notes)

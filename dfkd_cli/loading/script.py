@@ -9,6 +9,7 @@ from dfkd_cli.loading.archive import read_archive, write_archive
 from dfkd_cli.loading.extra_files import offer_extra_files
 from dfkd_cli.loading.failures import damaged_file, quiet
 from dfkd_cli.loading.findings import Findings
+from dfkd_cli.loading.optimised import refuse_optimised
 from dfkd_cli.loading.state_dict import check_finite
 from dfkd_cli.networks.torchscript import check_script, read_script
 
@@ -16,9 +17,11 @@ from dfkd_cli.networks.torchscript import check_script, read_script
 def load_script(path: Path, findings: Findings, trust_pickle: bool) -> torch.jit.ScriptModule:
     """Return the module on the CPU; offers `findings` the content of the archive's extra files.
 
-    Raises TeacherError for damaged archives, for NaN weights, and unless `trust_pickle` for unsafe code.
+    Raises TeacherError for damaged archives, for those that were optimised for inference, for NaN weights, and unless
+    `trust_pickle` for unsafe code.
     """
     records = read_archive(path)
+    refuse_optimised(records, path)
     if not trust_pickle:
         check_script(records, path)
     offer_extra_files(records, findings, path)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dfkd_cli.networks.base import Network, NormStatistics, Outputs
+from dfkd_cli.networks.forward_error import failed_forward
 from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.norm_layers import NormLayers
@@ -31,7 +32,7 @@ class EagerNetwork(Network):
         """With `input_size` (C, H, W), one forward determines the order of the BatchNorm calls.
 
         Without it the order of registration is used, which is the same in networks that run from top to bottom and
-        use each layer once.
+        use each layer once. Raises ForwardError when that forward fails.
         """
         super().__init__()
         self.module = module.float()  # images are single precision, modules can be half or double
@@ -67,7 +68,10 @@ class EagerNetwork(Network):
     def _called_norms(self, input_size: tuple[int, int, int]) -> list[tuple[Tensor, Tensor]]:
         recorder = _Recorder(batch=1)
         with evaluating(self.module), recorder, recorder.hooked(self._other_norms):
-            self.module(noise(self, 1, input_size))
+            try:
+                self.module(noise(self, 1, input_size))
+            except Exception as error:  # a network from outside can raise anything
+                raise failed_forward(input_size, error) from error
         return recorder.norm_statistics
 
 

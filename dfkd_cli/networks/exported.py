@@ -39,8 +39,8 @@ class ExportedNetwork(Network):
     ):
         """`input_size` (C, H, W) is needed only for lengths that the program leaves dynamic.
 
-        Raises TeacherError when the program is in training mode, takes more than images, contradicts `input_size`,
-        fails on it, or works only for too small batches.
+        Raises ForwardError when the program fails on it, and TeacherError when the program is in training mode, takes
+        more than images, contradicts `input_size`, or works only for too small batches.
         """
         super().__init__()
         input_size = _input_size(program, input_size)

@@ -1,5 +1,6 @@
 """Archives that accept only one batch size: detection of that size, and forwards in pieces of it."""
 
+import re
 from collections.abc import Callable, Iterable
 
 import torch
@@ -7,12 +8,16 @@ from torch import Tensor
 
 from dfkd_cli.errors import DfkdError, TeacherError
 from dfkd_cli.networks.base import Outputs
+from dfkd_cli.networks.forward_error import error_line, failed_forward
 
 TOLERANCE = 1e-2  # relative to the largest logit; outputs of a deterministic network for the same images differ by less
 _SMALLEST = 1e-30  # an untrained last layer can return only zeros
 _RANDOM_FACTOR = 3.0  # differences between repeated forwards of a random network rarely vary by more
 # The per-channel variance of a smaller batch is too noisy for synthesis.
 _SMALLEST_USEFUL_BATCH = 8
+# A tensor of the program, instead of a list of lengths, can fix its batch size: only torch's message shows that.
+_OTHER_ROWS = re.compile(r"size of tensor b \((\d+)\) at non-singleton dimension 0")
+_OUT_OF_ORDER = "do not follow the order of the images"
 
 _HOW_TO_EXPORT = """export it for any batch size with
   program = torch.export.export(model.eval(), (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
@@ -25,12 +30,17 @@ def find_batch_size(
 ) -> int | None:
     """Return the only batch size at which `call` gives one independent row per image; None when any size works.
 
-    `candidates` are sizes to try when usual ones fail. Raises TeacherError when none works, or only one below 8.
+    `candidates` are sizes to try when batches of 5 or 3 fail. Raises ForwardError when none
+    works, and TeacherError when only one below 8 does.
     """
     failure = _failure(call, make_images(5)) or _failure(call, make_images(3))
     if failure is None:
         return None
-    for size in sorted(size for size in set(candidates) if size > 0):
+    # One image has no order, so that it cannot show that rows are mixed.
+    smallest = 2 if isinstance(failure, str) and _OUT_OF_ORDER in failure else 1
+    for size in sorted(
+        size for size in {*candidates, *map(int, _OTHER_ROWS.findall(str(failure)))} if size >= smallest
+    ):
         if _failure(call, make_images(size)) is None:
             if size < _SMALLEST_USEFUL_BATCH:
                 raise TeacherError(
@@ -39,8 +49,7 @@ def find_batch_size(
             return size
     if isinstance(failure, DfkdError):
         raise failure
-    shape = "x".join(str(length) for length in make_images(1).shape[1:])
-    raise TeacherError(f"the network fails on noise of {shape}: {failure}; give its true size with --input-size CxHxW")
+    raise failed_forward(make_images(1).shape[1:], failure)
 
 
 @torch.no_grad()
@@ -51,26 +60,20 @@ def _failure(call: Callable[[Tensor], Tensor], images: Tensor) -> str | DfkdErro
     except DfkdError as error:
         return error
     except Exception as error:  # a network from outside can raise anything
-        return last_line(error)
+        return error_line(error)
     if logits.ndim == 0 or logits.shape[0] != images.shape[0]:
         return f"{images.shape[0]} images give outputs of shape {list(logits.shape)}"
     if not torch.isfinite(logits).all():
         return None  # damaged weights: the batch size cannot be judged
     by_order = largest_difference(call(images.flip(0)).flip(0), logits)
     if by_order > TOLERANCE and by_order > _RANDOM_FACTOR * largest_difference(call(images), logits):
-        return f"its outputs for {images.shape[0]} images do not follow the order of the images"
+        return f"its outputs for {images.shape[0]} images {_OUT_OF_ORDER}"
     return None
 
 
 def largest_difference(logits: Tensor, reference: Tensor) -> float:
     """Return the largest absolute difference, relative to the largest absolute logit of `reference`."""
     return float((logits - reference).abs().max() / reference.abs().max().clamp_min(_SMALLEST))
-
-
-def last_line(error: Exception) -> str:
-    """Return the type and last line of an error; TorchScript errors begin with a traceback of their own."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"
 
 
 def forward_in_pieces(call: Callable[[Tensor], Tensor], inputs: Tensor, size: int | None) -> Tensor:

@@ -33,7 +33,7 @@ class OnnxSession:
     def __init__(self, source: Path | bytes, threads: int = 0):
         """`source` is the file's path, beside which its weights can lie, or its content; 0 threads mean all cores.
 
-        Raises ValueError for a file that does not take one batch of images of a fixed size.
+        Raises ValueError for a file that does not take one batch of float32 images of a fixed size.
         """
         import onnx
         import onnxruntime
@@ -51,6 +51,8 @@ class OnnxSession:
         shape = inputs[0].shape if len(inputs) == 1 else []
         if len(shape) != 4 or not all(isinstance(length, int) for length in shape[1:]):
             raise ValueError(f"it does not take one batch of images of a fixed size, but {[i.shape for i in inputs]}")
+        if inputs[0].type != "tensor(float)":
+            raise ValueError(f"it takes a {inputs[0].type}; export it for images of type float32")
         self.input = inputs[0].name
         self.batch_size: int | None = shape[0] if isinstance(shape[0], int) else None  # None: any
         self.input_size: tuple[int, int, int] = (shape[1], shape[2], shape[3])

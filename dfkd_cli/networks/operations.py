@@ -9,6 +9,10 @@ import torch.nn.functional as F
 TRAINING_MODE_NOTE = (
     "the network was saved in training mode: its BatchNorm and dropout layers are switched to evaluation mode"
 )
+QUANTIZED = (
+    "The network is quantized (torch.ao.quantization), and quantized layers pass no gradient: it can be evaluated, but "
+    "images are generated only from the network from before `convert` or `quantize_dynamic`."
+)
 
 
 class Multiplication(NamedTuple):

@@ -14,9 +14,10 @@ _DENSE_NAMES = ("logits", "out")  # of one answer per pixel in a dict; `aux` is 
 def pick_logits(returned: object, batch: int, output: str | None = None, num_classes: int | None = None) -> Tensor:
     """Return the logits from what a network returned for a batch: a tensor, or a tuple or dict of tensors.
 
-    `output` is a dict key, a named tuple's field or a position ("0"). Without it the logits are the entry `logits`,
-    else the only tensor of shape [batch, classes], else the entry `logits` or `out` of shape [batch, classes, h, w].
-    Raises TeacherError when there is none, and UsageError when `output` is wrong or missing.
+    `output` is a dict key, a named tuple's field or a position ("0"), joined by dots for nested ones. Without it the
+    logits are the entry `logits`, else the only tensor of shape [batch, classes], else the entry `logits` or `out` of
+    shape [batch, classes, h, w]. Raises TeacherError when there is none, and UsageError when `output` is wrong or
+    missing.
     """
     if isinstance(returned, Tensor):
         if output is not None:
@@ -27,8 +28,14 @@ def pick_logits(returned: object, batch: int, output: str | None = None, num_cla
         if output not in tensors:
             raise UsageError(f"--output {output}: the network returns {_describe(tensors)}; name one of these")
         return _as_rows(tensors[output], batch)
-    if "logits" in tensors and (logits := _as_rows(tensors["logits"], batch)).ndim == 2:
+    named = [tensor for name, tensor in tensors.items() if name.rpartition(".")[2] == "logits"]
+    if len(named) == 1 and (logits := _as_rows(named[0], batch)).ndim == 2:
         return logits
+    if best := _best_classes(tensors):
+        raise TeacherError(
+            f"the network returns {_describe(tensors)}: scores in descending order and the numbers of their classes, "
+            f"the best {best} of each image; export it without its last step, `topk` or `sort`"
+        )
     candidates = _candidates(tensors, batch, num_classes)
     if len(candidates) == 1:
         return candidates[0]
@@ -57,6 +64,7 @@ def _candidates(tensors: dict[str, Tensor], batch: int, num_classes: int | None)
         for tensor, row in rows
         if row.ndim == 2 and row.shape[0] == batch and num_classes in (None, class_count(row.shape[1]))
     ]
+    fitting = [(tensor, row) for tensor, row in fitting if tensor.is_floating_point()] or fitting  # no class indices
     fitting = [(tensor, row) for tensor, row in fitting if tensor.ndim > 1] or fitting
     flat = [row for tensor, row in fitting if tensor.ndim == 2]
     if len(flat) == 1 and all(row.shape[1] > flat[0].shape[1] for tensor, row in fitting if tensor.ndim > 2):
@@ -68,6 +76,15 @@ def _is_dense(tensor: Tensor | None, batch: int) -> bool:
     return tensor is not None and SEGMENTATION.accepts(tensor, batch)
 
 
+def _best_classes(tensors: dict[str, Tensor]) -> int | None:
+    """Return how many classes the outputs name per image, where these are the results of a sorting; else None."""
+    scores, classes = list(tensors.values()) if len(tensors) == 2 else (None, None)
+    if scores is None or classes is None or scores.shape != classes.shape or scores.ndim != 2 or scores.shape[1] < 3:
+        return None
+    whole = scores.is_floating_point() and not classes.is_floating_point()
+    return scores.shape[1] if whole and bool((scores.diff(dim=1) <= 0).all()) else None
+
+
 def _as_rows(logits: Tensor, batch: int) -> Tensor:
     """Return [B, K] for the result [B, K, 1, 1] of a last convolution, and [B, 1] for a squeezed single output [B]."""
     if logits.ndim < 2 and (batch == 1 or logits.shape == (batch,)):
@@ -76,7 +93,7 @@ def _as_rows(logits: Tensor, batch: int) -> Tensor:
 
 
 def _named_tensors(returned: object) -> dict[str, Tensor]:
-    """Return the tensors one level down, by the names that `--output` accepts."""
+    """Return the tensors inside, by the names that `--output` accepts; "a.0" is the first tensor of the entry a."""
     if isinstance(returned, Mapping):
         named = {str(name): value for name, value in returned.items()}
     elif isinstance(returned, tuple | list):
@@ -87,7 +104,13 @@ def _named_tensors(returned: object) -> dict[str, Tensor]:
             f"the network returns an object of type {type(returned).__name__}; "
             "it must return a tensor, or a tuple or dict that contains the logits"
         )
-    return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    tensors: dict[str, Tensor] = {}
+    for name, value in named.items():
+        if isinstance(value, Tensor):
+            tensors[name] = value
+        elif isinstance(value, Mapping | tuple | list):
+            tensors |= {f"{name}.{inner}": tensor for inner, tensor in _named_tensors(value).items()}
+    return tensors
 
 
 def _describe(tensors: dict[str, Tensor]) -> str:

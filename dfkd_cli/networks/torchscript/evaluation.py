@@ -8,9 +8,14 @@ from torch import Tensor, nn
 from torch._C import Node
 
 from dfkd_cli.errors import TeacherError
-from dfkd_cli.networks.operations import DROPOUT_FLAG, DROPOUTS, TRAINING_MODE_NOTE
+from dfkd_cli.networks.operations import DROPOUT_FLAG, DROPOUTS, QUANTIZED, TRAINING_MODE_NOTE
 from dfkd_cli.networks.torchscript.graph import NODE_NORMS, Graph, has_statistics, walk
 
+_FROZEN = (
+    "The archive has no weights besides constants, as torch.jit.freeze and torch.jit.optimize_for_inference leave it: "
+    "BatchNorm layers were folded into convolutions and cannot be observed; the archive from before that call makes a "
+    "better teacher."
+)
 _NODE_DROPOUTS = {f"aten::{name}{suffix}" for name in DROPOUTS for suffix in ("", "_")}
 
 
@@ -49,14 +54,26 @@ def evaluation_graph(module: torch.jit.ScriptModule) -> ScriptGraph:
     _name_convolutions(graph)
     _reshape_any_format(graph)
     _follow_device(graph)
+    _follow_device_calls(graph)
+    notes += [QUANTIZED] if any(node.kind().startswith("quantized::") for node in walk(graph)) else []
     constants = _constants_to_inputs(graph)
+    learned = any(constant.learned for constant in constants)
+    if learned and not module.state_dict() and not any(has_statistics(node) for node in walk(graph)):
+        notes.append(_FROZEN)
     graph.lint()
     return ScriptGraph(graph, constants, notes)
 
 
 def _bind_further_inputs(graph: Graph, module: torch.jit.ScriptModule) -> None:
-    """Replace the arguments after the images by their defaults."""
+    """Replace the arguments after the images by their defaults; raise TeacherError for those that have none."""
     arguments = module.forward.schema.arguments
+    if len(arguments) < 2:
+        raise TeacherError("the archive's forward takes no images; export a module that takes images [B, C, H, W]")
+    if arguments[1].type.kind() != "TensorType":
+        raise TeacherError(
+            f"the archive's forward takes {arguments[1].type} instead of a tensor; export a module that takes images "
+            "[B, C, H, W]"
+        )
     for argument in reversed(arguments[2:]):
         if not argument.has_default_value():
             raise TeacherError(
@@ -167,6 +184,23 @@ def _follow_device(graph: Graph) -> None:
         device.output().setType(node.output().type())
         graph.prependNode(device)
         node.output().replaceAllUsesWith(device.output())
+
+
+def _follow_device_calls(graph: Graph) -> None:
+    """Replace `x.cuda()` and `x.cpu()` of scripted code by `x.to(device of the images)`."""
+    images = list(graph.inputs())[1]
+    for node in [node for node in walk(graph) if node.kind() in ("aten::cuda", "aten::cpu")]:
+        with graph.insert_point_guard(node):
+            device = graph.create("prim::device", [images], 1)
+            device.output().setType(torch._C.DeviceObjType.get())
+            graph.insertNode(device)
+            # The arguments after the device: dtype, non_blocking, copy.
+            others = [graph.insertConstant(value) for value in (None, False, False)]
+            moved = graph.create("aten::to", [node.inputsAt(0), device.output(), *others], 1)
+            moved.output().setType(node.output().type())
+            graph.insertNode(moved)
+        node.output().replaceAllUsesWith(moved.output())
+        node.destroy()
 
 
 def _constants_to_inputs(graph: Graph) -> list[Constant]:

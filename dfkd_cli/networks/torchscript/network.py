@@ -9,7 +9,8 @@ from torch.jit._fuser import optimized_execution
 
 from dfkd_cli.errors import DfkdError
 from dfkd_cli.networks.base import Network, NormStatistics, Outputs
-from dfkd_cli.networks.fixed_batch import find_batch_size, forward_in_pieces, last_line, observe_in_pieces
+from dfkd_cli.networks.fixed_batch import find_batch_size, forward_in_pieces, observe_in_pieces
+from dfkd_cli.networks.forward_error import error_line
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.norm_layers import NormLayers
 from dfkd_cli.networks.operation_log import OperationLog, as_embedding
@@ -42,7 +43,7 @@ class ScriptNetwork(Network):
     ):
         """`input_size` is (C, H, W).
 
-        Raises TeacherError when forward fails on it, or works only for too small batches.
+        Raises ForwardError when forward fails on it, and TeacherError when it works only for too small batches.
         """
         super().__init__()
         self.module = module.eval()
@@ -86,7 +87,7 @@ class ScriptNetwork(Network):
         try:
             self._recordings[size] = record(self._logits, self._outputs, noise(self, size, self._input_size))
         except Exception as error:  # an archive from outside can fail in any way
-            return last_line(error)
+            return error_line(error)
         self._statistics = self.norm_statistics  # torch.compile cannot read the tensors of a ScriptModule
         return None
 
@@ -106,7 +107,7 @@ class ScriptNetwork(Network):
         except DfkdError:
             raise
         except Exception as error:  # as above; the logits are usable without the rewritten graph
-            self.notes.append(f"only the logits can be observed: the graph cannot be rewritten ({last_line(error)})")
+            self.notes.append(f"only the logits can be observed: the graph cannot be rewritten ({error_line(error)})")
             return None
         for constant in rewritten.constants:
             self._keep(constant.tensor, constant.learned)
@@ -127,7 +128,7 @@ class ScriptNetwork(Network):
         try:
             norms, statistics, log = self._explore(graph, images)
         except Exception as error:  # as above
-            self.notes.append(f"only the logits can be observed: the graph cannot be rewritten ({last_line(error)})")
+            self.notes.append(f"only the logits can be observed: the graph cannot be rewritten ({error_line(error)})")
             return
         classifier = log.classifier_input(self._logits(images))
         nodes = list(walk(graph))
