@@ -1,5 +1,6 @@
 """Trial forward of a loaded network on noise."""
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -101,7 +102,9 @@ def input_gradient_reaches(network: Network, size: tuple[int, int, int]) -> bool
         if not logits.requires_grad:
             return False
         try:
-            (gradient,) = torch.autograd.grad(logits.sum(), images, allow_unused=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns of operations without a derivative
+                (gradient,) = torch.autograd.grad(logits.sum(), images, allow_unused=True)
         except RuntimeError:  # of an operation without a derivative
             return False
     return gradient is not None
