@@ -321,5 +321,5 @@ def test_damaged_weights_are_an_error(form):
 
 
 def test_a_network_without_class_scores_is_an_error():
-    with pytest.raises(TeacherError, match=r"returns \[4, 4, 4, 4\]"):
-        check_forward(EagerNetwork(Small().conv), SIZE)
+    with pytest.raises(TeacherError, match=r"returns \[4, 4, 16\]"):
+        check_forward(EagerNetwork(nn.Sequential(Small().conv, nn.Flatten(2))), SIZE)

@@ -17,6 +17,7 @@ from dfkd_cli.tasks import task_of
 Shape = tuple[int, ...]  # of one input, usually (C, H, W)
 
 _BATCH = 2
+_PROPORTIONS = 1.5  # of maps and images can differ by less: strides round their lengths
 _USUAL_CHANNELS = (3, 1)  # tried where no convolution shows them
 
 
@@ -59,7 +60,7 @@ class Trial:
             logits = pick_logits(self.module(images), _BATCH, self._output, self._classes)
         except Exception:  # a network from outside can raise anything for a shape that it does not accept
             return False
-        return task_of(logits, _BATCH) is not None and bool(torch.isfinite(logits).all())
+        return _usable(logits, shape)
 
     @torch.no_grad()
     def built(self, shape: Shape) -> bool:
@@ -67,7 +68,7 @@ class Trial:
         try:
             network = self.make_network(shape)
             logits, _ = forward_on_noise(network, noise(network, _BATCH, shape))
-            return bool(torch.isfinite(logits).all())
+            return _usable(logits, shape)
         except ForwardError as error:
             if self.failure is None or (error.ran and not self.failure.ran):
                 self.failure = error
@@ -76,3 +77,16 @@ class Trial:
         except Exception:  # as above
             return False
         return False
+
+
+def _usable(logits: Tensor, shape: Shape) -> bool:
+    """Return whether the logits are finite and have the shape of a task for inputs of `shape`.
+
+    Maps of other proportions than the image are no answers per pixel: a linear layer on the last axis gives them.
+    """
+    if task_of(logits, _BATCH) is None or not torch.isfinite(logits).all():
+        return False
+    if logits.ndim == 2:
+        return True
+    (height, width), (rows, columns) = logits.shape[2:], shape[-2:]
+    return len(shape) == 3 and 1 / _PROPORTIONS < (height / rows) / (width / columns) < _PROPORTIONS
