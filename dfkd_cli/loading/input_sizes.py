@@ -8,10 +8,10 @@ import torch
 
 from dfkd_cli.loading.trial import Trial
 from dfkd_cli.networks.noise import noise
-from dfkd_cli.tasks import SEGMENTATION, TASKS, Task
+from dfkd_cli.tasks import SEGMENTATION, TASKS
 
 Size = tuple[int, int, int]  # channels, height, width
-_Accepts = Callable[..., bool]  # of a size and a task
+_Accepts = Callable[[Size], bool]
 
 SIDES = (8, 16, 24, 28, 32, 48, 64, 96, 112, 128, 160, 192, 224, 256, 299, 384)
 _USUAL_DENSE = (256,)  # of segmentation networks
@@ -28,8 +28,8 @@ class FoundSize(NamedTuple):
     downsampling: int | None = None  # total stride; None where it cannot be observed or does not matter
 
 
-def find_input_size(trial: Trial, channels: Sequence[int], accepts: _Accepts) -> FoundSize | None:
-    """Return a square size that `accepts`, a function of `trial`, finds accepted; None when it is none of `SIDES`.
+def find_input_size(trial: Trial, channels: Sequence[int], accepts: Callable[..., bool]) -> FoundSize | None:
+    """Return a square size that `accepts`, a method of `trial`, finds accepted; None when it is none of `SIDES`.
 
     Small sizes are tried first. A network with a fixed head accepts only one. Where several fit, the result is the
     usual size of images for the network's strides. `channels` are the numbers of channels to try.
@@ -47,7 +47,7 @@ def _fitting(accepts: _Accepts, channels: int, sides: Iterable[int]) -> Iterator
     return (size for side in sides if accepts(size := (channels, side, side)))
 
 
-def _choose(accepts: Callable[[Size], bool], trial: Trial, first: Size, preferred: tuple[int, ...]) -> FoundSize:
+def _choose(accepts: _Accepts, trial: Trial, first: Size, preferred: tuple[int, ...]) -> FoundSize:
     """Return `first`, the smallest size that fits, if no other does, else a preferred or usual size."""
     channels, smallest = first[:2]
     larger = [side for side in SIDES if side > smallest]

@@ -12,7 +12,7 @@ from dfkd_cli.networks.check import forward_on_noise
 from dfkd_cli.networks.forward_error import ForwardError
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.outputs import pick_logits
-from dfkd_cli.tasks import task_of
+from dfkd_cli.tasks import Task, task_of
 
 Shape = tuple[int, ...]  # of one input, usually (C, H, W)
 
@@ -51,24 +51,24 @@ class Trial:
         return list(dict.fromkeys([*first, *_USUAL_CHANNELS]))
 
     @torch.no_grad()
-    def quick(self, shape: Shape) -> bool:
+    def quick(self, shape: Shape, task: Task | None = None) -> bool:
         """Return whether the module itself gives finite logits of the shape of a task; True implies `built`."""
         if not isinstance(self.module, nn.Module):
-            return self.built(shape)
+            return self.built(shape, task)
         try:
             images = torch.randn(_BATCH, *shape, generator=torch.Generator().manual_seed(0))
             logits = pick_logits(self.module(images), _BATCH, self._output, self._classes)
         except Exception:  # a network from outside can raise anything for a shape that it does not accept
             return False
-        return _usable(logits, shape)
+        return _usable(logits, shape, task)
 
     @torch.no_grad()
-    def built(self, shape: Shape) -> bool:
+    def built(self, shape: Shape, task: Task | None = None) -> bool:
         """Return the same for the network that is made for this shape, and keep the error otherwise."""
         try:
             network = self.make_network(shape)
             logits, _ = forward_on_noise(network, noise(network, _BATCH, shape))
-            return _usable(logits, shape)
+            return _usable(logits, shape, task)
         except ForwardError as error:
             if self.failure is None or (error.ran and not self.failure.ran):
                 self.failure = error
@@ -79,12 +79,13 @@ class Trial:
         return False
 
 
-def _usable(logits: Tensor, shape: Shape) -> bool:
-    """Return whether the logits are finite and have the shape of a task for inputs of `shape`.
+def _usable(logits: Tensor, shape: Shape, task: Task | None) -> bool:
+    """Return whether the logits are finite and have the shape of this or, with None, any task for inputs of `shape`.
 
     Maps of other proportions than the image are no answers per pixel: a linear layer on the last axis gives them.
     """
-    if task_of(logits, _BATCH) is None or not torch.isfinite(logits).all():
+    fits = task_of(logits, _BATCH) is not None if task is None else task.accepts(logits, _BATCH)
+    if not fits or not torch.isfinite(logits).all():
         return False
     if logits.ndim == 2:
         return True
