@@ -161,3 +161,17 @@ def test_vectors_of_a_trained_network_move_as_with_adam():
     for name, parameter in theirs.named_parameters():
         if parameter.dim() == 1:
             torch.testing.assert_close(ours.get_parameter(name), parameter, rtol=0.0, atol=3e-4)
+
+
+def test_a_vanishing_gradient_has_no_direction():
+    assert orthogonal(torch.full((1, 3, 4), 1e-27)).abs().max() < 1e-9
+
+
+def test_a_vanishing_gradient_moves_no_vector():
+    layer = nn.Linear(3, 2)
+    before = layer.bias.detach().clone()
+    optimizer = FineTuningMuon(layer, 0.01, 0.9, filter_decay=0.0, filters=[])
+    for parameter in layer.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-26)
+    optimizer.step()
+    torch.testing.assert_close(layer.bias.detach(), before)

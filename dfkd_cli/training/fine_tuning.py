@@ -5,13 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dfkd_cli.training.muon import STEP_SIZE, Muon
+from dfkd_cli.training.muon import STEP_SIZE, VANISHED, Muon
 
 TYPICAL_WEIGHTS = 0.1  # root mean square of weights whose steps in proportion are as large as steps that are not
 SECOND_MOMENT = 0.999  # beta 2 of Adam
-EPSILON = (
-    1e-3  # of the root mean square of the gradient; a bias before BatchNorm has a gradient of rounding errors only
-)
+# Of the root mean square of all gradients; a bias before BatchNorm has a gradient of rounding errors only.
+EPSILON = 1e-3
 
 
 class FineTuningMuon(Muon):
@@ -49,7 +48,7 @@ class FineTuningMuon(Muon):
         moments = [self._moments(weights, gradient) for weights, gradient in learned]
         smallest = EPSILON * torch.stack([square.mean() for _, square in moments]).mean().sqrt() if moments else 0.0
         for (weights, gradient), (mean, square) in zip(learned, moments, strict=True):
-            direction = mean / (square.sqrt() + smallest).clamp_min(torch.finfo(square.dtype).tiny)
+            direction = mean / (square.sqrt() + smallest).clamp_min(VANISHED)
             if weights.dim() > 1:
                 direction *= self.matrix_step / TYPICAL_WEIGHTS * weights.square().mean().sqrt()
             gradient.copy_(direction)

@@ -10,6 +10,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Of the quintic iteration, chosen by its author for fast growth of small singular values. Results lie in [0.7, 1.2].
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+VANISHED = 1e-12  # gradients far below have no direction: their squares are 0 in single precision
 STEP_SIZE = 0.2  # root mean square over a filter of a step at rate 1, similar to Adam's (sec. 2.2)
 
 
@@ -90,7 +91,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
     wide = matrices.mT if tall else matrices
-    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(wide.dtype).tiny)
+    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp_min(VANISHED)
     gram = wide @ wide.mT
     identity = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
     product = identity.expand_as(gram)
