@@ -134,18 +134,22 @@ def row(name: str, size: int, folder: Path) -> str:
 
 
 def make_checkpoint(name: str, size: int, path: Path) -> None:
-    """Write the weights of an architecture, of which none has the first values of its layer, such as 0 or 1e-6."""
+    """Write random weights of an architecture, with BatchNorm statistics of random images.
+
+    No layer has the first values of vectors, such as 0, 1 or 1e-6, with which removed channels could have no effect.
+    """
     torch.manual_seed(0)
     fixed = timm.get_pretrained_cfg(name)
     sized = {"img_size": size} if fixed is not None and fixed.fixed_input_size else {}
     module = timm.create_model(name, num_classes=CLASSES, **sized)
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None:
-            nn.init.uniform_(layer.running_mean, -0.2, 0.2)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
     for parameter in module.parameters():
         if parameter.ndim < 2 or parameter.abs().max() < 1e-3:
             parameter.data += 0.2 * torch.randn_like(parameter)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None  # the statistics are the mean over all batches
+    with torch.no_grad():
+        module.train()(torch.randn(16, 3, size, size))
     torch.save({"state_dict": module.state_dict(), "arch": name}, path)
 
 

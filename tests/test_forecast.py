@@ -119,6 +119,8 @@ def test_a_plan_foresees_time_and_memory_of_its_run(tmp_path):
     plan, report = (run_document(words, told) for words in (["plan"], ["compress", "--out", str(tmp_path / "out")]))
     assert plan["steps"] == report["steps"] == 25
     assert plan["student"]["parameters"] == report["student"]["parameters"]
+    assert plan["student"]["latency_ms"] > 0
+    assert plan["teacher"]["latency_ms"] > 0
     assert plan["recipe_sha256"] == report["recipe"]["sha256"]
     seconds, took = plan["seconds"], report["time"]
     assert seconds["distillation"] == pytest.approx(took["distillation_s"], rel=0.05)

@@ -13,6 +13,7 @@ from torch import nn
 from dfkd_cli.compression.inspect import Inspection, inspect_teacher
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.methods import METHODS
+from dfkd_cli.students.from_teacher import Shares
 
 SEEN = LoadOptions(input_size=(1, 8, 8), mean=(0.4,), std=(0.3,))
 # One convolution of 1 x 8 x 3 x 3 weights at 6 x 6 places, and a linear layer of 32 x 3.
@@ -36,6 +37,22 @@ def test_numbers_are_those_of_the_network(seen):
     assert found.stages[0] == (8, 6, 6)
     assert found.found["mean"] == "--mean"
     assert found.found["num_classes"] == "the forward on noise"
+
+
+def test_the_smallest_share_of_a_student_is_that_which_compress_reaches(seen, tmp_path):
+    path, found = seen
+    assert found.shares.smallest is not None
+    one_channel = 9 + 1 + 2 + 4 * 3 + 3
+    assert found.shares.smallest == pytest.approx(one_channel / PARAMETERS, abs=1e-3)
+    result = dfkd("inspect", path, *LOOK)
+    assert f"--student from {found.shares.smallest:g} on" in result.stdout
+    below = dfkd("plan", path, *LOOK, "--student", "0.05")
+    assert below.exit_code == 2
+    assert f"the smallest possible share of this network is {found.shares.smallest:g}" in below.stderr
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+    with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated
+        torch.jit.save(torch.jit.trace(linear, torch.rand(2, 1, 8, 8)), tmp_path / "linear.pt")
+    assert inspect_teacher(str(tmp_path / "linear.pt"), SEEN).shares == Shares(None, "no channel can go", ())
 
 
 def test_every_recipe_is_judged_and_misfits_say_why(seen, tmp_path):

@@ -65,6 +65,7 @@ def _rows(seen: Inspection) -> list[tuple[str, str]]:
         ("trained on", _trained_on(seen)),
         ("embedding", "-" if seen.embedding is None else str(seen.embedding)),
         ("feature maps", ", ".join(map(_shape, seen.stages)) or "-"),
+        ("students", _shares(seen)),
         ("file", size),
         ("sha256", seen.sha256 or "- (not a single file)"),
     ]
@@ -89,6 +90,15 @@ def _statistics(seen: Inspection) -> str:
         return "no layers, so no statistics of the training images"
     untrained = f"; mean 0 and variance 1 (untrained) in {found.untrained_layers}" if found.untrained_layers else ""
     return f"{counted(found.layers, 'layer')}, {counted(found.channels, 'channel')}{untrained}"
+
+
+def _shares(seen: Inspection) -> str:
+    shares = seen.shares
+    more = f" and {len(shares.whole) - 1} more" if len(shares.whole) > 1 else ""
+    whole = f"; these channels stay: {shares.whole[0]}{more}" if shares.whole else ""
+    if shares.smallest is None:
+        return f"by name only: {shares.reason}{whole}"
+    return f"--student from {shares.smallest:g} on, or by name{whole}"
 
 
 def _trained_on(seen: Inspection) -> str:

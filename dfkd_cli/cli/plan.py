@@ -98,7 +98,8 @@ def _size(network: NetworkSize) -> str:
     from dfkd_cli.report.quantities import megabytes
 
     sizes = f"{network.parameters:,} parameters, {network.macs:,} MACs per image"
-    return ", ".join([*filter(None, [network.arch]), sizes, f"file {megabytes(network.file_bytes)}"])
+    costs = f"{network.latency_ms:.2f} ms for one image, file {megabytes(network.file_bytes)}"
+    return ", ".join([*filter(None, [network.arch]), sizes, costs])
 
 
 def _milliseconds(seconds: float) -> str:

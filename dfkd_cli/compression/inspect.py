@@ -15,6 +15,7 @@ from dfkd_cli.networks import EagerNetwork, input_gradient_reaches
 from dfkd_cli.networks.classifier import Classifier, Preprocessing
 from dfkd_cli.networks.cost import macs_per_image
 from dfkd_cli.recipe.listing import list_recipes
+from dfkd_cli.students.from_teacher import Shares, possible_shares
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Inspection:
     input_statistics: InputEstimate | None  # None where the first BatchNorm shows nothing
     embedding: int | None  # inputs of the last linear layer; None when no such layer is visible
     stages: tuple[tuple[int, ...], ...]  # (channels, height, width) of the feature maps, large to small
+    shares: Shares  # of students that are made from the teacher
     input_gradient: bool  # whether a gradient reaches the images, so that images can be generated
     recipes: tuple[RecipeFit, ...]
     notes: tuple[str, ...]
@@ -104,6 +106,7 @@ def inspect_teacher(source: str, options: LoadOptions) -> Inspection:
         input_statistics=_input_estimate(teacher),
         embedding=None if seen.embedding is None else seen.embedding.shape[1],
         stages=tuple(tuple(stage.shape[1:]) for stage in seen.stages),
+        shares=possible_shares(teacher, "response"),
         input_gradient=gradient,
         recipes=tuple(_fit(entry.name, entry.method, teacher, gradient) for entry in list_recipes().recipes),
         notes=origin.notes,

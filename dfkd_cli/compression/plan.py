@@ -10,9 +10,11 @@ from dfkd_cli.compression.job import Job
 from dfkd_cli.compression.load_job import load_job
 from dfkd_cli.compression.pace import measure_pace
 from dfkd_cli.errors import UsageError
+from dfkd_cli.evaluation.benchmark import latency_ms
 from dfkd_cli.loading.weights_file import file_bytes
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.networks.cost import macs_per_image, weight_bytes
+from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.training.engine import TrainConfig
 
 FEW_STEPS = 100  # below which a student learns little
@@ -25,6 +27,7 @@ class NetworkSize:
     arch: str | None
     parameters: int
     macs: int  # multiply-accumulate operations of one image
+    latency_ms: float  # of one image, in single precision
     file_bytes: int | None
 
 
@@ -93,8 +96,14 @@ def _size(classifier: Classifier, source: str | None) -> NetworkSize:
         arch=classifier.origin.arch,
         parameters=classifier.parameter_count(),
         macs=macs_per_image(classifier),
+        latency_ms=_latency_ms(classifier),
         file_bytes=weight_bytes(classifier) if source is None else file_bytes(source),
     )
+
+
+def _latency_ms(classifier: Classifier) -> float:
+    with evaluating(classifier):
+        return latency_ms(classifier, classifier.spec.size, classifier.mean.device)
 
 
 def _warnings(config: TrainConfig, steps: int) -> list[str]:

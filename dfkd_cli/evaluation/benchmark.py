@@ -121,7 +121,8 @@ def take_turn(candidate: Candidate, device: torch.device) -> None:
 @torch.inference_mode()
 def latency_ms(run: Callable[[Tensor], Any], size: tuple[int, int, int], device: torch.device) -> float:
     """Return the median milliseconds of `run` for one random image of `size` (C, H, W), measured for half a second."""
-    image = torch.rand(1, *size, device=device)
+    # A generator of its own, because a plan measures between random draws.
+    image = torch.rand(1, *size, generator=torch.Generator().manual_seed(0)).to(device)
     for _ in range(UNTIMED_TURNS):
         _seconds(run, image, device)
     end, singles = time.perf_counter() + SHORT_S, []

@@ -81,8 +81,7 @@ def _proven(module: nn.Module, images: Tensor, share: float, order: Order) -> tu
         structure = find_structure(module, images)
     except Exception as error:  # operations of a network from outside can be unknown to Torch-Pruning in any way
         raise UsageError(
-            f"--student {share:g}: this network cannot be narrowed: its channels cannot be followed "
-            f"({first_line(error)}); use {_OTHERWISE}"
+            f"this network cannot be narrowed: its channels cannot be followed ({first_line(error)}); use {_OTHERWISE}"
         ) from error
     while True:
         removal = choose_channels(module, structure, share, order)

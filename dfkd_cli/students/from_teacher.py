@@ -1,20 +1,29 @@
 """A student that begins as the teacher itself."""
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
-from torch import fx
+from torch import Tensor, fx, nn
 
-from dfkd_cli.errors import UsageError
+from dfkd_cli.errors import DfkdError, UsageError
 from dfkd_cli.graphs.trainable import PickedLogits, trainable_module
-from dfkd_cli.narrowing.config import NarrowingConfig
-from dfkd_cli.narrowing.plan import NarrowingPlan, plan_narrowing
+from dfkd_cli.narrowing.config import NarrowingConfig, Order
+from dfkd_cli.narrowing.plan import NarrowingPlan, plan_narrowing, rounded_up, smallest_share
 from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.networks.classifier import Classifier
 
 _TRIAL_IMAGES = 2
+
+
+@dataclass(frozen=True)
+class Shares:
+    """To which shares of its parameters a teacher can be narrowed."""
+
+    smallest: float | None  # rounded up to three decimals; None when the teacher cannot be narrowed at all
+    reason: str | None  # why it cannot
+    whole: tuple[str, ...]  # layers whose channels have to stay, each with the reason
 
 
 def parse_share(student: str) -> float | None:
@@ -44,17 +53,37 @@ def student_from_teacher(
     Raises UsageError when the network cannot be trained, or cannot be narrowed to this share.
     """
     spec = teacher.spec
-    module = trainable_module(teacher.network, spec.size).eval()
-    if isinstance(module, PickedLogits) or (teacher.origin.arch is None and not isinstance(module, fx.GraphModule)):
-        raise UsageError(
-            f"{teacher.origin.source} is a module that cannot be saved as a student of its own; export it with "
-            "torch.export to a .pt2 file, or use the name of an architecture"
-        )
-    generator = torch.Generator().manual_seed(0)
-    plan = plan_narrowing(module, torch.randn(_TRIAL_IMAGES, *spec.size, generator=generator), share, config)
+    module = _own_module(teacher)
+    plan = plan_narrowing(module, _images(teacher), share, config)
     if not isinstance(teacher.network, EagerNetwork):
         network = EagerNetwork(copy.deepcopy(module), input_size=spec.size, num_classes=spec.num_classes)
         teacher = Classifier(network, spec, teacher.origin, teacher.returned)
     network = EagerNetwork(module.train(), input_size=spec.size, num_classes=spec.num_classes)
     origin = replace(teacher.origin, kind="new student", sha256=None, notes=())
     return teacher, Classifier(network, spec, origin, teacher.returned), plan
+
+
+def possible_shares(teacher: Classifier, order: Order) -> Shares:
+    """Return the shares that `student_from_teacher` can reach; the smallest one is proven, too."""
+    try:
+        smallest, whole = smallest_share(_own_module(teacher), _images(teacher), order)
+    except DfkdError as error:
+        return Shares(None, str(error), ())
+    smallest = rounded_up(smallest)
+    return Shares(smallest, None, whole) if smallest < 1.0 else Shares(None, "no channel can go", whole)
+
+
+def _own_module(teacher: Classifier) -> nn.Module:
+    """Return a copy of the teacher that can be a student, in evaluation mode. Raises UsageError when there is none."""
+    module = trainable_module(teacher.network, teacher.spec.size).eval()
+    if isinstance(module, PickedLogits) or (teacher.origin.arch is None and not isinstance(module, fx.GraphModule)):
+        raise UsageError(
+            f"{teacher.origin.source} is a module that cannot be saved as a student of its own; export it with "
+            "torch.export to a .pt2 file, or use the name of an architecture"
+        )
+    return module
+
+
+def _images(teacher: Classifier) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(_TRIAL_IMAGES, *teacher.spec.size, generator=generator)
