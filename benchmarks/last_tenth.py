@@ -13,6 +13,8 @@ from benchmarks.places import add_arguments, places_of
 from dfkd_cli.compression.distillation import make_distillation
 from dfkd_cli.compression.job import Job
 from dfkd_cli.compression.load_job import load_job
+from dfkd_cli.data.reading import ReadOptions
+from dfkd_cli.data.segmented import MaskOptions
 from dfkd_cli.evaluation.accuracy import measure_accuracy
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.machine.allocator import prepare_process
@@ -44,7 +46,9 @@ def main() -> None:
         device="auto",
         precision="auto",
         eval_data=places.resolve(about["eval"]),
+        masks=MaskOptions(),
         pool=None,
+        read_options=ReadOptions(),
         command="",
     )
     seen = accuracies(job)

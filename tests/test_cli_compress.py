@@ -126,7 +126,7 @@ def test_a_teacher_without_batchnorm_is_told_once_and_reported(monkeypatch, tmp_
         (
             ("--input-size", "3x8x8"),
             3,
-            "to have 1 channels, but got 3 channels instead; give its true size with --input-size",
+            "but got 3 channels instead; it accepts 1x8x8; give its true size with --input-size",
         ),
         (("--num-classes", "7"), 2, "7 classes"),
         (("--set", "train.lr=1e30", "--set", "train.steps=8"), 1, "not finite"),

@@ -19,6 +19,7 @@ from timm.data.transforms_factory import create_transform
 from dfkd_cli.data.fitting import fitted
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.export.export import facts
+from dfkd_cli.export.job import ExportJob
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.networks.classifier import InputSpec, Preprocessing
 from dfkd_cli.students.student import build_student, save_student
@@ -183,7 +184,8 @@ def test_a_student_keeps_it_for_dfkd_and_timm(tmp_path):
     save_student(build_student("cifar_resnet8", replace(SPEC, preprocessing=BICUBIC)), tmp_path, None, "hash", "ssd")
     loaded = load_classifier(str(tmp_path))
     assert loaded.spec.preprocessing == BICUBIC
-    assert asdict(BICUBIC).items() <= facts(loaded, with_preprocessing=False).items()
+    job = ExportJob("student", LoadOptions(), "torchscript", None, False, dynamic_batch=True, with_preprocessing=False)
+    assert asdict(BICUBIC).items() <= facts(loaded, job).items()
     (tmp_path / "model.safetensors").symlink_to("student.safetensors")
     of_timm = resolve_model_data_config(timm.create_model(f"local-dir:{tmp_path}", pretrained=True))
     assert asdict(BICUBIC).items() <= of_timm.items()
