@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -140,7 +141,7 @@ def make_checkpoint(name: str, size: int, path: Path) -> None:
     """
     torch.manual_seed(0)
     fixed = timm.get_pretrained_cfg(name)
-    sized = {"img_size": size} if fixed is not None and fixed.fixed_input_size else {}
+    sized: Any = {"img_size": size} if fixed is not None and fixed.fixed_input_size else {}
     module = timm.create_model(name, num_classes=CLASSES, **sized)
     for parameter in module.parameters():
         if parameter.ndim < 2 or parameter.abs().max() < 1e-3:
@@ -168,7 +169,7 @@ def killed_after(step: int, *words: str) -> None:
         if at >= step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Checkpoints.save = save_and_die
+    Checkpoints.save = save_and_die  # pyright: ignore[reportAttributeAccessIssue]
     command(*words)
 
 

@@ -41,8 +41,8 @@ def main() -> None:
         parser.add_argument(flag)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="existing folder in which the files stay")
     given = parser.parse_args()
-    channels = {name: parse_channels(f"--{name}", getattr(given, name)) for name in ("mean", "std")}
-    options = LoadOptions(arch=given.arch, input_size=parse_size(given.input_size), **channels)
+    mean, std = parse_channels("--mean", given.mean), parse_channels("--std", given.std)
+    options = LoadOptions(arch=given.arch, input_size=parse_size(given.input_size), mean=mean, std=std)
     with tempfile.TemporaryDirectory() if given.keep is None else nullcontext(given.keep) as folder:
         files = _write_files(given.teacher, options, parse_budget(given.budget), given.ranges, Path(folder))
         right = _accuracies(files, given.data)

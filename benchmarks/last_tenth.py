@@ -13,6 +13,7 @@ from benchmarks.places import add_arguments, places_of
 from dfkd_cli.compression.distillation import make_distillation
 from dfkd_cli.compression.job import Job
 from dfkd_cli.compression.load_job import load_job
+from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.data.segmented import MaskOptions
 from dfkd_cli.evaluation.accuracy import measure_accuracy
@@ -59,7 +60,7 @@ def accuracies(job: Job) -> list[float]:
     """Return the accuracy at the beginning of the last tenth and after each further hundredth."""
     prepare_process(resolve_device(job.device))
     loaded = load_job(job)
-    assert loaded.data is not None
+    assert isinstance(loaded.data, LabelledImages)
     clock, seen, last = StepClock(loaded.recipe.train.steps), [], -1
     distillation = make_distillation(loaded, clock, job.seed)
 

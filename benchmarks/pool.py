@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.throughput import SPEC
+from dfkd_cli.data.reading import ImageReader
 from dfkd_cli.machine.device import resolve_device
 from dfkd_cli.machine.peak_memory import peak_memory_bytes
 from dfkd_cli.machine.runtime import Runtime, choose_dtype
@@ -90,7 +91,7 @@ def measure(pool: Path, keep: int, teacher: str, device_name: str) -> dict[str, 
 def decoding_speed(pool: Path, setting: Setting) -> float:
     """Return images per second of decoding without the teacher."""
     begun, count = time.perf_counter(), 0
-    for chunk in islice(read_pool(pool, SPEC.size, setting.batch_size), CHUNKS_OF_LIMITS):
+    for chunk in islice(read_pool(pool, SPEC, setting.batch_size, ImageReader()), CHUNKS_OF_LIMITS):
         count += len(chunk.files)
     return count / (time.perf_counter() - begun)
 

@@ -73,7 +73,9 @@ def replay(name: str, recorded: list[dict[str, Any]], share: float | None = None
     if not METHODS[name].needs.pool:
         noise = iter([_joined(pair) for pair in zip(*(one["noise"] for one in recorded), strict=True)])
         source.trainer.draw = lambda count: next(noise)
-    batches = iter([Batch(*_joined(pair, index=2)) for pair in zip(*(one["batches"] for one in recorded), strict=True)])
+    batches: Any = iter(
+        [Batch(*_joined(pair, index=2)) for pair in zip(*(one["batches"] for one in recorded), strict=True)]
+    )
     source.sample = lambda: next(batches)
     return _train(name, loop)
 
@@ -119,7 +121,7 @@ def _kept(kept: list[Any], value: Any) -> Any:
     return value
 
 
-def _joined(pair: tuple[tuple, ...], index: int | None = None) -> tuple[Tensor | None, ...]:
+def _joined(pair: tuple[tuple, ...], index: int | None = None) -> tuple[Any, ...]:
     """Return the tensors of both processes, one row of each in turn: the order of the images in a shared memory."""
     joined: list[Tensor | None] = []
     for place, values in enumerate(zip(*pair, strict=True)):

@@ -72,6 +72,7 @@ def test_compress_gives_the_result_of_the_command(files, tmp_path):
         listener=recorder,
         **FACTS,
     )
+    assert report is not None
     assert lasting(json.loads(json.dumps(asdict(report)))) == lasting(json.loads(result.stdout))
     assert json.loads((tmp_path / "api" / "report.json").read_text()) == json.loads(json.dumps(asdict(report)))
     weights = [(tmp_path / name / "student.safetensors").read_bytes() for name in ("command", "api")]
@@ -85,6 +86,7 @@ def test_the_command_in_the_report_repeats_the_run(files, tmp_path):
     settings |= {key: value for key, _, value in (word.partition("=") for word in SMALL[1:])}
     out = tmp_path / "out"
     report = compress(files / "teacher.pt", student="cifar_resnet8", out=out, settings=settings, seed=5, **FACTS)
+    assert report is not None
     words = shlex.split(report.command)
     assert words[:3] == ["dfkd", "compress", str(files / "teacher.pt")]
     result = dfkd(*words[1:], "--overwrite", "--json")

@@ -138,7 +138,8 @@ def test_steps_of_a_trained_network_are_in_proportion_to_the_weights(orthogonal)
         torch.manual_seed(0)
         layer = nn.Conv2d(3, 4, 3, bias=False)
         layer.weight.data *= size
-        optimizer = FineTuningMuon(layer, 0.1, 0.9, filter_decay=0.1, filters=[layer.weight] if orthogonal else [])
+        filters = find_filters(layer) if orthogonal else []
+        optimizer = FineTuningMuon(layer, 0.1, 0.9, filter_decay=0.1, filters=filters)
         for _ in range(3):
             layer.weight.grad = layer.weight.detach().roll(1, 0) / size**2
             optimizer.step()

@@ -1,6 +1,7 @@
 """Students that begin as the teacher: what is removed, that it is removed exactly, and training across the change."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -229,7 +230,7 @@ def test_a_network_that_depends_on_its_sizes_is_left_alone_or_refused():
 
 def test_a_grouped_convolution_loses_whole_groups():
     module = Grouped().eval()
-    small = copy.deepcopy(module)
+    small: Any = copy.deepcopy(module)
     shrink(small, plan_narrowing(module, torch.rand(2, 1, 8, 8), 0.5, CONFIG).gone)
     assert small.grouped.groups < 4
     assert small.grouped.weight.shape == (10 * small.grouped.groups, 6, 3, 3)

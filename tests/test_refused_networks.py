@@ -25,7 +25,7 @@ pytestmark = [
 ]
 RGB = (3, 16, 16)
 LAST = (16, 16, 3)
-VALUES = {"mean": (0.5,), "std": (0.25,)}
+VALUES: Any = {"mean": (0.5,), "std": (0.25,)}
 SAVERS = {"traced": script, "exported": export}
 
 
@@ -297,7 +297,8 @@ def test_the_logits_inside_nested_outputs_are_found(tmp_path, form):
 
 def test_the_best_classes_are_no_logits(tmp_path):
     path = script(around(lambda body, x: tuple(body(x).topk(4))), tmp_path / "t.pt", RGB)
-    for options in ({}, {"input_size": RGB}):
+    known: Any = {"input_size": RGB}
+    for options in ({}, known):
         assert "the best 4 of each image; export it without its last step" in refusal(path, **options)
 
 

@@ -17,7 +17,7 @@ from dfkd_cli.loading import load_classifier
 from dfkd_cli.methods.ssd import modulation
 from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.synthesis.buffer import BufferConfig
-from dfkd_cli.synthesis.dense_buffer import DenseReplayBuffer
+from dfkd_cli.synthesis.dense_buffer import DenseReplayBuffer, Rarity
 from dfkd_cli.synthesis.generator_loss import Generated
 from dfkd_cli.synthesis.trainer import generated_spec
 from dfkd_cli.training.augmentation import random_crop
@@ -119,7 +119,7 @@ def test_crops_are_parts_of_their_images():
 
 
 class TestDenseBuffer:
-    def make(self, rarity="complement") -> DenseReplayBuffer:
+    def make(self, rarity: Rarity = "complement") -> DenseReplayBuffer:
         config = BufferConfig(size=2, mb=1, eviction="easiest")
         return DenseReplayBuffer(
             config,

@@ -22,7 +22,7 @@ def teacher(tmp_path_factory) -> Path:
 
 def start_two(*arguments: object) -> tuple[list[ForkedCommand], object]:
     """Start the command in two processes; also return the store that `torchrun` would hold."""
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # pyright: ignore[reportPrivateImportUsage]
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
     common |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}
     places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]

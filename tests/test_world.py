@@ -19,7 +19,7 @@ def recorded(tmp_path_factory):
 @pytest.mark.parametrize("name", [*METHODS, "narrowed"])
 def test_gradients_and_losses_are_those_of_one_process(recorded, name):
     both = [one[name] for one in recorded]
-    alone = replay(*(("ssd", both, 0.6) if name == "narrowed" else (name, both)))
+    alone = replay("ssd", both, 0.6) if name == "narrowed" else replay(name, both)
     for trained in alone.keys() - {"terms"}:
         assert alone[trained], trained
         size = max(float(value.abs().max()) for value in alone[trained].values())

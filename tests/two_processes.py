@@ -26,7 +26,7 @@ def run_in_two(function: Callable[[World], Any], folder: Path) -> list[Any]:
 
 def _run(rank: int, function: Callable[[World], Any], folder: Path) -> None:
     torch.set_num_threads(1)
-    world = World(rank, 2, dist.FileStore(str(folder / "store"), 2))
+    world = World(rank, 2, dist.FileStore(str(folder / "store"), 2))  # pyright: ignore[reportPrivateImportUsage]
     result = function(world)
     world.close()
     torch.save(result, folder / f"result {rank}")

@@ -152,61 +152,6 @@ ExifOrientation = Annotated[
     ),
 ]
 Classes = Annotated[
-    int | None, typer.Option("--num-classes", metavar="N", min=2, help="Number of classes.", rich_help_panel=PANEL)
-]
-InputSize = Annotated[
-    str | None,
-    typer.Option(
-        "--input-size", metavar="CxHxW", help="Size of the input images, e.g. 3x32x32.", rich_help_panel=PANEL
-    ),
-]
-Mean = Annotated[
-    str | None,
-    typer.Option(
-        "--mean",
-        metavar="M,...",
-        help=r"Mean of each channel for images in \[0, 1], e.g. 0.485,0.456,0.406.",
-        rich_help_panel=PANEL,
-    ),
-]
-Std = Annotated[
-    str | None,
-    typer.Option("--std", metavar="S,...", help="Standard deviation of each channel.", rich_help_panel=PANEL),
-]
-Output = Annotated[
-    str | None,
-    typer.Option(
-        "--output",
-        metavar="KEY|INDEX",
-        help="Output with the logits, if there are several.",
-        rich_help_panel=PANEL,
-    ),
-]
-TaskOption = Annotated[
-    Literal["classification", "segmentation"] | None,
-    typer.Option(
-        "--task",
-        help="What the logits mean. Default: seen in their shape, one answer per image or per pixel.",
-        rich_help_panel=PANEL,
-    ),
-]
-TrustPickle = Annotated[
-    bool,
-    typer.Option(
-        "--trust-pickle",
-        help="Open a pickled module. It can run any code: use this only for files of your own.",
-        rich_help_panel=PANEL,
-    ),
-]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict",
-        help="Refuse to assume an input size, mean or std that neither the file nor an option gives.",
-        rich_help_panel=PANEL,
-    ),
-]
-Classes = Annotated[
     str | None,
     typer.Option(
         "--classes",

@@ -67,7 +67,7 @@ class SegmentedImages:
         with ThreadPoolExecutor(DECODING_THREADS) as threads:
             for first in range(0, len(self), batch_size):
                 pairs = self.pairs[first : first + batch_size]
-                read = list(threads.map(lambda pair: self._read(*pair, whole), pairs))
+                read = list(threads.map(lambda pair: self._read(pair[0], pair[1], whole), pairs))
                 images = torch.from_numpy(np.stack([image for image, _ in read])).permute(0, 3, 1, 2)
                 yield images.float().div(255.0), [mask for _, mask in read]
 

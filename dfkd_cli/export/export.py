@@ -205,7 +205,8 @@ class ClassMap(nn.Module):
 
     def __init__(self, whole: nn.Module, returned: Returned):
         super().__init__()
-        self.whole, self.returned = whole, returned
+        self.whole = whole
+        self.returned: Returned = returned
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the classes [B, H, W] of images [B, C, H, W]."""

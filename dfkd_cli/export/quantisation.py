@@ -114,7 +114,7 @@ def _activation_ranges(path: Path, batches: Iterable[np.ndarray], ranges: Ranges
     """Return the range of each activation of the file at `path` over all batches."""
     from onnxruntime.quantization import CalibrationMethod, create_calibrator
 
-    calibrator = create_calibrator(
+    calibrator: Any = create_calibrator(
         path,
         _operations(),
         augmented_model_path=str(path.with_name("augmented.onnx")),

@@ -186,7 +186,8 @@ default_cfgs = generate_default_cfgs({"espnet_p2_q8": _camvid, "espnet_p2_q3": _
 
 
 def _build(variant: str, p: int, q: int, pretrained: bool, kwargs: dict[str, Any]) -> ESPNet:
-    return build_model_with_cfg(ESPNet, variant, pretrained, **({"p": p, "q": q} | kwargs))
+    arguments: Any = {"p": p, "q": q} | kwargs
+    return build_model_with_cfg(ESPNet, variant, pretrained, **arguments)
 
 
 @register_model

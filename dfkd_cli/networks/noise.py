@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 
-def noise(network: nn.Module, batch: int, input_size: tuple[int, int, int]) -> Tensor:
-    """Return normal noise [B, C, H, W] on the network's device.
+def noise(network: nn.Module, batch: int, input_size: tuple[int, ...]) -> Tensor:
+    """Return normal noise [B, *input_size], usually [B, C, H, W], on the network's device.
 
     The values are the same at every call, and torch's global random stream does not change.
     """

@@ -18,7 +18,7 @@ def synchronise(module: nn.Module, world: World) -> None:
         if isinstance(layer, _BatchNorm) and not isinstance(layer, _Synchronised):
             kind = type(layer)
             layer.__class__ = type(f"Synchronised{kind.__name__}", (_Synchronised, kind), {})
-            layer.world = world
+            vars(layer)["world"] = world
 
 
 class _Synchronised(_BatchNorm):

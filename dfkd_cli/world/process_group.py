@@ -28,7 +28,7 @@ def joined(device: torch.device, advice: str) -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        store, rank, size = next(dist.rendezvous("env://"))
+        store, rank, size = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
         watch = Watch(store.clone(), rank, size, advice)
         world = World(rank, size, store, backend)
         world.at_close = watch.end

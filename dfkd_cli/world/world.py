@@ -32,8 +32,8 @@ class World:
         self.steps = 0  # optimizer steps that were computed without running out of memory
         self.attempt = 0  # process groups made so far
         self.bytes_sent = 0  # payload of all exchanges, before the algorithm of the backend multiplies it
-        self._mean: Callable[[Tensor], Tensor] = lambda values: _Mean.apply(values, self)
-        self._gather: Callable[[Tensor], Tensor] = lambda values: _Gather.apply(values, self)
+        self._mean: Callable[..., Any] = lambda values: _Mean.apply(values, self)
+        self._gather: Callable[..., Any] = lambda values: _Gather.apply(values, self)
         if size > 1:
             self._form()
 
@@ -209,7 +209,7 @@ class World:
 
     def _form(self) -> None:
         self.attempt += 1
-        store = dist.PrefixStore(f"group {self.attempt}", self.store)
+        store = dist.PrefixStore(f"group {self.attempt}", self.store)  # pyright: ignore[reportPrivateImportUsage]
         with self._explaining():
             dist.init_process_group(
                 self.backend, store=store, rank=self.rank, world_size=self.size, timeout=LONGEST_WAIT
