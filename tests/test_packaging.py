@@ -53,6 +53,12 @@ def test_recipes_are_found_from_any_folder(installed, tmp_path):
     assert method == "ssd"
 
 
+def test_every_module_is_packaged(installed):
+    modules = [path.relative_to(ROOT) for path in (ROOT / "dfkd_cli").rglob("*.py")]
+    assert len(modules) > 200
+    assert [str(module) for module in modules if not (installed / module).exists()] == []
+
+
 def test_every_template_of_the_report_is_packaged(installed):
     package = ROOT / "dfkd_cli" / "report"
     templates = [package / "model_card.md", *(package / "page" / "templates").iterdir()]

@@ -10,9 +10,9 @@ from torch import nn
 
 from dfkd_cli.distillation import losses
 from dfkd_cli.errors import TeacherError
+from dfkd_cli.networks.tasks import CLASSIFICATION, SEGMENTATION
 from dfkd_cli.synthesis.batchnorm import batchnorm_loss
 from dfkd_cli.synthesis.terms import contested_kl
-from dfkd_cli.tasks import CLASSIFICATION, SEGMENTATION
 
 LOSSES = {
     "kl_div": partial(losses.kl_div, temperature=4.0),

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_cli.tasks import as_rows, per_image
+from dfkd_cli.networks.pixels import as_rows, per_image
 from dfkd_cli.world.world import ALONE, World
 
 

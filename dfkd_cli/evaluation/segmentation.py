@@ -14,7 +14,7 @@ from dfkd_cli.evaluation.evaluation import ClassScore, SegmentationScores
 from dfkd_cli.evaluation.segmentation_scores import class_ious, scores
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.networks.modes import evaluating
-from dfkd_cli.tasks.task import resized
+from dfkd_cli.networks.tasks import resized
 
 LARGEST_BATCH = 16  # images; the logits of more pixels at once would only take memory
 

@@ -11,8 +11,8 @@ from dfkd_cli.export.job import ExportJob
 from dfkd_cli.export.probes import Probe
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.networks.fixed_batch import largest_difference
+from dfkd_cli.networks.pixels import per_image
 from dfkd_cli.networks.returned import to_logits
-from dfkd_cli.tasks import per_image
 
 TOLERANCE = 1e-4  # relative to the largest output; rounding of other kernels is smaller, wrong weights differ by more
 COMPARED_IMAGES = 64

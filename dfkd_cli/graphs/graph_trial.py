@@ -10,7 +10,7 @@ from torch._subclasses import FakeTensorMode
 
 from dfkd_cli.errors import TeacherError
 from dfkd_cli.graphs.layer_calls import arguments_by_name, aten
-from dfkd_cli.tasks import task_of
+from dfkd_cli.networks.tasks import task_of
 
 _BATCH = 2
 _LARGEST_TENSOR = 2**28  # numbers per image in a value of the graph: 1 GiB

@@ -20,8 +20,8 @@ from dfkd_cli.networks.forward_error import error_line
 from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.outputs import pick_logits
+from dfkd_cli.networks.tasks import task_of
 from dfkd_cli.networks.torchscript import trace_operations
-from dfkd_cli.tasks import task_of
 
 _TOLERANCE = 1e-4  # relative to the largest logit: both compute in single precision
 _TRIAL_BATCHES = (2, 5)

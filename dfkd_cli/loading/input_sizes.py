@@ -8,7 +8,7 @@ import torch
 
 from dfkd_cli.loading.trial import Trial
 from dfkd_cli.networks.noise import noise
-from dfkd_cli.tasks import SEGMENTATION, TASKS
+from dfkd_cli.networks.tasks import SEGMENTATION, TASKS
 
 Size = tuple[int, int, int]  # channels, height, width
 _Accepts = Callable[[Size], bool]

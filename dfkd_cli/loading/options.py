@@ -7,7 +7,7 @@ from typing import TypedDict, get_args
 
 from dfkd_cli.errors import UsageError
 from dfkd_cli.networks.classifier import CropMode, Interpolation
-from dfkd_cli.tasks import TaskName
+from dfkd_cli.networks.tasks import TaskName
 
 FLAGS = {
     "num_classes": "--num-classes K",

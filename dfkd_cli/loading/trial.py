@@ -12,7 +12,7 @@ from dfkd_cli.networks.check import forward_on_noise
 from dfkd_cli.networks.forward_error import ForwardError
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.outputs import pick_logits
-from dfkd_cli.tasks import Task, task_of
+from dfkd_cli.networks.tasks import Task, task_of
 
 Shape = tuple[int, ...]  # of one input, usually (C, H, W)
 

@@ -12,6 +12,7 @@ from dfkd_cli.config.values import require
 from dfkd_cli.distillation import losses
 from dfkd_cli.errors import UsageError
 from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.networks.pixels import per_image
 from dfkd_cli.synthesis.buffer import BufferConfig, ReplayBuffer
 from dfkd_cli.synthesis.dense_buffer import DenseReplayBuffer, Rarity
 from dfkd_cli.synthesis.generator_loss import Generated, GeneratorLoss
@@ -20,7 +21,6 @@ from dfkd_cli.synthesis.source import GeneratedImages, RoundMeasure
 from dfkd_cli.synthesis.terms import Modulation
 from dfkd_cli.synthesis.trainer import GeneratorConfig, GeneratorTrainer
 from dfkd_cli.synthesis.warmup import Warmup, WarmupConfig
-from dfkd_cli.tasks import per_image
 from dfkd_cli.training.method import Batch, Method, MethodDefinition, StudentLoss, StudentTerms
 from dfkd_cli.training.setting import Setting, Terms
 

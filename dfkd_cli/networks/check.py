@@ -12,7 +12,7 @@ from dfkd_cli.networks.fixed_batch import TOLERANCE, largest_difference
 from dfkd_cli.networks.forward_error import ForwardError, failed_forward
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.returned import NOTES, Returned, identify_outputs
-from dfkd_cli.tasks import TASKS, Task, TaskName, task_of
+from dfkd_cli.networks.tasks import TASKS, Task, TaskName, task_of
 
 BATCH = 4
 INPUT_SCALE = 1e4  # factor between the two inputs that distinguish logits from probabilities

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dfkd_cli.networks import Network, NormStatistics, Outputs
 from dfkd_cli.networks.returned import Returned, to_logits
-from dfkd_cli.tasks import TASKS, Task, TaskName
+from dfkd_cli.networks.tasks import TASKS, Task, TaskName
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 CropMode = Literal["center", "squash", "border"]

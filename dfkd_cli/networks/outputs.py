@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.networks.returned import class_count
-from dfkd_cli.tasks import SEGMENTATION
+from dfkd_cli.networks.tasks import SEGMENTATION
 
 _DENSE_NAMES = ("logits", "out")  # of one answer per pixel in a dict; `aux` is an auxiliary head
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_cli.networks import NormStatistics
-from dfkd_cli.tasks import per_image
+from dfkd_cli.networks.pixels import per_image
 
 
 def confidence(logits: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import yaml
 from dfkd_cli.config.values import Problem, build, did_you_mean
 from dfkd_cli.methods import METHODS
 from dfkd_cli.narrowing.config import NarrowingConfig
+from dfkd_cli.networks.tasks import TaskName
 from dfkd_cli.recipe.file import SECTIONS, About, RecipeFile, inherited_values
-from dfkd_cli.tasks import TaskName
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.engine import TrainConfig
 

@@ -1,8 +1,8 @@
 """Teacher and student compared: the rows of the table, and explanations of its terms, for every document of a run."""
 
+from dfkd_cli.networks.tasks import TASKS, TaskName
 from dfkd_cli.report.quantities import DASH, counted, megabytes, share
 from dfkd_cli.report.report import Report
-from dfkd_cli.tasks import TASKS, TaskName
 
 _MEANINGS: dict[TaskName, str] = {
     "classification": "the percentage of evaluation images that are classified correctly",

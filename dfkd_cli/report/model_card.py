@@ -10,11 +10,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.data.segmented import SegmentedImages
 from dfkd_cli.models import REFERENCE_ARCHS
+from dfkd_cli.networks.tasks import TASKS, TaskName
 from dfkd_cli.report.comparison import comparison_table
 from dfkd_cli.report.markdown import fenced, one_line, plain
 from dfkd_cli.report.quantities import counted, duration, share
 from dfkd_cli.report.report import Report
-from dfkd_cli.tasks import TASKS, TaskName
 
 _TAGS = ["timm", "knowledge-distillation", "data-free", "dfkd"]
 

@@ -11,9 +11,9 @@ import torch
 from dfkd_cli.config.version import __version__
 from dfkd_cli.evaluation.segmentation import Segmentation
 from dfkd_cli.networks.classifier import Preprocessing
+from dfkd_cli.networks.tasks import TASKS, TaskName
 from dfkd_cli.report.environment import Environment
 from dfkd_cli.report.images import ImagesReport
-from dfkd_cli.tasks import TASKS, TaskName
 
 ON_EVALUATION_DATA = (
     "evaluation data"  # a value of `Report.agreement_on`; the others are those of `Wording.measured_on`

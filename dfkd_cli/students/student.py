@@ -26,7 +26,7 @@ from dfkd_cli.machine.files import write_atomically
 from dfkd_cli.models import REFERENCE_ARCHS  # importing it adds them to timm's registry
 from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
-from dfkd_cli.tasks import TASKS, task_of
+from dfkd_cli.networks.tasks import TASKS, task_of
 
 STUDENT_FILE = "student.safetensors"
 HUB_FILE = "model.safetensors"

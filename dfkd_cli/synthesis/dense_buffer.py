@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from dfkd_cli.networks.pixels import per_image
+from dfkd_cli.networks.tasks import SEGMENTATION
 from dfkd_cli.synthesis.buffer import ReplayBuffer
 from dfkd_cli.synthesis.generator_loss import Generated
-from dfkd_cli.tasks import SEGMENTATION, per_image
 from dfkd_cli.training.setting import Terms
 
 Rarity = Literal["complement", "logarithm"]

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from dfkd_cli.evaluation.confusion import Confusion
+from dfkd_cli.networks.tasks import TASKS
 from dfkd_cli.report.comparison import comparison, explanations
 from dfkd_cli.report.page.curves import read_curves
 from dfkd_cli.report.page.disagreement import disagreement
@@ -16,7 +17,6 @@ from dfkd_cli.report.page.gallery import data_uri, gallery
 from dfkd_cli.report.page.training import training
 from dfkd_cli.report.quantities import DASH, counted, duration, megabytes, share
 from dfkd_cli.report.report import ON_EVALUATION_DATA, Report
-from dfkd_cli.tasks import TASKS
 
 STRIP_BESIDE = 3  # image, teacher, student
 SCENE_BESIDE = 4  # image, mask, teacher, student
