@@ -34,10 +34,11 @@ def narrowed(module: nn.Module, values: Mapping[str, Tensor], gone: Gone) -> dic
         layer = name.rpartition(".")[0]
         for side, axis in channel_axes(layers[layer], value).items():
             if lost := gone.get((layer, side)):
-                value = value.index_select(axis, _kept(value.shape[axis], lost, value.device))
+                value = value.index_select(axis, kept_channels(value.shape[axis], lost, value.device))
         left[name] = value
     return left
 
 
-def _kept(length: int, gone: set[int], device: torch.device) -> Tensor:
+def kept_channels(length: int, gone: set[int], device: torch.device) -> Tensor:
+    """Return the channels [C] out of `length` that are left without those in `gone`."""
     return torch.tensor([place for place in range(length) if place not in gone], device=device)

@@ -38,7 +38,7 @@ class Narrowing(Reshaping):
     ):
         self.plan, self.config, self.student, self.teacher, self.world = plan, config, student, teacher, world
         self.rate = config.rate
-        self.taps = Taps(plan.blocks if config.blocks else ())
+        self.taps = Taps([shared.layer for shared in plan.blocks] if config.blocks else ())
         self.taps.attach(_module(teacher))
         self.whole = copy.deepcopy(_module(student))  # to go back to, when a run returns to an earlier checkpoint
         self.removed = False
@@ -90,7 +90,7 @@ class Narrowing(Reshaping):
         """Return the weighted term `blocks` of recorded outputs; nothing without a shared block."""
         if not student:
             return {}
-        return {"blocks": self.config.blocks * block_error(student, teacher, self.world)}
+        return {"blocks": self.config.blocks * block_error(self.plan.blocks, student, teacher, self.world)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether the channels are removed, which decides the sizes of tensors, and how far they have faded."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_cli.errors import UsageError, first_line
-from dfkd_cli.narrowing.blocks import shared_inputs
+from dfkd_cli.narrowing.blocks import SharedInput, shared_inputs
 from dfkd_cli.narrowing.config import NarrowingConfig, Order
 from dfkd_cli.narrowing.dependencies import find_structure
 from dfkd_cli.narrowing.gates import Gates
@@ -29,7 +29,7 @@ class NarrowingPlan:
     structure: Structure
     removal: Removal
     gone: Gone
-    blocks: tuple[str, ...]  # layers whose inputs the student shares with the teacher
+    blocks: tuple[SharedInput, ...]  # that the student imitates
 
 
 def plan_narrowing(module: nn.Module, images: Tensor, share: float, config: NarrowingConfig) -> NarrowingPlan:

@@ -1,0 +1,71 @@
+"""The layer inputs that a narrowed student imitates."""
+
+import copy
+
+import pytest
+import torch
+from test_narrowing import CONFIG, Concatenated, Decoded, Excited, Grouped
+from torch import nn
+
+from dfkd_cli.models.lenet import lenet5
+from dfkd_cli.models.resnet_cifar import cifar_resnet8, cifar_resnet20
+from dfkd_cli.narrowing.blocks import SharedInput, block_error
+from dfkd_cli.narrowing.plan import plan_narrowing, shrink
+from dfkd_cli.training.taps import Taps
+
+
+def plain(channels: int = 1) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in ((channels, 8), (8, 8), (8, 12), (12, 12), (12, 16), (16, 16)):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
+
+
+def test_residual_networks_share_the_outputs_of_their_blocks_only():
+    module = cifar_resnet8().eval()
+    blocks = plan_narrowing(module, torch.randn(2, 3, 32, 32), 0.5, CONFIG).blocks
+    assert [shared.layer for shared in blocks] == ["layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1", "linear"]
+    assert all(shared.kept is None for shared in blocks)
+
+
+def test_networks_without_residual_connections_share_the_channels_that_stay():
+    blocks = plan_narrowing(plain().eval(), torch.randn(2, 1, 8, 8), 0.5, CONFIG).blocks
+    assert [shared.layer for shared in blocks] == ["3", "6", "9", "12", "15", "20"]
+    assert any(shared.kept is not None for shared in blocks)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lenet5, plain, Excited, Concatenated, Grouped, Decoded, lambda: cifar_resnet20(num_classes=3)],
+)
+def test_both_networks_have_these_channels(make):
+    torch.manual_seed(0)
+    module = make().eval()
+    images = torch.randn(2, next(module.parameters()).shape[1], 32, 32)
+    plan = plan_narrowing(module, images, 0.6, CONFIG)
+    small = copy.deepcopy(module)
+    shrink(small, plan.gone)
+    taps = Taps([shared.layer for shared in plan.blocks])
+    taps.attach(module)
+    taps.attach(small)
+    with torch.no_grad():
+        _, teacher = taps.watched(module)(images)
+        _, student = taps.watched(small)(images)
+    assert len(plan.blocks) == len(teacher) == len(student) > 0
+    for (_, axis, kept), target, own in zip(plan.blocks, teacher, student, strict=True):
+        assert own.shape[axis] == (target.shape[axis] if kept is None else len(kept))
+    assert block_error(plan.blocks, student, teacher).isfinite()
+
+
+def test_removed_channels_do_not_count():
+    torch.manual_seed(0)
+    kept = torch.tensor([0, 2, 3])
+    shared = SharedInput("layer", 1, kept)
+    teacher, student = torch.randn(2, 5, 4, 4), torch.randn(2, 3, 4, 4)
+    assert block_error([shared], [teacher[:, kept]], [teacher]) == 0
+    whole = teacher.clone()
+    whole[:, [1, 4]] = 7.0  # still there while they fade out
+    assert block_error([shared], [whole], [teacher]) == 0
+    exact = teacher[:, kept].double()
+    error = (student.double() - exact).square().mean() / exact.square().mean()
+    assert torch.allclose(block_error([shared], [student], [teacher]).double(), error, rtol=1e-6)
