@@ -12,10 +12,10 @@ from archive_networks import archive, make_network
 from torch import fx, nn
 
 from dfkd_cli.errors import TeacherError
-from dfkd_cli.graphs.graph_data import from_data, to_data
-from dfkd_cli.graphs.graph_operations import OPERATIONS
-from dfkd_cli.graphs.graph_values import decode, encode
-from dfkd_cli.graphs.trainable import trainable_module
+from dfkd_cli.networks.graphs.graph_data import from_data, to_data
+from dfkd_cli.networks.graphs.graph_operations import OPERATIONS
+from dfkd_cli.networks.graphs.graph_values import decode, encode
+from dfkd_cli.networks.graphs.trainable import trainable_module
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated"),

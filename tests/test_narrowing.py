@@ -10,7 +10,6 @@ from torch import nn
 
 from dfkd_cli.config.folders import default_folder
 from dfkd_cli.errors import UsageError
-from dfkd_cli.graphs.trainable import TrainableError, trainable_module
 from dfkd_cli.methods import METHODS
 from dfkd_cli.models.lenet import lenet5
 from dfkd_cli.models.resnet_cifar import cifar_resnet20
@@ -21,6 +20,7 @@ from dfkd_cli.narrowing.order import importance
 from dfkd_cli.narrowing.plan import plan_narrowing, shrink, smallest_share
 from dfkd_cli.narrowing.share import choose_channels, count_parameters
 from dfkd_cli.networks import EagerNetwork
+from dfkd_cli.networks.graphs.trainable import TrainableError, trainable_module
 from dfkd_cli.students.from_teacher import parse_share
 
 CONFIG = NarrowingConfig(order="response", fade=0.5, overlap=0.15, refit=True, blocks=30.0, rate=0.25)

@@ -9,8 +9,8 @@ from archive_networks import FORMS, archive, make_network
 from torch import Tensor, nn
 
 from dfkd_cli.errors import UsageError
-from dfkd_cli.graphs.trainable import TrainableError, trainable_module
 from dfkd_cli.networks import EagerNetwork
+from dfkd_cli.networks.graphs.trainable import TrainableError, trainable_module
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated"),

@@ -15,7 +15,6 @@ from dfkd_cli.export.forms import EXPORT_FORMS, ExportForm, FormName
 from dfkd_cli.export.int8 import Int8Report, quantise
 from dfkd_cli.export.job import ExportJob
 from dfkd_cli.export.probes import random_probe, synthetic_probe
-from dfkd_cli.graphs.trainable import TrainableError, trainable_module
 from dfkd_cli.loading import load_classifier
 from dfkd_cli.loading.onnx import load_onnx
 from dfkd_cli.loading.sniff import is_onnx
@@ -23,6 +22,7 @@ from dfkd_cli.loading.weights_file import weights_file
 from dfkd_cli.machine.files import write_atomically
 from dfkd_cli.networks import EagerNetwork, ScriptNetwork
 from dfkd_cli.networks.classifier import Classifier, InputSpec
+from dfkd_cli.networks.graphs.trainable import TrainableError, trainable_module
 from dfkd_cli.networks.returned import Returned, to_logits
 
 Calibrate = Callable[[Classifier], Calibration]  # returns images for the calibration of a network

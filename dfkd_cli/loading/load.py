@@ -10,7 +10,6 @@ import timm
 from torch import Tensor, nn
 
 from dfkd_cli.errors import TeacherError, UsageError
-from dfkd_cli.graphs.graph_data import from_data
 from dfkd_cli.loading import architecture
 from dfkd_cli.loading.assumptions import complete_normalisation, complete_size, contradiction
 from dfkd_cli.loading.catalogue import stated_name
@@ -32,6 +31,7 @@ from dfkd_cli.loading.torch_file import read_torch_file
 from dfkd_cli.loading.trial import Trial
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward
 from dfkd_cli.networks.classifier import Classifier, Origin
+from dfkd_cli.networks.graphs.graph_data import from_data
 
 
 def load_classifier(source: str, options: LoadOptions | None = None) -> Classifier:

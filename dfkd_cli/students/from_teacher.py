@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from dfkd_cli.errors import DfkdError, UsageError
-from dfkd_cli.graphs.trainable import PickedLogits, trainable_module
 from dfkd_cli.narrowing.config import NarrowingConfig, Order
 from dfkd_cli.narrowing.plan import NarrowingPlan, plan_narrowing, rounded_up, smallest_share
 from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.networks.graphs.trainable import PickedLogits, trainable_module
 
 _TRIAL_IMAGES = 2
 

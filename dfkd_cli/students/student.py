@@ -16,7 +16,6 @@ from torch import fx, nn
 
 from dfkd_cli.config.version import __version__
 from dfkd_cli.errors import UsageError, first_line
-from dfkd_cli.graphs.graph_data import to_data
 from dfkd_cli.loading.archive import list_archive
 from dfkd_cli.loading.catalogue import check_known, create, is_torchvision, similar_names
 from dfkd_cli.loading.extra_files import FACTS_FILE
@@ -26,6 +25,7 @@ from dfkd_cli.machine.files import write_atomically
 from dfkd_cli.models import REFERENCE_ARCHS  # importing it adds them to timm's registry
 from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
+from dfkd_cli.networks.graphs.graph_data import to_data
 from dfkd_cli.networks.tasks import TASKS, task_of
 
 STUDENT_FILE = "student.safetensors"

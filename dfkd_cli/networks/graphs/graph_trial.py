@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from torch._subclasses import FakeTensorMode
 
 from dfkd_cli.errors import TeacherError
-from dfkd_cli.graphs.layer_calls import arguments_by_name, aten
+from dfkd_cli.networks.graphs.layer_calls import arguments_by_name, aten
 from dfkd_cli.networks.tasks import task_of
 
 _BATCH = 2

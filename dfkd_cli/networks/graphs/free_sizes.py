@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import fx
 from torch.fx.node import map_aggregate
 
-from dfkd_cli.graphs.layer_calls import aten
+from dfkd_cli.networks.graphs.layer_calls import aten
 
 _RESHAPES = {aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.unflatten.int}
 # Their first or second argument is a shape.

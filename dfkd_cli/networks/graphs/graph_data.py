@@ -8,11 +8,11 @@ import torch
 from torch import Size, Tensor, fx, nn
 
 from dfkd_cli.errors import TeacherError, first_line
-from dfkd_cli.graphs.graph_operations import ALLOWED, METHODS, OPERATIONS, operation_name
-from dfkd_cli.graphs.graph_trial import check_shapes
-from dfkd_cli.graphs.graph_values import decode, encode, read_number
-from dfkd_cli.graphs.layer_graph import is_free_name
-from dfkd_cli.graphs.layers import LAYERS, build_layer, layer_options
+from dfkd_cli.networks.graphs.graph_operations import ALLOWED, METHODS, OPERATIONS, operation_name
+from dfkd_cli.networks.graphs.graph_trial import check_shapes
+from dfkd_cli.networks.graphs.graph_values import decode, encode, read_number
+from dfkd_cli.networks.graphs.layer_graph import is_free_name
+from dfkd_cli.networks.graphs.layers import LAYERS, build_layer, layer_options
 
 _VERSION = 1
 _MOST_NODES = 20_000

@@ -9,14 +9,14 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.node import map_aggregate
 
 from dfkd_cli.errors import DfkdError, UsageError, first_line
-from dfkd_cli.graphs.free_sizes import free_sizes
-from dfkd_cli.graphs.graph_operations import ALLOWED, makes_tensor, operation_name
-from dfkd_cli.graphs.layer_calls import aten
-from dfkd_cli.graphs.layer_graph import LayerGraph, remove_unused
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork
 from dfkd_cli.networks.base import Network
 from dfkd_cli.networks.fixed_batch import largest_difference
 from dfkd_cli.networks.forward_error import error_line
+from dfkd_cli.networks.graphs.free_sizes import free_sizes
+from dfkd_cli.networks.graphs.graph_operations import ALLOWED, makes_tensor, operation_name
+from dfkd_cli.networks.graphs.layer_calls import aten
+from dfkd_cli.networks.graphs.layer_graph import LayerGraph, remove_unused
 from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.outputs import pick_logits

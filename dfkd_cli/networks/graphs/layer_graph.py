@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from dfkd_cli.graphs.layer_calls import FIRST_RESULTS, LayerCall, arguments_by_name, aten, find_layer_call
-from dfkd_cli.graphs.layers import build_layer
+from dfkd_cli.networks.graphs.layer_calls import FIRST_RESULTS, LayerCall, arguments_by_name, aten, find_layer_call
+from dfkd_cli.networks.graphs.layers import build_layer
 
 _NAME = re.compile(r"([A-Za-z]\w*|\d+)(\.([A-Za-z]\w*|\d+))*", re.ASCII)
 _TRANSPOSITIONS = {aten.t.default, aten.numpy_T.default}
