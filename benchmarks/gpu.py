@@ -22,12 +22,12 @@ from benchmarks.throughput import SPEC, bare_round, bare_student_step, make_loop
 from dfkd_cli import compress
 from dfkd_cli.compression.make_job import make_job
 from dfkd_cli.compression.plan import forecast
-from dfkd_cli.distillation import losses
 from dfkd_cli.loading import LoadOptions
 from dfkd_cli.machine.device import resolve_device
 from dfkd_cli.machine.runtime import Runtime
 from dfkd_cli.networks.modes import frozen
 from dfkd_cli.students.student import build_student
+from dfkd_cli.training.distillation import losses
 from dfkd_cli.training.engine import Distillation, Event
 from dfkd_cli.training.optimizer import make_optimizer
 from dfkd_cli.training.session import SilentListener

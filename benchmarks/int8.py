@@ -14,9 +14,9 @@ import torch
 from dfkd_cli.cli.options import parse_channels, parse_size
 from dfkd_cli.compression.calibrate import generated_calibration
 from dfkd_cli.config.times import parse_budget
-from dfkd_cli.data.calibration import Calibration
 from dfkd_cli.data.datasets import open_dataset
 from dfkd_cli.evaluation.benchmark import benchmark
+from dfkd_cli.evaluation.calibration import Calibration
 from dfkd_cli.export.export import export
 from dfkd_cli.export.int8 import Int8Job, quantise
 from dfkd_cli.export.job import ExportJob

@@ -15,7 +15,6 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from dfkd_cli.distillation import losses
 from dfkd_cli.machine.allocator import keep_freed_memory
 from dfkd_cli.machine.device import resolve_device
 from dfkd_cli.machine.runtime import Runtime, choose_dtype
@@ -27,6 +26,7 @@ from dfkd_cli.students.student import build_student
 from dfkd_cli.synthesis.source import GeneratedImages
 from dfkd_cli.synthesis.trainer import GeneratorTrainer
 from dfkd_cli.training.clock import StepClock
+from dfkd_cli.training.distillation import losses
 from dfkd_cli.training.engine import Distillation
 from dfkd_cli.training.optimizer import make_optimizer, suited_optimizer
 from dfkd_cli.training.setting import Setting

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dfkd_cli.data.calibration import CALIBRATION_FILE, Calibration, write_calibration
+from dfkd_cli.evaluation.calibration import CALIBRATION_FILE, Calibration, write_calibration
 from dfkd_cli.export.probes import shaped_noise
 from dfkd_cli.networks.classifier import Classifier, InputSpec
 

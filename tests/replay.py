@@ -6,9 +6,9 @@ import torch
 from tiny_methods import make, warm
 from torch import Tensor, nn
 
+from dfkd_cli.machine.world.world import World
 from dfkd_cli.methods import METHODS
 from dfkd_cli.training.method import Batch, StudentTerms
-from dfkd_cli.world.world import World
 
 # SGD leaves the gradients as they are, unlike Muon. Random views are drawn in each process, which cannot be replayed;
 # priorities are those of the images in a process's own share.

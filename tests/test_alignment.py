@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_methods import make
 
-from dfkd_cli.distillation.alignment import FeatureAlignment, relative_error
 from dfkd_cli.errors import RecipeMismatchError
+from dfkd_cli.training.distillation.alignment import FeatureAlignment, relative_error
 
 
 def test_the_error_is_its_definition_zero_at_equality_one_for_zeros_and_without_a_scale():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dfkd_cli.distillation.attention import AttentionForm, attention, attention_transfer, match_stages
+from dfkd_cli.training.distillation.attention import AttentionForm, attention, attention_transfer, match_stages
 
 FORMS = get_args(AttentionForm)
 

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from tiny_methods import CLASSES, SIZE, generator_loss, make, tiny_recipe
 from torch import nn
 
-from dfkd_cli.distillation import losses
 from dfkd_cli.errors import RecipeMismatchError
 from dfkd_cli.methods.cgdd import CGDD, HitRates, modulation
 from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.synthesis.class_modulation import Conditioning
 from dfkd_cli.synthesis.generator_loss import Generated
+from dfkd_cli.training.distillation import losses
 from dfkd_cli.training.method import Batch
 
 

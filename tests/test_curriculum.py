@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_methods import generator_loss, make, warm, weights
 
-from dfkd_cli.distillation import losses
-from dfkd_cli.distillation.self_paced import self_paced_weight
+from dfkd_cli.training.distillation import losses
+from dfkd_cli.training.distillation.self_paced import self_paced_weight
 
 
 def renewed(loop, progress: float) -> dict[str, torch.Tensor]:

@@ -13,8 +13,8 @@ from command_line import LOOK, TINY_RUN, dfkd, save_teacher
 from PIL import Image
 
 import dfkd_cli
-from dfkd_cli.data.calibration import CALIBRATION_FILE, read_calibration
 from dfkd_cli.errors import DfkdError
+from dfkd_cli.evaluation.calibration import CALIBRATION_FILE, read_calibration
 from dfkd_cli.evaluation.evaluation import Evaluation
 from dfkd_cli.synthesis.source import GeneratedImages
 

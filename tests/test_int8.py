@@ -16,7 +16,7 @@ from int8_files import LOOK, SPEC, calibrate_beside, save_fragile, save_linear
 from PIL import Image
 from torch import nn
 
-from dfkd_cli.data.calibration import CALIBRATION_FILE, read_calibration
+from dfkd_cli.evaluation.calibration import CALIBRATION_FILE, read_calibration
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.loading.onnx import load_onnx
 from dfkd_cli.students.student import build_student, save_student

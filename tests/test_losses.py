@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dfkd_cli.distillation import losses
+from dfkd_cli.training.distillation import losses
 
 
 def random_logits(*shape: int, seed: int = 0, scale: float = 3.0) -> torch.Tensor:

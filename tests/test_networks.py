@@ -9,9 +9,9 @@ import torch
 from network_zoo import MODULES, NORM_CALLS, SIZE, batchnorm_loss, make_images, make_module
 from torch import nn
 
-from dfkd_cli.distillation.attention import attention_transfer
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, Network, ScriptNetwork
 from dfkd_cli.networks.torchscript.evaluation import evaluation_graph
+from dfkd_cli.training.distillation.attention import attention_transfer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated"),

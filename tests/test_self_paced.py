@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dfkd_cli.distillation.self_paced import REGULARISERS, self_paced_weight
+from dfkd_cli.training.distillation.self_paced import REGULARISERS, self_paced_weight
 
 LOSSES = torch.tensor([0.0, 0.05, 0.4, 0.9, 1.3, 2.0, 3.7, 8.0], dtype=torch.float64)
 

@@ -8,11 +8,11 @@ from loading_helpers import export, load, script
 from segmentation_networks import CLASSES, LOOK, SIZE, InDict, make_fcn
 from torch import nn
 
-from dfkd_cli.distillation import losses
 from dfkd_cli.errors import TeacherError
 from dfkd_cli.networks.tasks import CLASSIFICATION, SEGMENTATION
 from dfkd_cli.synthesis.batchnorm import batchnorm_loss
 from dfkd_cli.synthesis.terms import contested_kl
+from dfkd_cli.training.distillation import losses
 
 LOSSES = {
     "kl_div": partial(losses.kl_div, temperature=4.0),

@@ -7,8 +7,8 @@ from tiny_methods import make
 from two_processes import run_in_two
 
 from dfkd_cli.errors import UsageError
+from dfkd_cli.machine.world.world import World
 from dfkd_cli.methods import METHODS
-from dfkd_cli.world.world import World
 
 
 @pytest.fixture(scope="module")

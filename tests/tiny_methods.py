@@ -9,8 +9,8 @@ import torch
 from noise_pool import noise_pool
 from torch import nn
 
-from dfkd_cli.distillation.stage_error import StageError
 from dfkd_cli.machine.runtime import Runtime
+from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.methods import METHODS
 from dfkd_cli.narrowing.narrowing import Narrowing
 from dfkd_cli.narrowing.plan import plan_narrowing
@@ -20,9 +20,9 @@ from dfkd_cli.recipe.recipe import Recipe, load_recipe
 from dfkd_cli.synthesis.generator_loss import GeneratorLoss
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.clock import StepClock
+from dfkd_cli.training.distillation.stage_error import StageError
 from dfkd_cli.training.engine import Distillation
 from dfkd_cli.training.setting import Setting
-from dfkd_cli.world.world import ALONE, World
 
 SIZE, CLASSES = (1, 8, 8), 3
 GENERATIVE = [name for name, method in METHODS.items() if not method.needs.pool]

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from forked_command import SERVER
 
-from dfkd_cli.world.world import World
+from dfkd_cli.machine.world.world import World
 
 LONGEST_WAIT_S = 240.0  # only against hanging
 

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dfkd_cli.errors import DfkdError, InterruptedRunError, OutOfMemoryError, UsageError, is_out_of_memory
-from dfkd_cli.world.launch import launched_place
+from dfkd_cli.machine.world.launch import launched_place
 
 # The base class of typer's usage errors: click's or, in newer versions, typer's copy of it.
 ParsingError: Any = typer.BadParameter.__base__

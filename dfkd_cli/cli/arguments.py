@@ -17,7 +17,7 @@ from dfkd_cli.cli import options
 from dfkd_cli.cli.completion import complete_recipe, complete_student
 from dfkd_cli.config.times import parse_budget
 from dfkd_cli.errors import UsageError
-from dfkd_cli.world.launch import command, launched_place
+from dfkd_cli.machine.world.launch import command, launched_place
 
 if TYPE_CHECKING:
     from dfkd_cli.cli.progress import PlainProgress

@@ -6,8 +6,8 @@ import torch
 
 from dfkd_cli.compression.calibration import make_calibration
 from dfkd_cli.compression.load_job import check_gradient
-from dfkd_cli.data.calibration import CALIBRATION_FILE, Calibration
 from dfkd_cli.errors import UsageError
+from dfkd_cli.evaluation.calibration import CALIBRATION_FILE, Calibration
 from dfkd_cli.evaluation.without_data import calibration_beside
 from dfkd_cli.machine.device import resolve_device
 from dfkd_cli.machine.runtime import Runtime, choose_dtype

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from dfkd_cli.data.calibration import Calibration, Kind
+from dfkd_cli.evaluation.calibration import Calibration, Kind
 from dfkd_cli.networks.classifier import Classifier, InputSpec
 from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.training.method import ImageSource

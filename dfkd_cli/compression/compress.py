@@ -30,15 +30,15 @@ from dfkd_cli.compression.run_report import make_report
 from dfkd_cli.errors import DfkdError, InterruptedRunError, UsageError
 from dfkd_cli.machine.device import resolve_device
 from dfkd_cli.machine.runtime import Precision, choose_dtype
+from dfkd_cli.machine.world.launch import launched_place
+from dfkd_cli.machine.world.process_group import joined
+from dfkd_cli.machine.world.world import World
 from dfkd_cli.report.report import Report
 from dfkd_cli.training.checkpoint import Checkpoints
 from dfkd_cli.training.engine import Distillation
 from dfkd_cli.training.metrics_log import MetricsLog
 from dfkd_cli.training.session import Listener, Session, SilentListener
 from dfkd_cli.training.shared_checkpoints import SharedCheckpoints
-from dfkd_cli.world.launch import launched_place
-from dfkd_cli.world.process_group import joined
-from dfkd_cli.world.world import World
 
 
 def compress(job: Job, listener: Listener) -> Report | None:

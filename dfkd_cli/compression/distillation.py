@@ -3,10 +3,10 @@
 import torch
 
 from dfkd_cli.compression.job import LoadedJob
-from dfkd_cli.distillation.stage_error import StageError
 from dfkd_cli.methods import METHODS
 from dfkd_cli.narrowing.narrowing import Narrowing
 from dfkd_cli.training.clock import Clock
+from dfkd_cli.training.distillation.stage_error import StageError
 from dfkd_cli.training.engine import Distillation
 from dfkd_cli.training.setting import Setting
 

@@ -12,6 +12,7 @@ from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.loading import load_classifier
 from dfkd_cli.machine.device import resolve_device
 from dfkd_cli.machine.runtime import Runtime, choose_dtype
+from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.methods import METHODS, check_needs, check_pool_for
 from dfkd_cli.networks import QUANTIZED, input_gradient_reaches
 from dfkd_cli.networks.classifier import Classifier, InputSpec
@@ -20,7 +21,6 @@ from dfkd_cli.students.from_teacher import parse_share, student_from_teacher
 from dfkd_cli.students.inheritance import inherit_layers
 from dfkd_cli.students.student import build_student
 from dfkd_cli.training.engine import TrainConfig
-from dfkd_cli.world.world import ALONE, World
 
 WORTH_COMPILING_S = 300.0  # of budget: on 2 cores compilation takes about a minute and almost halves a step
 WORTH_COMPILING_STEPS = 1500  # the same for runs without a budget

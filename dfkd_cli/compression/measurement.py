@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from dfkd_cli.compression.calibration import BATCH_SIZE, CALIBRATION_IMAGES
 from dfkd_cli.compression.job import LoadedJob
-from dfkd_cli.data.calibration import Calibration
 from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.data.segmented import SegmentedImages
 from dfkd_cli.evaluation.accuracy import Accuracy, measure_accuracy
 from dfkd_cli.evaluation.agreement import Agreement, measure_agreement, with_logits
+from dfkd_cli.evaluation.calibration import Calibration
 from dfkd_cli.evaluation.confusion import Confusion, PixelConfusion
 from dfkd_cli.evaluation.segmentation import Segmentation, measure_segmentation
 from dfkd_cli.report.images import ImagesReport

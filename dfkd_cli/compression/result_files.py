@@ -9,12 +9,12 @@ from torch import Tensor
 
 from dfkd_cli.compression.job import LoadedJob
 from dfkd_cli.compression.measurement import Measurement
-from dfkd_cli.data.calibration import CALIBRATION_FILE, Calibration, write_calibration
 from dfkd_cli.data.class_colours import strips
 from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.data.sample_grid import save_grid
 from dfkd_cli.data.segmented import SegmentedImages
 from dfkd_cli.errors import DfkdError
+from dfkd_cli.evaluation.calibration import CALIBRATION_FILE, Calibration, write_calibration
 from dfkd_cli.export.export import export
 from dfkd_cli.export.job import ExportJob
 from dfkd_cli.loading import LoadOptions

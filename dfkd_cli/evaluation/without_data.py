@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_cli.data.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.data.unlabelled import UnlabelledImages, open_unlabelled
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.evaluation.accuracy import check_same_classes
 from dfkd_cli.evaluation.agreement import measure_agreement, with_logits
 from dfkd_cli.evaluation.benchmark import latency_ms
+from dfkd_cli.evaluation.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from dfkd_cli.evaluation.evaluate import Source, load_network
 from dfkd_cli.evaluation.evaluation import Evaluation
 from dfkd_cli.loading.failures import damaged_file

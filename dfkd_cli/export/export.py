@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from dfkd_cli.config.version import __version__
-from dfkd_cli.data.calibration import Calibration
 from dfkd_cli.errors import DfkdError, GateMissedError, UsageError, first_line
+from dfkd_cli.evaluation.calibration import Calibration
 from dfkd_cli.export.comparison import COMPARED_DENSE, COMPARED_IMAGES, Comparison, batch_hint, compare
 from dfkd_cli.export.forms import EXPORT_FORMS, ExportForm, FormName
 from dfkd_cli.export.int8 import Int8Report, quantise

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfkd_cli.data.calibration import Calibration
 from dfkd_cli.errors import DfkdError, UsageError, first_line
 from dfkd_cli.evaluation.agreement import Agreement, measure_agreement, with_logits
+from dfkd_cli.evaluation.calibration import Calibration
 from dfkd_cli.export.quantisation import Quantiser, Ranges
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.networks.onnx import OnnxClassifier, OnnxNetwork, OnnxSession

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dfkd_cli.world.launch import launched_place
+from dfkd_cli.machine.world.launch import launched_place
 
 if TYPE_CHECKING:
     import torch

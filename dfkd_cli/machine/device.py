@@ -3,7 +3,7 @@
 import torch
 
 from dfkd_cli.errors import UsageError
-from dfkd_cli.world.launch import launched_place
+from dfkd_cli.machine.world.launch import launched_place
 
 
 def resolve_device(name: str) -> torch.device:

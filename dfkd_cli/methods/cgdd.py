@@ -9,9 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_cli.config.values import require
-from dfkd_cli.distillation import losses
-from dfkd_cli.distillation.attention import AttentionForm, attention_transfer, match_stages
-from dfkd_cli.distillation.labels import LabelConfig, kd_and_label
 from dfkd_cli.errors import RecipeMismatchError
 from dfkd_cli.synthesis.generator_loss import Generated, GeneratorLoss
 from dfkd_cli.synthesis.inversion import InversionConfig, inversion_terms
@@ -19,6 +16,9 @@ from dfkd_cli.synthesis.source import GeneratedImages, RoundMeasure
 from dfkd_cli.synthesis.store import ImageStore, StoreConfig
 from dfkd_cli.synthesis.trainer import GeneratorConfig, GeneratorTrainer
 from dfkd_cli.synthesis.warmup import Warmup, WarmupConfig
+from dfkd_cli.training.distillation import losses
+from dfkd_cli.training.distillation.attention import AttentionForm, attention_transfer, match_stages
+from dfkd_cli.training.distillation.labels import LabelConfig, kd_and_label
 from dfkd_cli.training.method import Batch, Method, MethodDefinition, Needs, StudentLoss, StudentTerms
 from dfkd_cli.training.setting import Setting, Terms
 

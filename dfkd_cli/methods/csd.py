@@ -9,10 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_cli.config.values import require
-from dfkd_cli.distillation import losses
-from dfkd_cli.distillation.alignment import FeatureAlignment
-from dfkd_cli.distillation.labels import LabelConfig, kd_and_label
-from dfkd_cli.distillation.rotation_task import RotationConfig, RotationTask
 from dfkd_cli.synthesis.generator_loss import GeneratorLoss
 from dfkd_cli.synthesis.inversion import InversionConfig, inversion_terms
 from dfkd_cli.synthesis.source import GeneratedImages
@@ -20,6 +16,10 @@ from dfkd_cli.synthesis.store import ImageStore, StoreConfig
 from dfkd_cli.synthesis.terms import Term, View
 from dfkd_cli.synthesis.trainer import GeneratorConfig, GeneratorTrainer
 from dfkd_cli.synthesis.warmup import Warmup, WarmupConfig
+from dfkd_cli.training.distillation import losses
+from dfkd_cli.training.distillation.alignment import FeatureAlignment
+from dfkd_cli.training.distillation.labels import LabelConfig, kd_and_label
+from dfkd_cli.training.distillation.rotation_task import RotationConfig, RotationTask
 from dfkd_cli.training.method import Batch, Method, MethodDefinition, Needs, StudentLoss, StudentTerms
 from dfkd_cli.training.setting import Setting, Terms
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.config.values import require, require_share
-from dfkd_cli.distillation import losses
-from dfkd_cli.distillation.self_paced import Pacing, self_paced_weight
 from dfkd_cli.synthesis.generator_loss import GeneratorLoss
 from dfkd_cli.synthesis.inversion import InversionConfig, inversion_terms
 from dfkd_cli.synthesis.memory import NoMemory
 from dfkd_cli.synthesis.source import GeneratedImages
 from dfkd_cli.synthesis.trainer import GeneratorConfig, GeneratorTrainer
 from dfkd_cli.synthesis.warmup import Warmup, WarmupConfig
+from dfkd_cli.training.distillation import losses
+from dfkd_cli.training.distillation.self_paced import Pacing, self_paced_weight
 from dfkd_cli.training.method import Batch, Method, MethodDefinition, StudentLoss, StudentTerms
 from dfkd_cli.training.schedules import linear
 from dfkd_cli.training.setting import Setting

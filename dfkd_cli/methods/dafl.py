@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from dfkd_cli.config.values import require
-from dfkd_cli.distillation.logits import LogitLoss
 from dfkd_cli.synthesis import terms
 from dfkd_cli.synthesis.generator_loss import GeneratorLoss
 from dfkd_cli.synthesis.memory import NoMemory
 from dfkd_cli.synthesis.source import GeneratedImages
 from dfkd_cli.synthesis.trainer import GeneratorConfig, GeneratorTrainer
 from dfkd_cli.synthesis.warmup import Warmup, WarmupConfig
+from dfkd_cli.training.distillation.logits import LogitLoss
 from dfkd_cli.training.method import Method, MethodDefinition
 from dfkd_cli.training.setting import Setting
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.config.values import require
-from dfkd_cli.distillation import losses
 from dfkd_cli.errors import UsageError
 from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.networks.pixels import per_image
@@ -21,6 +20,7 @@ from dfkd_cli.synthesis.source import GeneratedImages, RoundMeasure
 from dfkd_cli.synthesis.terms import Modulation
 from dfkd_cli.synthesis.trainer import GeneratorConfig, GeneratorTrainer
 from dfkd_cli.synthesis.warmup import Warmup, WarmupConfig
+from dfkd_cli.training.distillation import losses
 from dfkd_cli.training.method import Batch, Method, MethodDefinition, StudentLoss, StudentTerms
 from dfkd_cli.training.setting import Setting, Terms
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from dfkd_cli.config.values import require
-from dfkd_cli.distillation import losses
-from dfkd_cli.distillation.embedding_loss import EmbeddingLoss, EmbeddingWeights
 from dfkd_cli.pool.selection import SelectionConfig
 from dfkd_cli.pool.source import PoolImages
+from dfkd_cli.training.distillation import losses
+from dfkd_cli.training.distillation.embedding_loss import EmbeddingLoss, EmbeddingWeights
 from dfkd_cli.training.method import Batch, Method, MethodDefinition, Needs, StudentLoss, StudentTerms
 from dfkd_cli.training.setting import Setting
 

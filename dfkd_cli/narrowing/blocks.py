@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dfkd_cli.distillation.alignment import relative_error
+from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.narrowing.groups import NARROWED, ChannelGroup, Member, Structure
 from dfkd_cli.narrowing.layers import Gone, kept_channels, removed_channels
 from dfkd_cli.narrowing.share import Removal
 from dfkd_cli.networks.layer_sizes import is_depthwise
 from dfkd_cli.networks.modes import evaluating
-from dfkd_cli.world.world import ALONE, World
+from dfkd_cli.training.distillation.alignment import relative_error
 
 LONGEST_BLOCK = 4  # inputs inside of a block, such as those of an inverted residual with squeeze and excitation
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.narrowing.blocks import block_error
 from dfkd_cli.narrowing.config import NarrowingConfig
 from dfkd_cli.narrowing.gates import Gates
@@ -17,7 +18,6 @@ from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.training.reshaping import Reshaping
 from dfkd_cli.training.setting import Terms
 from dfkd_cli.training.taps import Taps
-from dfkd_cli.world.world import ALONE, World
 
 SMALL_IMAGES, LARGE_IMAGES = 1024, 64  # images of at most 32x32 pixels, and of many pixels, for new weights
 

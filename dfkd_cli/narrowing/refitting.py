@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.narrowing.layers import Gone
 from dfkd_cli.networks.modes import evaluating
-from dfkd_cli.world.world import ALONE, World
 
 ROWS = 24_576  # outputs that a layer is fitted on, at most
 RIDGE = 1e-2  # pull towards the present weights, in units of the mean square of the inputs

@@ -29,8 +29,8 @@ from dfkd_cli.data.image_files import (
 from dfkd_cli.data.reading import ImageReader
 from dfkd_cli.data.value_range import ValueRangeError
 from dfkd_cli.errors import UsageError
+from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.networks.classifier import InputSpec
-from dfkd_cli.world.world import ALONE, World
 
 CHUNKS_AHEAD = 4  # decoded in advance
 OPEN_FOLDERS = 256  # listed in turns; each needs a file descriptor, and processes often have 1024

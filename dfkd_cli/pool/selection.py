@@ -12,12 +12,12 @@ from torch import Tensor
 from dfkd_cli.config.values import require
 from dfkd_cli.data.fitting import MODES
 from dfkd_cli.data.reading import ImageReader
-from dfkd_cli.distillation.projection import embedding_size
 from dfkd_cli.errors import RecipeMismatchError, UsageError
 from dfkd_cli.pool import scoring
 from dfkd_cli.pool.candidates import Candidates, rank
 from dfkd_cli.pool.folder import Chunk, own_files, read_pool
 from dfkd_cli.pool.selected import Selected
+from dfkd_cli.training.distillation.projection import embedding_size
 from dfkd_cli.training.setting import Setting
 
 SPARE = 0.25  # slots beyond those kept, as a share; with more of them the images are ranked less often

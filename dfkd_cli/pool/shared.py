@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from dfkd_cli.machine.world.world import World
 from dfkd_cli.pool.selected import Selected
-from dfkd_cli.world.world import World
 
 
 class SharedSelection:

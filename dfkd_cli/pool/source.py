@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.errors import UsageError
+from dfkd_cli.machine.world.world import World
 from dfkd_cli.pool.selected import Selected
 from dfkd_cli.pool.selection import Selection, SelectionConfig
 from dfkd_cli.pool.shared import SharedSelection, reshared
 from dfkd_cli.training.method import Batch, Counts, ImageSource, WarmupPlan
 from dfkd_cli.training.schedules import end_of_share
 from dfkd_cli.training.setting import Setting, Terms
-from dfkd_cli.world.world import World
 
 
 class PoolImages(ImageSource):

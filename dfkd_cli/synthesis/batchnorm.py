@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.networks import NormStatistics
-from dfkd_cli.world.world import ALONE, World
 
 BatchNormForm = Literal["relative", "kl", "norm"]
 Distance = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -6,12 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.synthesis.generator_loss import Generated
 from dfkd_cli.synthesis.store import ImageStore, StoreConfig
 from dfkd_cli.training.method import Batch
 from dfkd_cli.training.setting import Terms
-from dfkd_cli.world.world import ALONE, World
 
 Eviction = Literal["oldest", "easiest", "mastered"]
 PRIORITY_FLOOR = 1e-6  # keeps an image without discrepancy drawable (arXiv:1511.05952, sec. 3.3)

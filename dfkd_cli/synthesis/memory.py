@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dfkd_cli.machine.world.world import World
 from dfkd_cli.synthesis.generator_loss import Generated
 from dfkd_cli.synthesis.trainer import GeneratorTrainer
 from dfkd_cli.training.method import Batch
 from dfkd_cli.training.setting import Terms
-from dfkd_cli.world.world import World
 
 
 class Memory(ABC):

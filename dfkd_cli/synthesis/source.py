@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dfkd_cli.machine.world.world import World
 from dfkd_cli.synthesis.generator_loss import Generated, GeneratorLoss
 from dfkd_cli.synthesis.memory import Memory
 from dfkd_cli.synthesis.trainer import GeneratorTrainer
 from dfkd_cli.synthesis.warmup import Warmup
 from dfkd_cli.training.method import Batch, Counts, ImageSource, WarmupPlan
 from dfkd_cli.training.setting import Terms
-from dfkd_cli.world.world import World
 
 
 class RoundMeasure(ABC):

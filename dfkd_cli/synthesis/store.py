@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.config.values import require
+from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.synthesis.generator_loss import Generated
 from dfkd_cli.synthesis.memory import Memory
 from dfkd_cli.training.method import Batch
 from dfkd_cli.training.setting import Terms
-from dfkd_cli.world.world import ALONE, World
 
 LARGE_BYTES = 100_000_000  # from which on a store states its size
 

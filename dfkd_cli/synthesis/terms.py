@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_cli.distillation import losses
-from dfkd_cli.distillation.projection import embedding_size
 from dfkd_cli.networks import Outputs
 from dfkd_cli.networks.pixels import per_image
 from dfkd_cli.synthesis.batchnorm import BatchNormForm, batchnorm_loss
+from dfkd_cli.training.distillation import losses
+from dfkd_cli.training.distillation.projection import embedding_size
 from dfkd_cli.training.setting import Setting
 
 # teacher logits [B, K], labels [B] -> weight of each sample [B]; or [B, K, H, W], [B, H, W] -> [B, H, W]

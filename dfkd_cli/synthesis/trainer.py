@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dfkd_cli.config.values import require, require_share
 from dfkd_cli.errors import UsageError
+from dfkd_cli.machine.world.batchnorm import synchronise
 from dfkd_cli.networks.classifier import InputSpec
 from dfkd_cli.synthesis.class_modulation import Conditioning
 from dfkd_cli.synthesis.generator import Generator
@@ -16,7 +17,6 @@ from dfkd_cli.synthesis.generator_loss import Generated, joined
 from dfkd_cli.training.batch_parts import BatchParts
 from dfkd_cli.training.schedules import cosine
 from dfkd_cli.training.setting import Setting
-from dfkd_cli.world.batchnorm import synchronise
 
 _MULTIPLE = 32  # pixels; the strides of usual networks divide it
 Objective = Callable[[Tensor, Tensor | None], Generated]  # images [B, C, H, W], labels [B] of a conditional generator

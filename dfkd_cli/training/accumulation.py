@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.training.batch_parts import BatchParts
 from dfkd_cli.training.method import Batch, StudentTerms
 from dfkd_cli.training.setting import Terms
-from dfkd_cli.world.world import ALONE, World
 
 Loss = Callable[[Batch], StudentTerms]
 

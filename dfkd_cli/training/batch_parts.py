@@ -7,8 +7,8 @@ import torch
 
 from dfkd_cli.errors import OutOfMemoryError, first_line, is_out_of_memory
 from dfkd_cli.machine.allocator import make_room
-from dfkd_cli.world.errors import CalledOffError
-from dfkd_cli.world.world import ALONE, World
+from dfkd_cli.machine.world.errors import CalledOffError
+from dfkd_cli.machine.world.world import ALONE, World
 
 SMALLEST_PART = 2  # images: BatchNorm needs two
 

@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from dfkd_cli.world.world import World
+from dfkd_cli.machine.world.world import World
 
 
 class Clock(ABC):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dfkd_cli.config.values import require, require_share
 from dfkd_cli.errors import DfkdError, DivergedError
 from dfkd_cli.machine.peak_memory import peak_memory_bytes
+from dfkd_cli.machine.world.batchnorm import synchronise
 from dfkd_cli.networks.modes import frozen
 from dfkd_cli.training.accumulation import Accumulation
 from dfkd_cli.training.averaging import WeightAverage
@@ -23,7 +24,6 @@ from dfkd_cli.training.schedules import cosine, ramp
 from dfkd_cli.training.setting import Setting, Terms
 from dfkd_cli.training.shares import own_share
 from dfkd_cli.training.stopwatch import Stopwatch
-from dfkd_cli.world.batchnorm import synchronise
 
 OWN = ("method", "random")  # what each process has of its own
 Hints = Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Terms]  # of the student's and the teacher's feature maps

@@ -6,7 +6,7 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
-from dfkd_cli.world.launch import launched_place
+from dfkd_cli.machine.world.launch import launched_place
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ANSWER = b"\nfinishing this step and saving a checkpoint; interrupt again to stop at once\n"

@@ -4,8 +4,8 @@ from itertools import islice
 
 import torch
 
+from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.training.setting import Terms
-from dfkd_cli.world.world import ALONE, World
 
 
 class Means:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dfkd_cli.machine.world.world import World
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.training.setting import Setting, Terms
-from dfkd_cli.world.world import World
 
 
 class Batch(NamedTuple):

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dfkd_cli.machine.world.world import World
 from dfkd_cli.training.checkpoint import Checkpoints
-from dfkd_cli.world.world import World
 
 
 class SharedCheckpoints(Checkpoints):

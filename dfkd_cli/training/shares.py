@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from dfkd_cli.machine.world.world import World
 from dfkd_cli.training.method import ImageSource
-from dfkd_cli.world.world import World
 
 
 def own_share(state: dict[str, Any], source: ImageSource, rng: torch.Generator, world: World) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dfkd_cli.config.values import require
-from dfkd_cli.distillation import losses
+from dfkd_cli.training.distillation import losses
 from dfkd_cli.training.setting import Features, Terms
 
 

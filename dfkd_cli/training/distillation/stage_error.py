@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dfkd_cli.distillation.alignment import relative_error
+from dfkd_cli.training.distillation.alignment import relative_error
 from dfkd_cli.training.setting import Setting, Terms
 
 

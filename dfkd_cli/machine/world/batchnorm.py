@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dfkd_cli.world.world import World
+from dfkd_cli.machine.world.world import World
 
 
 def synchronise(module: nn.Module, world: World) -> None:

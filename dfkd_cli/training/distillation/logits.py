@@ -1,6 +1,6 @@
 """The student loss of plain distillation: the teacher's softened predictions."""
 
-from dfkd_cli.distillation import losses
+from dfkd_cli.training.distillation import losses
 from dfkd_cli.training.method import Batch, StudentLoss, StudentTerms
 from dfkd_cli.training.setting import Setting
 

@@ -7,10 +7,10 @@ import torch
 import torch.distributed as dist
 
 from dfkd_cli.errors import DfkdError, first_line
-from dfkd_cli.world.errors import LostProcessError
-from dfkd_cli.world.launch import launched_place
-from dfkd_cli.world.watch import Watch
-from dfkd_cli.world.world import World
+from dfkd_cli.machine.world.errors import LostProcessError
+from dfkd_cli.machine.world.launch import launched_place
+from dfkd_cli.machine.world.watch import Watch
+from dfkd_cli.machine.world.world import World
 
 
 @contextmanager

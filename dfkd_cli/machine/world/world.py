@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dfkd_cli.errors import DfkdError, UsageError, first_line, is_out_of_memory
-from dfkd_cli.world.errors import CalledOffError, LostProcessError
+from dfkd_cli.machine.world.errors import CalledOffError, LostProcessError
 
 LONGEST_WAIT = timedelta(hours=2)  # for another process: one may compile for long. The watch finds those that ended.
 BUCKET_BYTES = 25 * 2**20  # of gradients that are sent at once, as in DistributedDataParallel

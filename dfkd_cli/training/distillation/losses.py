@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.networks.pixels import as_rows, per_image
-from dfkd_cli.world.world import ALONE, World
 
 
 def kl_div(

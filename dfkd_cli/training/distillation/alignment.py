@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd_cli.errors import RecipeMismatchError
+from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.training.setting import Setting
-from dfkd_cli.world.world import ALONE, World
 
 
 class FeatureAlignment(nn.Module):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dfkd_cli.config.values import require, require_share
-from dfkd_cli.distillation import losses
-from dfkd_cli.distillation.projection import make_projection
+from dfkd_cli.training.distillation import losses
+from dfkd_cli.training.distillation.projection import make_projection
 from dfkd_cli.training.schedules import ramp
 from dfkd_cli.training.setting import Features, Setting, Terms
 
