@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from dfkd_cli.errors import UsageError
-from dfkd_cli.loading.class_names import class_names, described_classes
+from dfkd_cli.networks.class_names import class_names, described_classes
 
 _LARGEST = 2**24
 _EXPECTED = 'one class name per line, or JSON: ["cat", "dog"], {"0": "cat", "1": "dog"} or {"cat": 0, "dog": 1}'

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfkd_cli.errors import DfkdError, TeacherError, UsageError
-from dfkd_cli.loading.class_names import described_classes
 from dfkd_cli.loading.options import CHOICES, FLAGS, PREPROCESSING, LoadOptions, listed
+from dfkd_cli.networks.class_names import described_classes
 from dfkd_cli.networks.classifier import InputSpec, Preprocessing
 from dfkd_cli.networks.returned import class_count
 

@@ -110,3 +110,14 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, _ARGUMENT_TYPES) or (
         isinstance(value, list) and all(isinstance(item, _ARGUMENT_TYPES) for item in value)
     )
+
+
+def config_beside(path: Path) -> Any:
+    """Return the content of `config.json` in the folder of a weights file; None when there is none that can be read."""
+    config = path.parent / "config.json"
+    try:
+        if config.stat().st_size > _LARGEST_CONFIG:
+            return None
+        return json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None

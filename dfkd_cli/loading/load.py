@@ -14,11 +14,10 @@ from dfkd_cli.loading import architecture
 from dfkd_cli.loading.assumptions import complete_normalisation, complete_size, contradiction
 from dfkd_cli.loading.catalogue import stated_name
 from dfkd_cli.loading.causes import explained
-from dfkd_cli.loading.class_names import beside
 from dfkd_cli.loading.exported import load_exported
 from dfkd_cli.loading.failures import damaged_file
 from dfkd_cli.loading.findings import Findings
-from dfkd_cli.loading.hub_folder import build_from_config, find_weights, read_config
+from dfkd_cli.loading.hub_folder import build_from_config, config_beside, find_weights, read_config
 from dfkd_cli.loading.options import LoadOptions
 from dfkd_cli.loading.safetensors_file import read_metadata, read_safetensors
 from dfkd_cli.loading.script import load_script
@@ -56,7 +55,7 @@ def load_classifier(source: str, options: LoadOptions | None = None) -> Classifi
     form = identify(path)
     if form is Form.FOLDER:
         return _load_folder(source, path, options, findings)
-    findings.offer_class_names(beside(path), "the config.json beside it", outside=True)
+    findings.offer_class_names(config_beside(path), "the config.json beside it", outside=True)
     return _load_file(source, path, form, options, findings)
 
 

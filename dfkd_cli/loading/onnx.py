@@ -9,8 +9,8 @@ import torch
 
 from dfkd_cli.errors import TeacherError, first_line
 from dfkd_cli.loading.causes import NO_ROWS
-from dfkd_cli.loading.class_names import beside
 from dfkd_cli.loading.findings import Findings
+from dfkd_cli.loading.hub_folder import config_beside
 from dfkd_cli.loading.layouts import channels_last, is_channels_last
 from dfkd_cli.loading.options import FLAGS, LoadOptions
 from dfkd_cli.networks import check_forward
@@ -46,7 +46,7 @@ def load_onnx(source: str, options: LoadOptions) -> OnnxClassifier:
     findings.must_agree("input_size", session.input_size, "the ONNX graph's input")
     findings.offer_metadata(facts, "the ONNX file's metadata")
     findings.offer_class_names(session.metadata, "the ONNX file's metadata")
-    findings.offer_class_names(beside(Path(source)), "the config.json beside it", outside=True)
+    findings.offer_class_names(config_beside(Path(source)), "the config.json beside it", outside=True)
     num_classes = findings.values.get("num_classes")
     try:
         network = OnnxNetwork(session, options.output, num_classes)

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 # In the order in which they are tried: dfkd, timm, transformers, torchvision and the habits of training scripts.
@@ -22,7 +21,6 @@ _KEYS = (
 )
 _NESTED = ("pretrained_cfg", "meta", "dataset_meta", "metadata", "args", "config", "hyper_parameters", "hparams")
 _DEEPEST = 3
-_LARGEST_CONFIG = 2**24
 _PLACEHOLDER = re.compile(r"label_\d+", re.IGNORECASE)  # what transformers writes when nobody gave names
 
 
@@ -55,17 +53,6 @@ def described_classes(description: Any) -> Iterator[tuple[str, ...]]:
         for section in sections:
             yield from (names for key in _KEYS if (names := class_names(section.get(key))) is not None)
         level = [section[key] for section in sections for key in _NESTED if key in section]
-
-
-def beside(path: Path) -> Any:
-    """Return the content of `config.json` in the folder of a weights file; None when there is none that can be read."""
-    config = path.parent / "config.json"
-    try:
-        if config.stat().st_size > _LARGEST_CONFIG:
-            return None
-        return json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
 
 
 def _by_number(value: Mapping[Any, Any]) -> list[Any] | None:
