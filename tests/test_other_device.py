@@ -24,7 +24,7 @@ from dfkd_cli.machine.runtime import Runtime
 from dfkd_cli.methods import METHODS
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.pool.selected import Selected
-from dfkd_cli.pool.source import PoolImages
+from dfkd_cli.pool.source import PoolFolder, PoolImages
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.clock import StepClock
 from dfkd_cli.training.engine import Distillation, Event
@@ -75,7 +75,7 @@ def make(name: str, teacher: Classifier, student: Classifier, *more: str) -> Dis
         augmentation=Augmentation(flip=True, shift=0.125, mix=0.3, cut=0.5),
         runtime=runtime,
         rng=RandomElsewhere(),
-        pool=Path(__file__).parent if METHODS[name].needs.pool else None,
+        pool=PoolFolder(Path(__file__).parent) if METHODS[name].needs.pool else None,
     )
     method = METHODS[name].build(setting, recipe.options)
     if isinstance(method.source, PoolImages):

@@ -16,6 +16,7 @@ from dfkd_cli.narrowing.narrowing import Narrowing
 from dfkd_cli.narrowing.plan import plan_narrowing
 from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
 from dfkd_cli.networks.eager import EagerNetwork
+from dfkd_cli.pool.source import PoolFolder
 from dfkd_cli.recipe.recipe import Recipe, load_recipe
 from dfkd_cli.synthesis.generator_loss import GeneratorLoss
 from dfkd_cli.training.augmentation import Augmentation
@@ -172,7 +173,7 @@ def make(
         augmentation=Augmentation(flip=True, shift=0.125, mix=0.0, cut=0.0),
         runtime=Runtime(torch.device("cpu"), world=world),
         rng=torch.Generator().manual_seed(world.seed(seed)),
-        pool=noise_pool() if METHODS[name].needs.pool else None,
+        pool=PoolFolder(noise_pool()) if METHODS[name].needs.pool else None,
         compare_stages=narrowing is None and recipe.train.stages > 0.0,
         taps=narrowing.taps if narrowing is not None and narrowing.taps.names else None,
     )

@@ -5,6 +5,7 @@ import torch
 from dfkd_cli.compression.job import LoadedJob
 from dfkd_cli.methods import METHODS
 from dfkd_cli.narrowing.narrowing import Narrowing
+from dfkd_cli.pool.source import PoolFolder
 from dfkd_cli.training.clock import Clock
 from dfkd_cli.training.distillation.stage_error import StageError
 from dfkd_cli.training.engine import Distillation
@@ -26,8 +27,7 @@ def make_distillation(loaded: LoadedJob, clock: Clock, seed: int) -> Distillatio
         augmentation=loaded.recipe.augmentation,
         runtime=loaded.runtime,
         rng=rng,
-        pool=loaded.pool,
-        read_options=loaded.read_options,
+        pool=None if loaded.pool is None else PoolFolder(loaded.pool, loaded.read_options),
         taps=narrowing.taps if narrowing is not None and narrowing.taps.names else None,
         compare_stages=narrowing is None and loaded.recipe.train.stages > 0.0,
         sync_batchnorm=loaded.recipe.train.sync_batchnorm,

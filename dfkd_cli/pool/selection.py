@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dfkd_cli.config.values import require
 from dfkd_cli.data.fitting import MODES
-from dfkd_cli.data.reading import ImageReader
+from dfkd_cli.data.reading import ImageReader, ReadOptions
 from dfkd_cli.errors import RecipeMismatchError, UsageError
 from dfkd_cli.pool import scoring
 from dfkd_cli.pool.candidates import Candidates, rank
@@ -47,14 +47,14 @@ class Selection:
     Raises RecipeMismatchError when the teacher lacks what the score needs.
     """
 
-    def __init__(self, setting: Setting, config: SelectionConfig, pool: Path):
+    def __init__(self, setting: Setting, config: SelectionConfig, pool: Path, options: ReadOptions | None = None):
         _check(setting, config.score)
         self.setting, self.config, self.pool = setting, config, pool
         self.wanted = setting.runtime.world.share_of_memory(config.keep)  # training images of this process
         self.fresh = FRESH_BATCHES * setting.batch_size
         self.candidates = self._make_candidates()
         self.keep = min(self.wanted, self.candidates.keep - self.fresh)
-        self.reader, self.passed_over, world = ImageReader(setting.read_options), Counter(), setting.runtime.world
+        self.reader, self.passed_over, world = ImageReader(options), Counter(), setting.runtime.world
         self.chunks = read_pool(
             pool, setting.teacher.spec, setting.batch_size, self.reader, world, passed_over=self.passed_over
         )

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.errors import UsageError
 from dfkd_cli.machine.world.world import World
 from dfkd_cli.pool.selected import Selected
@@ -17,13 +18,20 @@ from dfkd_cli.training.schedules import end_of_share
 from dfkd_cli.training.setting import Setting, Terms
 
 
+class PoolFolder(NamedTuple):
+    """The user's folder of unlabelled images."""
+
+    path: Path
+    read_options: ReadOptions | None = None  # how its image files are read
+
+
 class PoolImages(ImageSource):
     """The images of a pool with the highest scores of the teacher. The warm-up is the pass over the pool."""
 
     def __init__(self, setting: Setting, config: SelectionConfig):
         super().__init__()
         self.setting, self.config = setting, config
-        self.selection = Selection(setting, config, _pool_of(setting))
+        self.selection = Selection(setting, config, *_pool_of(setting))
         if self.selection.keep < self.selection.wanted:
             self.notes.append(f"At most {self.selection.keep:,} images fit into options.selection.cache_mb.")
         self.selected: Selected | None = None
@@ -98,7 +106,7 @@ class PoolImages(ImageSource):
         return {"selected": None if None in selected else reshared(selected, world)}
 
 
-def _pool_of(setting: Setting) -> Path:
-    if setting.pool is None:
+def _pool_of(setting: Setting) -> PoolFolder:
+    if not isinstance(setting.pool, PoolFolder):
         raise UsageError("this recipe needs a folder of unlabelled images: give --pool DIR")
     return setting.pool

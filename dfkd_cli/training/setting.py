@@ -1,13 +1,11 @@
 """What a method receives: two networks, their compiled forwards, the augmentation, a random stream and the runtime."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.machine.runtime import Runtime
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.networks.modes import evaluating
@@ -28,9 +26,9 @@ class Features(NamedTuple):
 class Setting:
     """Teacher and student with their compiled forwards, the augmentation, the random stream and the runtime.
 
-    `batch_size` is that of one process. `rng` is a generator on the runtime's device. `pool` is the user's folder of
-    unlabelled images, if there is one, and `read_options` say how its image files are read. `taps` or, with
-    `compare_stages`, the stages of equal shape decide which feature maps of both networks are kept in `recorded`.
+    `batch_size` is that of one process. `rng` is a generator on the runtime's device. `pool` is the `PoolFolder` of a
+    method that selects its images; nothing else reads it. `taps` or, with `compare_stages`, the stages of equal shape
+    decide which feature maps of both networks are kept in `recorded`.
     """
 
     def __init__(
@@ -42,8 +40,7 @@ class Setting:
         augmentation: Augmentation,
         runtime: Runtime,
         rng: torch.Generator,
-        pool: Path | None = None,
-        read_options: ReadOptions | None = None,
+        pool: object | None = None,
         taps: Taps | None = None,
         compare_stages: bool = False,
         sync_batchnorm: bool = True,
@@ -51,7 +48,7 @@ class Setting:
         self.teacher, self.student = teacher, student
         self.batch_size, self.augmentation = batch_size, augmentation
         self.runtime, self.rng = runtime, rng
-        self.pool, self.read_options, self.sync_batchnorm = pool, read_options, sync_batchnorm
+        self.pool, self.sync_batchnorm = pool, sync_batchnorm
         self.taps = taps
         self.recorded: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] = ((), ())
         self.expect(batch_size)
