@@ -23,9 +23,9 @@ import timm
 import torch
 from torch import nn
 
-import dfkd_cli.api  # here, so that every command begins with all modules imported
+import dfkd_cli.compression.interface  # here, so that every command begins with all modules imported
 from dfkd_cli.cli import main as dfkd
-from dfkd_cli.students.student import STUDENT_FILE
+from dfkd_cli.loading.own_files import STUDENT_FILE
 from dfkd_cli.training.checkpoint import Checkpoints
 
 CLASSES = 10
@@ -175,7 +175,7 @@ def killed_after(step: int, *words: str) -> None:
 
 def load(folder: Path, size: int) -> None:
     """Load the student, and compare its logits with those of the file for programs without dfkd."""
-    student = dfkd_cli.api.load(folder).eval()
+    student = dfkd_cli.load(folder).eval()
     images = torch.rand(3, 3, size, size)
     with torch.no_grad():
         program = torch.export.load(folder / "student.pt2").module()

@@ -11,7 +11,7 @@ from command_line import dfkd
 from labelled_images import balanced, save_labelled
 from loading_helpers import ARCH, SIZE, create, load
 
-from dfkd_cli import api
+import dfkd_cli
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.loading import architecture
 
@@ -150,8 +150,8 @@ def test_python_takes_the_name(tmp_path, weights):
     torch.save({"teacher": weights[0], "student": weights[1]}, tmp_path / "t.pt")
     facts: Any = {"arch": ARCH, "mean": [0.0], "std": [1.0], "input_size": SIZE}
     with pytest.raises(UsageError, match="teacher, student"):
-        api.load(tmp_path / "t.pt", **facts)
-    loaded = api.load(tmp_path / "t.pt", prefix="teacher", **facts).state_dict()
+        dfkd_cli.load(tmp_path / "t.pt", **facts)
+    loaded = dfkd_cli.load(tmp_path / "t.pt", prefix="teacher", **facts).state_dict()
     assert any(torch.equal(value, weights[0]["fc2.weight"]) for value in loaded.values())
 
 

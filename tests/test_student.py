@@ -12,8 +12,9 @@ import torch
 from timm.data import resolve_data_config  # pyright: ignore[reportPrivateImportUsage]
 
 from dfkd_cli.errors import UsageError
+from dfkd_cli.loading.own_files import is_student
 from dfkd_cli.networks.classifier import InputSpec
-from dfkd_cli.students.student import build_student, is_student, save_student
+from dfkd_cli.students.student import build_student, save_student
 
 
 def spec(channels=3, side=32, classes=10) -> InputSpec:

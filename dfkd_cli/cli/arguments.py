@@ -94,7 +94,7 @@ class NetworkArguments:
     task: options.TaskOption = None
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts as keyword arguments of the functions in api.py. Raises UsageError for a wrong flag."""
+        """Return the facts as keyword arguments of the Python interface. Raises UsageError for a wrong flag."""
         return {
             "arch": self.arch,
             "prefix": self.prefix,
@@ -128,7 +128,7 @@ class ImageArguments(NetworkArguments):
     exif_orientation: options.ExifOrientation = "apply"
 
     def reading(self) -> dict[str, Any]:
-        """Return these two as keyword arguments of the functions in api.py. Raises UsageError for a wrong flag."""
+        """Return these two as keyword arguments of the Python interface. Raises UsageError for a wrong flag."""
         return {"value_range": options.parse_range(self.value_range), "exif_orientation": self.exif_orientation}
 
 
@@ -141,7 +141,7 @@ class LabelArguments:
     skip_unreadable: options.SkipUnreadable = False
 
     def label_values(self) -> dict[str, Any]:
-        """Return the keyword arguments of the functions in api.py."""
+        """Return the keyword arguments of the Python interface."""
         return {"classes": self.classes, "class_order": self.class_order, "skip_unreadable": self.skip_unreadable}
 
 
@@ -212,7 +212,7 @@ class JobArguments(LabelArguments, ImageArguments):
     as_json: options.Json = False
 
     def job_values(self) -> dict[str, Any]:
-        """Return the keyword arguments that `api.compress` and `make_job` share. Raises UsageError for a wrong flag."""
+        """Return the arguments that `dfkd_cli.compress` and `make_job` share. Raises UsageError for a wrong flag."""
         return {
             "teacher": self.teacher,
             "student": self.student,
@@ -228,7 +228,7 @@ class JobArguments(LabelArguments, ImageArguments):
         }
 
     def mask_values(self) -> dict[str, Any]:
-        """Return the keyword arguments of `api.compress` that are about masks."""
+        """Return the keyword arguments of `dfkd_cli.compress` that are about masks."""
         return {"ignore_index": self.ignore_index or (), "class_names": self.class_names}
 
     def prepare_process(self) -> None:

@@ -119,8 +119,8 @@ def _described(
     """Return each network with the flags that apply to it."""
     from dataclasses import replace
 
+    from dfkd_cli.loading.own_files import is_student
     from dfkd_cli.loading.sniff import is_onnx
-    from dfkd_cli.students.student import is_student
 
     foreign = [name for name in networks if not is_student(name) and not is_onnx(name)]
     if len(archs) > 1 and len(archs) != len(foreign):

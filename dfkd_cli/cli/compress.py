@@ -76,13 +76,13 @@ def compress(
         values = arguments.job_values() | arguments.facts() | arguments.mask_values()
         values |= arguments.reading() | arguments.label_values()
 
-        from dfkd_cli import api
+        from dfkd_cli.compression import interface
         from dfkd_cli.machine.files import printable
         from dfkd_cli.training.tensorboard_log import TensorBoardLog
 
         arguments.prepare_process()
         with TensorBoardLog(tensorboard, progress) if tensorboard else nullcontext(progress) as listener:
-            report = api.compress(
+            report = interface.compress(
                 **values,
                 out=folder,
                 overwrite=overwrite,

@@ -93,9 +93,9 @@ def evaluate(
     _check_gates(data, teacher, {"--min-accuracy": min_accuracy, "--min-miou": min_miou}, max_drop, min_agreement)
     facts = arguments.facts()
 
-    from dfkd_cli import api
+    from dfkd_cli.evaluation import interface
 
-    evaluation = api.evaluate(
+    evaluation = interface.evaluate(
         student,
         data,
         teacher=teacher,

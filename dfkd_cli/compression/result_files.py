@@ -18,13 +18,14 @@ from dfkd_cli.evaluation.calibration import CALIBRATION_FILE, Calibration, write
 from dfkd_cli.export.export import export
 from dfkd_cli.export.job import ExportJob
 from dfkd_cli.loading import LoadOptions
+from dfkd_cli.loading.own_files import STUDENT_FILE
 from dfkd_cli.machine.files import write_atomically, write_text_atomically
 from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.report.markdown_report import markdown_report
 from dfkd_cli.report.model_card import model_card
 from dfkd_cli.report.page.document import STRIP_BESIDE, Evidence, render
 from dfkd_cli.report.report import CalibrationReport, Report
-from dfkd_cli.students.student import STUDENT_FILE, name_weights, save_student
+from dfkd_cli.students.student import name_weights, save_student
 from dfkd_cli.training.engine import Distillation
 
 EXPORTED_FILE = "student.pt2"

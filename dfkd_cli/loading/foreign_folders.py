@@ -6,20 +6,20 @@ from pathlib import Path
 
 from dfkd_cli.loading.failures import OTHER_FRAMEWORK, PT2_LINES
 from dfkd_cli.loading.foreign_files import transformers_class
+from dfkd_cli.loading.own_files import STUDENT_FILE
 
 _MOST_ENTRIES = 10_000
 _LARGEST_CONFIG = 2**24
 _JAX = {"manifest.ocdbt", "_CHECKPOINT_METADATA", "flax_model.msgpack"}
 # In timm's order of preference, plus the name in a dfkd output folder.
-STUDENT = "student.safetensors"
-WEIGHTS = ("model.safetensors", STUDENT, "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+WEIGHTS = ("model.safetensors", STUDENT_FILE, "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 _INNER = ("pytorch_model_fsdp_0", "checkpoint", "model", "weights")  # folders of trainers that hold one of the above
 
 
 def foreign_folder(folder: Path) -> str | None:
     """Return what a folder of another program is and how its network becomes a teacher; None when it is not known."""
     names = {entry.name for entry, _ in zip(folder.iterdir(), range(_MOST_ENTRIES), strict=False)}
-    if STUDENT in names:  # exports of a student lie beside it
+    if STUDENT_FILE in names:  # exports of a student lie beside it
         return None
     return _sharded(folder, names) or _framework(names) or _transformers(folder, names)
 

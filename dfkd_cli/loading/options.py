@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict, get_args
+from typing import Any, TypedDict, cast, get_args
 
 from dfkd_cli.errors import UsageError
 from dfkd_cli.networks.classifier import CropMode, Interpolation
@@ -103,6 +103,15 @@ class LoadOptions:
             words += [] if value is None else [f"--{name}", str(value)]
         words += ["--trust-pickle"] if self.trust_pickle else []
         return (*words, "--strict") if self.strict else tuple(words)
+
+
+def load_options(facts: Facts) -> LoadOptions:
+    """Return the options of these keyword arguments. Raises UsageError for values outside their range."""
+    told = cast(dict[str, Any], facts)
+    lists: dict[str, Any] = {
+        name: tuple(told[name]) for name in ("input_size", "mean", "std") if told.get(name) is not None
+    }
+    return LoadOptions(**(told | lists))
 
 
 def listed(values: Iterable[float]) -> str:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from torch import fx, nn
 
 from dfkd_cli.config.version import __version__
 from dfkd_cli.errors import UsageError, first_line
-from dfkd_cli.loading.archive import list_archive
 from dfkd_cli.loading.catalogue import check_known, create, is_torchvision, similar_names
-from dfkd_cli.loading.extra_files import FACTS_FILE
 from dfkd_cli.loading.failures import quiet
+from dfkd_cli.loading.own_files import STUDENT_FILE
 from dfkd_cli.loading.smp import is_smp, smp_config
 from dfkd_cli.machine.files import write_atomically
 from dfkd_cli.models import REFERENCE_ARCHS  # importing it adds them to timm's registry
@@ -28,7 +26,6 @@ from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
 from dfkd_cli.networks.graphs.graph_data import to_data
 from dfkd_cli.networks.tasks import TASKS, task_of
 
-STUDENT_FILE = "student.safetensors"
 HUB_FILE = "model.safetensors"
 # The keys of timm's configuration that describe layers. The other keys describe published weights.
 _LAYER_KEYS = ("first_conv", "classifier", "fixed_input_size")
@@ -143,21 +140,6 @@ def _structure(arch: str | None, module: nn.Module, narrowed: bool) -> dict[str,
     if arch is None:
         raise ValueError("only a timm architecture or a graph can be saved as a student")
     return {"arch": arch, "narrowed": True} if narrowed else {"arch": arch}
-
-
-def is_student(source: str) -> bool:
-    """Return whether dfkd wrote this file or folder, as a student or as an export of one, by its metadata."""
-    path = Path(source.removeprefix("local-dir:"))
-    path = path / STUDENT_FILE if path.is_dir() else path
-    if not path.is_file():
-        return False
-    if zipfile.is_zipfile(path):
-        return any(name.endswith(f"/extra/{FACTS_FILE}") for name in list_archive(path))
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return "dfkd" in (file.metadata() or {})
-    except (safetensors.SafetensorError, OSError):
-        return False
 
 
 def _check_name(arch: str) -> None:
