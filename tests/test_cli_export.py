@@ -17,7 +17,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 import dfkd_cli.cli
-from dfkd_cli.data.sample_grid import save_grid
+from dfkd_cli.data.sample_grid import grid_of
 from dfkd_cli.export import forms
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.loading.onnx import load_onnx
@@ -213,7 +213,7 @@ def test_flags_for_a_foreign_teacher_do_not_apply_to_an_exported_student(student
 
 def test_the_default_file_is_beside_the_student_and_compared_on_its_samples(own):
     images = torch.rand(10, *SPEC.size)
-    save_grid(images, torch.arange(10), own / "samples.png")
+    (own / "samples.png").write_bytes(grid_of(images, torch.arange(10)))
     result = dfkd("export", own, "--to", "torchscript", "--json")
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)

@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dfkd_cli.data.sample_grid import save_grid
+from dfkd_cli.data.sample_grid import grid_of
 
 
 def saved(tmp_path, images, classes) -> np.ndarray:
-    save_grid(images, classes, tmp_path / "samples.png")
+    (tmp_path / "samples.png").write_bytes(grid_of(images, classes))
     assert [path.name for path in tmp_path.iterdir()] == ["samples.png"]
     return np.array(Image.open(tmp_path / "samples.png"))
 

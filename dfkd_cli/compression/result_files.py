@@ -11,7 +11,7 @@ from dfkd_cli.compression.job import LoadedJob
 from dfkd_cli.compression.measurement import Measurement
 from dfkd_cli.data.class_colours import strips
 from dfkd_cli.data.datasets import LabelledImages
-from dfkd_cli.data.sample_grid import save_grid
+from dfkd_cli.data.sample_grid import grid_of
 from dfkd_cli.data.segmented import SegmentedImages
 from dfkd_cli.errors import DfkdError
 from dfkd_cli.evaluation.calibration import CALIBRATION_FILE, Calibration, write_calibration
@@ -114,7 +114,7 @@ def write_images(loaded: LoadedJob, distillation: Distillation, folder: Path) ->
         if dense:
             images = strips(images, [predicted, loaded.student(images).argmax(dim=1)])
     classes = loaded.teacher.task.image_class(predicted, loaded.teacher.spec.num_classes)
-    save_grid(images, classes, folder / "samples.png", STRIP_BESIDE if dense else 1)
+    write_atomically(folder / "samples.png", grid_of(images, classes, STRIP_BESIDE if dense else 1))
     return ShownImages(images, classes)
 
 

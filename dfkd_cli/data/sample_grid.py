@@ -11,8 +11,6 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dfkd_cli.machine.files import write_atomically
-
 _SMALLEST, _LARGEST = 64, 160  # pixels of the longer side of a cell, so that images of every size are visible
 _GAP, _CAPTION = 6, 14  # pixels between cells, and of the line of text below each
 _MANY = 4  # images per class, on average, from which each class begins a row
@@ -20,8 +18,8 @@ _WIDEST = 16  # images in such a row; the other images of the class continue bel
 _BACKGROUND, _INK = (255, 255, 255), (60, 60, 60)
 
 
-def save_grid(images: Tensor, classes: Tensor, path: Path, beside: int = 1) -> None:
-    """Write a PNG of `images` [N, C, H, W] in [0, 1], sorted by `classes` [N], with the class number below each image.
+def grid_of(images: Tensor, classes: Tensor, beside: int = 1) -> bytes:
+    """Return a PNG of `images` [N, C, H, W] in [0, 1], sorted by `classes` [N], with the class number below each image.
 
     With one or two channels the first is shown as grey, with three or more the first three as RGB. Small images are
     enlarged without smoothing, so that every pixel is visible; large images are reduced. If there are at least four
@@ -43,7 +41,7 @@ def save_grid(images: Tensor, classes: Tensor, path: Path, beside: int = 1) -> N
         draw.text((x + (width - draw.textlength(text, font)) / 2, y + height + 1), text, _INK, font)
     content = io.BytesIO()
     grid.save(content, "PNG")
-    write_atomically(path, content.getvalue())
+    return content.getvalue()
 
 
 def _places(numbers: list[int]) -> list[tuple[int, int]]:
@@ -60,9 +58,9 @@ def _places(numbers: list[int]) -> list[tuple[int, int]]:
 
 
 def read_grid(path: Path, size: tuple[int, int, int]) -> Tensor:
-    """Return the images [N, C, H, W] of a file that `save_grid` wrote, where `size` is (C, H, W).
+    """Return the images [N, C, H, W] of a file with the PNG of `grid_of`, where `size` is (C, H, W).
 
-    Images that `save_grid` reduced are enlarged again, so they lack detail. Raises OSError if the file cannot be read
+    Images that `grid_of` reduced are enlarged again, so they lack detail. Raises OSError if the file cannot be read
     and ValueError if it has another layout or images of `size` have channels that it does not show.
     """
     channels, height, width = size
