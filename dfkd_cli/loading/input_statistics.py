@@ -25,7 +25,16 @@ _LARGEST_MEAN_RESIDUAL = 0.12
 _LARGEST_SPREAD_RESIDUAL = 0.25
 _SMALLEST_MEAN_RESIDUAL = 0.02  # padding and the objects in the middle of images cause this much
 _LARGEST_MEAN_ERROR = 0.25  # of the mean over all channels, in std: filters that all ignore the mean do not give it
-_SPARE_FILTERS = 3  # more than there are channels; fewer fit by chance
+_SPARE_FILTERS = 3  # more than there are channels; fewer fit by chance, unless each reads a single channel
+_FEWEST_FILTERS = 3  # of one channel each: with one or two, wrong statistics usually fit as well
+_LARGEST_STD_RATIO = 1.5  # of the stds that explain such few filters: their middle is then within the 20 % above
+_LARGEST_MEAN_DIFFERENCE = 1.0  # of a channel from the mean over all channels, in std; that of images is below 0.5
+
+
+class _Spread(NamedTuple):
+    std: float
+    residual: float
+    ratio: float  # of the largest to the smallest std that explains the variances, for any correlation of the pixels
 
 
 class InputStatistics(NamedTuple):
@@ -67,14 +76,46 @@ def _fit(layer: FirstLayer) -> InputStatistics | None:
     if count < channels:
         return None
     mean, mean_residual, mean_error = _fit_mean(layer)
-    std, spread_residual = _fit_std(layer)
+    spread = _std_of_pixels(layer) if _reads_pixels(layer) else _fit_std(layer)
     trusted = (
-        count >= channels + _SPARE_FILTERS
+        _has_enough_filters(layer, mean, spread)
         and mean_residual <= _LARGEST_MEAN_RESIDUAL
-        and mean_error <= _LARGEST_MEAN_ERROR * std
-        and spread_residual <= _LARGEST_SPREAD_RESIDUAL
+        and mean_error <= _LARGEST_MEAN_ERROR * spread.std
+        and spread.residual <= _LARGEST_SPREAD_RESIDUAL
     )
-    return InputStatistics(tuple(mean.tolist()), std, mean_residual, spread_residual, trusted)
+    return InputStatistics(tuple(mean.tolist()), spread.std, mean_residual, spread.residual, trusted)
+
+
+def _reads(layer: FirstLayer) -> Tensor:
+    """Return which channels each filter reads: [O, C], 1 or 0."""
+    return layer.filters.flatten(2).any(dim=2).double()
+
+
+def _separates_channels(layer: FirstLayer) -> bool:
+    """Return whether every filter reads one channel, as a depthwise convolution does, and every channel is read."""
+    reads = _reads(layer)
+    return bool((reads.sum(1) == 1).all() and reads.any(0).all())
+
+
+def _reads_pixels(layer: FirstLayer) -> bool:
+    """Return whether every filter reads one pixel: BatchNorm on the input, which shows mean and std as they are."""
+    return _separates_channels(layer) and bool((layer.filters.flatten(1).count_nonzero(1) == 1).all())
+
+
+def _has_enough_filters(layer: FirstLayer, mean: Tensor, spread: _Spread) -> bool:
+    """Return whether so many filters explain the estimate only if it is right.
+
+    A filter that reads one channel gives the mean of this channel without others, so that few filters suffice where the
+    std hardly depends on the correlation of the pixels and the channels are as alike as those of images. BatchNorm on
+    the input needs no confirmation, although it does not show whether its statistics have converged.
+    """
+    count, channels = layer.sums.shape
+    if count >= channels + _SPARE_FILTERS or _reads_pixels(layer):
+        return True
+    if count < _FEWEST_FILTERS or not _separates_channels(layer):
+        return False
+    alike = float((mean - mean.mean()).abs().max()) <= _LARGEST_MEAN_DIFFERENCE * spread.std
+    return alike and spread.ratio <= _LARGEST_STD_RATIO
 
 
 def _fit_mean(layer: FirstLayer) -> tuple[Tensor, float, float]:
@@ -89,12 +130,20 @@ def _fit_mean(layer: FirstLayer) -> tuple[Tensor, float, float]:
     return mean, residual, error
 
 
-def _fit_std(layer: FirstLayer) -> tuple[float, float]:
-    """Return the std of the best covariance among the tried correlations, and its residual."""
+def _std_of_pixels(layer: FirstLayer) -> _Spread:
+    """Return the std of filters that each read one pixel, and the residual of those that read the same channel."""
+    variances = _variances(layer)
+    reads = _reads(layer)
+    per_channel = (reads.mT @ variances) / reads.sum(0)
+    residual = (variances - reads @ per_channel).norm() / variances.norm()
+    return _Spread(float(per_channel.mean().sqrt()), float(residual), ratio=1.0)
+
+
+def _fit_std(layer: FirstLayer) -> _Spread:
+    """Return the std of the best covariance among the tried correlations."""
     channels = layer.filters.shape[1]
-    norms = layer.filters.flatten(1).norm(dim=1)
-    variances = layer.statistics.var / norms**2  # as of filters of norm 1, so that large filters count no more
-    filters = layer.filters / norms[:, None, None, None]
+    variances = _variances(layer)
+    filters = layer.filters / _norms(layer)[:, None, None, None]
     fits = []
     for pixels in _PIXEL_CORRELATIONS:
         covariances = _covariances(filters, pixels)
@@ -105,7 +154,17 @@ def _fit_std(layer: FirstLayer) -> tuple[float, float]:
             residual = (variances - scale * gains).norm() / variances.norm()
             fits.append((float(residual), float(scale.sqrt())))
     residual, std = min(fits)
-    return std, residual
+    explaining = [std, *(other for residual, other in fits if residual <= _LARGEST_SPREAD_RESIDUAL)]
+    return _Spread(std, residual, max(explaining) / min(explaining))
+
+
+def _norms(layer: FirstLayer) -> Tensor:
+    return layer.filters.flatten(1).norm(dim=1)
+
+
+def _variances(layer: FirstLayer) -> Tensor:
+    """Return the variances as of filters of norm 1, so that large filters count no more: [O]."""
+    return layer.statistics.var / _norms(layer) ** 2
 
 
 def _covariances(filters: Tensor, correlation: float) -> Tensor:
