@@ -77,7 +77,7 @@ def _write_files(
 def _noise(network: Classifier) -> Calibration:
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(256, (NOISE_IMAGES, *network.spec.size), generator=rng, dtype=torch.uint8)
-    return Calibration(images, torch.zeros(NOISE_IMAGES, network.spec.num_classes), "synthetic", "")
+    return Calibration(images, torch.zeros(NOISE_IMAGES, network.spec.num_classes), "synthetic", "", "")
 
 
 def _dynamic(single: Path) -> Path:

@@ -61,5 +61,5 @@ def calibrate_beside(folder: Path, classifier: Classifier | None = None, images:
     with torch.no_grad():
         logits = torch.zeros(images, 3) if classifier is None else classifier(shown / 255.0)
     sha256 = "" if classifier is None or classifier.origin.sha256 is None else classifier.origin.sha256
-    write_calibration(Calibration(shown.to(torch.uint8), logits, "synthetic", sha256), folder / CALIBRATION_FILE)
+    write_calibration(Calibration(shown.to(torch.uint8), logits, "synthetic", sha256, "0"), folder / CALIBRATION_FILE)
     return folder / CALIBRATION_FILE

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from dfkd_cli.config.version import __version__
 from dfkd_cli.evaluation.calibration import Calibration, Kind
 from dfkd_cli.networks.classifier import Classifier, InputSpec
 from dfkd_cli.networks.modes import evaluating
@@ -26,7 +27,7 @@ def make_calibration(teacher: Classifier, source: ImageSource, kind: Kind, stude
         return None
     with evaluating(teacher):
         logits = torch.cat([teacher(batch.float() / 255.0).float() for batch in images.split(BATCH_SIZE)])
-    return Calibration(images.cpu(), logits.cpu(), kind, student_sha256)
+    return Calibration(images.cpu(), logits.cpu(), kind, student_sha256, __version__)
 
 
 def _affordable(spec: InputSpec) -> int:

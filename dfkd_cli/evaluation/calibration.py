@@ -11,7 +11,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dfkd_cli.config.version import __version__
 from dfkd_cli.loading.failures import damaged_file
 from dfkd_cli.machine.files import write_atomically
 
@@ -28,7 +27,7 @@ class Calibration:
     logits: Tensor  # float32 [N, K] or [N, K, H, W], of the teacher for images / 255
     kind: Kind  # made for this purpose, or images of the user's pool
     student_sha256: str  # of the student that was written with them
-    version: str = __version__  # of dfkd
+    version: str  # of dfkd
 
     def __len__(self) -> int:
         return len(self.images)
