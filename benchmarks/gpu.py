@@ -32,7 +32,13 @@ from dfkd_cli.training.engine import Distillation, Event
 from dfkd_cli.training.optimizer import make_optimizer
 from dfkd_cli.training.session import SilentListener
 
-TINY = ("train.batch_size=4", "options.generator.batch_size=4", "options.generator.width=8", "options.buffer.size=8")
+TINY = (
+    "train.batch_size=4",
+    "options.warmup.rounds=2",
+    "options.buffer.size=8",
+    "options.generator.batch_size=4",
+    "options.generator.width=8",
+)
 FULL_MODES = (("fp32", False), ("fp32", True), ("bf16", False), ("bf16", True))  # precision, compiled
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import torch
 import yaml
 from command_line import SMALL, dfkd, save_teacher
 from documents import ROOT, Block, blocks, commands
+from forked_path import folder_with_command
 from PIL import Image, ImageEnhance
 from torch import nn
 
@@ -50,10 +51,12 @@ def save_images(folder: Path, classes: tuple[str, ...], image: Image.Image) -> N
 
 
 @pytest.fixture
-def folder(original, tmp_path, monkeypatch) -> Path:
-    """A copy to work in, where `dfkd` is the installed command."""
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
-    return shutil.copytree(original, tmp_path / "work")
+def folder(original, tmp_path, monkeypatch) -> Iterator[Path]:
+    """A copy to work in, where `dfkd` is a command on the path."""
+    monkeypatch.chdir(shutil.copytree(original, tmp_path / "work"))
+    with folder_with_command() as path:
+        monkeypatch.setenv("PATH", str(path), prepend=os.pathsep)
+        yield tmp_path / "work"
 
 
 def run(script: str, folder: Path, variables: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -88,8 +91,7 @@ def test_the_steps_of_the_github_job_end_as_the_gate_says(folder):
     assert judged.returncode == (0 if gate["accuracy"] >= GATE else 5), judged.stderr
 
 
-def test_the_python_page_runs(folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
+def test_the_python_page_runs(folder, capsys):
     code = "\n".join(
         block.code for block in blocks((ROOT / "docs/python.md").read_text()) if block.language == "python"
     )
