@@ -25,7 +25,7 @@ from dfkd_cli.models import REFERENCE_ARCHS  # the import registers the networks
 
 TEACHER = "cifar_resnet20"
 EPOCHS, BATCH_SIZE = 12, 64
-SMALL_RUN = ("--set", "train.steps=400", "--set", "options.buffer.size=2000", "--set", "options.warmup.rounds=60")
+SMALL_RUN = ("--set", "options.buffer.size=2000", "--set", "options.warmup.rounds=60")
 
 
 def main() -> None:
@@ -33,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=400, help="of the student")
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ def main() -> None:
 
     about = ["--input-size", "1x8x8", "--mean", f"{mean:.4f}", "--std", f"{std:.4f}"]
     chosen = ["--out", str(out / "student"), "--overwrite", "--seed", str(arguments.seed)]
-    dfkd("compress", str(out / "teacher.pt"), *about, *chosen, *SMALL_RUN)
+    dfkd("compress", str(out / "teacher.pt"), *about, *chosen, "--set", f"train.steps={arguments.steps}", *SMALL_RUN)
     compared = ["--teacher", str(out / "teacher.pt"), *about]
     figures = json.loads(dfkd("evaluate", str(out / "student"), "--data", str(out / "held-out"), *compared, "--json"))
     report = json.loads((out / "student" / "report.json").read_text())
