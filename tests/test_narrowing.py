@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import EcaModule
+from timm.models.vision_transformer import VisionTransformer
 from tiny_methods import deep_module, equal, make, warm, weights
 from torch import nn
 
@@ -21,6 +23,7 @@ from dfkd_cli.narrowing.plan import plan_narrowing, shrink, smallest_share
 from dfkd_cli.narrowing.share import choose_channels, count_parameters
 from dfkd_cli.networks import EagerNetwork
 from dfkd_cli.networks.graphs.trainable import TrainableError, trainable_module
+from dfkd_cli.networks.layer_sizes import fit_layers
 from dfkd_cli.students.from_teacher import parse_share
 
 CONFIG = NarrowingConfig(order="response", fade=0.5, overlap=0.15, refit=True, blocks=30.0, rate=0.25)
@@ -95,6 +98,11 @@ class Decoded(nn.Module):
         return self.head(self.last(self.up(self.down(images))).mean(dim=(2, 3)))
 
 
+def vision_transformer() -> VisionTransformer:
+    """Two blocks with four heads of five channels."""
+    return VisionTransformer(img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=20, depth=2, num_heads=4)
+
+
 class Standardised(nn.Conv2d):
     """Normalises its filters over their inputs, so that it computes something else without one of them."""
 
@@ -121,6 +129,7 @@ NETWORKS = {
     "concatenated": lambda: (Concatenated(), (1, 8, 8)),
     "grouped": lambda: (Grouped(), (1, 8, 8)),
     "transposed": lambda: (Decoded(), (1, 8, 8)),
+    "attention": lambda: (vision_transformer(), (1, 8, 8)),
     "option A": lambda: (cifar_resnet20(num_classes=10), (3, 32, 32)),
 }
 
@@ -239,6 +248,21 @@ def test_a_grouped_convolution_loses_whole_groups():
     assert small.stem[1].num_channels == 4 * small.stem[1].num_groups
 
 
+def test_attention_loses_whole_heads_and_a_saved_student_has_the_others():
+    torch.manual_seed(0)
+    module, images = vision_transformer().eval(), torch.rand(2, 1, 8, 8)
+    small: Any = copy.deepcopy(module)
+    shrink(small, plan_narrowing(module, images, 0.4, CONFIG).gone)
+    heads = [block.attn.num_heads for block in small.blocks]
+    assert max(heads) < 4
+    assert [block.attn.qkv.weight.shape for block in small.blocks] == [(15 * count, 20) for count in heads]
+    loaded = vision_transformer().eval()
+    fit_layers(loaded, small.state_dict())
+    loaded.load_state_dict(small.state_dict())
+    with torch.no_grad():
+        assert torch.equal(loaded(images), small(images))
+
+
 def test_channels_without_which_a_network_computes_something_else_stay():
     torch.manual_seed(0)
     first, standardised = nn.Conv2d(1, 8, 3), Standardised(8, 24, 1)
@@ -251,6 +275,22 @@ def test_channels_without_which_a_network_computes_something_else_stay():
     smallest, fixed = smallest_share(module, torch.rand(2, 1, 8, 8), "response")
     assert 0.25 < smallest < 0.35
     assert fixed == plan.structure.fixed
+
+
+def test_channels_that_a_convolution_mixes_as_positions_stay():
+    module = nn.Sequential(
+        nn.Conv2d(1, 12, 3),
+        nn.ReLU(),
+        nn.Conv2d(12, 8, 3),
+        EcaModule(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 3),
+    ).eval()
+    plan = plan_narrowing(module, torch.rand(2, 1, 8, 8), 0.5, CONFIG)
+    assert {plan.structure.groups[place].root for place, _ in plan.removal} == {"0"}
+    assert plan.structure.fixed == ("2: without these channels the network computes something else",)
 
 
 def test_a_network_without_a_channel_that_can_go_is_refused_in_words():

@@ -3,14 +3,16 @@
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
 
 from dfkd_cli.narrowing.groups import CHANNELWISE, NARROWED, ChannelGroup, Member, Structure
+from dfkd_cli.narrowing.heads import head_groups
 from dfkd_cli.narrowing.ties import tied
-from dfkd_cli.networks.layer_sizes import TRANSPOSED, is_depthwise, is_grouped
+from dfkd_cli.networks.layer_sizes import CONVOLUTIONS, TRANSPOSED, is_depthwise, is_grouped
 from dfkd_cli.networks.modes import evaluating
 
 
@@ -22,13 +24,15 @@ def find_structure(module: nn.Module, images: Tensor) -> Structure:
     names = {layer: name for name, layer in module.named_modules()}
     calls, pixels = _trial(module, images, names)
     graph = _dependency_graph(module, images)
+    heads = list(head_groups(module))
+    by_head = {group.root for group in heads}
     groups: list[ChannelGroup] = []
     fixed = []
     for found in graph.get_all_groups(root_module_types=list(NARROWED)):
         root = names[found[0].dep.target.module]
         reason = _resists(found)
         members = tuple(_members(graph, found, names))
-        if not any(member.side == "in" for member in members):
+        if root in by_head or not any(member.side == "in" for member in members):
             continue
         if reason is not None:
             fixed.append(f"{root}: {reason}")
@@ -37,7 +41,7 @@ def find_structure(module: nn.Module, images: Tensor) -> Structure:
     layers = dict(module.named_modules())
     groups, whole = tied(groups, layers)
     groups = [replace(group, inner=_is_inner(group.members, layers, pixels)) for group in groups]
-    return Structure(tuple(groups), (*fixed, *whole), calls)
+    return Structure((*groups, *heads), (*fixed, *whole), calls)
 
 
 def _dependency_graph(module: nn.Module, images: Tensor) -> torch_pruning.DependencyGraph:
@@ -46,10 +50,47 @@ def _dependency_graph(module: nn.Module, images: Tensor) -> torch_pruning.Depend
     try:
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")  # on parameters outside of layers, which `_resists` reports
-            return torch_pruning.DependencyGraph().build_dependency(module, example_inputs=images)
+            return _Graph().build_dependency(module, example_inputs=images)
     finally:
         for parameter, value in zip(module.parameters(), wanted, strict=True):
             parameter.requires_grad_(value)
+
+
+class _Graph(torch_pruning.DependencyGraph):
+    """A graph in which convolutions from one channel to one stand apart, before numbers of channels are passed on."""
+
+    def _build_dependency(self, module2node: dict[Any, torch_pruning.dependency.Node]) -> None:
+        super()._build_dependency(module2node)
+        for layer, node in module2node.items():
+            if isinstance(layer, CONVOLUTIONS) and layer.in_channels == layer.out_channels == 1:
+                _separate(_around(node))
+
+
+def _around(node: torch_pruning.dependency.Node) -> list[torch_pruning.dependency.Node]:
+    """Return the node of a convolution from one channel to one, and the operations around it up to a branch or a layer.
+
+    In efficient channel attention (arXiv:1910.03151) the C channels of a network are the positions of such a
+    convolution. Followed through it, each of them depends on all C, again and again. It has no channel that can go.
+    """
+    found = [node]
+    for reached in found:  # which grows
+        found += [one for one in (*reached.inputs, *reached.outputs) if one not in found and _is_plain(one)]
+    return found
+
+
+def _is_plain(node: torch_pruning.dependency.Node) -> bool:
+    """Return whether a node is an operation without parameters that has one input and one output."""
+    return len(node.inputs) == len(node.outputs) == 1 and not isinstance(node.module, (nn.Parameter, *CHANNELWISE))
+
+
+def _separate(nodes: list[torch_pruning.dependency.Node]) -> None:
+    """Remove all connections of these nodes from a graph."""
+    for node in nodes:
+        for other in (*node.inputs, *node.outputs):
+            other.inputs = [one for one in other.inputs if one is not node]
+            other.outputs = [one for one in other.outputs if one is not node]
+            other.dependencies = [one for one in other.dependencies if one.target is not node]
+        node.inputs, node.outputs, node.dependencies = [], [], []
 
 
 def _trial(module: nn.Module, images: Tensor, names: dict[nn.Module, str]) -> tuple[tuple[str, ...], dict[str, int]]:

@@ -1,7 +1,7 @@
 """Layers of other sizes: a network whose layers have the sizes of given tensors."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,29 @@ def is_grouped(layer: nn.Module) -> bool:
 def is_depthwise(layer: nn.Module) -> bool:
     """Return whether a convolution has one filter per channel."""
     return isinstance(layer, CONVOLUTIONS) and 1 < layer.groups == layer.in_channels == layer.out_channels
+
+
+class Attention(Protocol):
+    """What an attention of timm has: one layer for queries, keys and values, in which the heads stand side by side."""
+
+    num_heads: int
+    head_dim: int
+    attn_dim: int
+    qkv: nn.Linear
+    proj: nn.Linear
+
+
+def is_attention(layer: nn.Module) -> TypeGuard[Attention]:
+    """Return whether a module has the layers and the sizes of `Attention`."""
+    sizes = [getattr(layer, name, None) for name in ("num_heads", "head_dim", "attn_dim")]
+    found: Any = layer
+    return (
+        all(isinstance(size, int) for size in sizes)
+        and isinstance(getattr(layer, "qkv", None), nn.Linear)
+        and isinstance(getattr(layer, "proj", None), nn.Linear)
+        and found.num_heads * found.head_dim == found.attn_dim == found.proj.in_features
+        and found.qkv.out_features == 3 * found.attn_dim
+    )
 
 
 def channel_axes(layer: nn.Module, value: Tensor) -> dict[Literal["in", "out"], int]:
@@ -40,6 +63,7 @@ def fit_layers(module: nn.Module, values: Mapping[str, Tensor]) -> bool:
     any layer changed.
     """
     any_changed = False
+    attentions = [layer for layer in module.modules() if is_attention(layer)]
     for name, layer in module.named_modules():
         prefix = f"{name}." if name else ""
         numbers = _numbers_per_group(layer)
@@ -52,6 +76,9 @@ def fit_layers(module: nn.Module, values: Mapping[str, Tensor]) -> bool:
         if changed:
             any_changed = True
             _update_sizes(layer, numbers)
+    for layer in attentions:
+        layer.attn_dim = layer.proj.in_features
+        layer.num_heads = layer.attn_dim // layer.head_dim
     return any_changed
 
 
