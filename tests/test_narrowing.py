@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from timm.layers import EcaModule
+from timm.layers.eca import EcaModule
 from timm.models.vision_transformer import VisionTransformer
 from tiny_methods import deep_module, equal, make, warm, weights
 from torch import nn
@@ -96,6 +96,24 @@ class Decoded(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.last(self.up(self.down(images))).mean(dim=(2, 3)))
+
+
+class PartlyShortcut(nn.Module):
+    """Blocks that add their inputs to the first of their outputs, as in RexNet, and a wide layer in each."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(1, 8, 3), nn.Linear(40, 3)
+        sizes = [(count, count + 4) for count in range(8, 40, 4)]
+        self.wide = nn.ModuleList(nn.Conv2d(inputs, 32, 1) for inputs, _ in sizes)
+        self.narrow = nn.ModuleList(nn.Conv2d(32, outputs, 1) for _, outputs in sizes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        values = self.stem(images)
+        for wide, narrow in zip(self.wide, self.narrow, strict=True):
+            new, count = narrow(torch.relu(wide(values))), values.shape[1]
+            values = torch.cat([new[:, :count] + values, new[:, count:]], dim=1)
+        return self.head(values.mean(dim=(2, 3)))
 
 
 def vision_transformer() -> VisionTransformer:
@@ -275,6 +293,12 @@ def test_channels_without_which_a_network_computes_something_else_stay():
     smallest, fixed = smallest_share(module, torch.rand(2, 1, 8, 8), "response")
     assert 0.25 < smallest < 0.35
     assert fixed == plan.structure.fixed
+
+
+def test_channels_that_are_sliced_and_joined_again_stay():
+    plan = plan_narrowing(PartlyShortcut().eval(), torch.rand(2, 1, 8, 8), 0.5, CONFIG)
+    assert {plan.structure.groups[place].root for place, _ in plan.removal} == {f"wide.{place}" for place in range(8)}
+    assert any("the network slices these channels" in reason for reason in plan.structure.fixed)
 
 
 def test_channels_that_a_convolution_mixes_as_positions_stay():

@@ -15,6 +15,9 @@ from dfkd_cli.narrowing.ties import tied
 from dfkd_cli.networks.layer_sizes import CONVOLUTIONS, TRANSPOSED, is_depthwise, is_grouped
 from dfkd_cli.networks.modes import evaluating
 
+SLICES = ("_SliceOp", "_UnbindOp", "_SplitOp")  # of Torch-Pruning
+_SLICED = "the network slices these channels"
+
 
 def find_structure(module: nn.Module, images: Tensor) -> Structure:
     """Return the channel groups of a network that maps normalised images [B, C, H, W] to logits.
@@ -32,7 +35,9 @@ def find_structure(module: nn.Module, images: Tensor) -> Structure:
         root = names[found[0].dep.target.module]
         reason = _resists(found)
         members = tuple(_members(graph, found, names))
-        if root in by_head or not any(member.side == "in" for member in members):
+        # What reads the channels behind a slice is not in the group.
+        read = reason == _SLICED or any(member.side == "in" for member in members)
+        if root in by_head or not read:
             continue
         if reason is not None:
             fixed.append(f"{root}: {reason}")
@@ -57,13 +62,19 @@ def _dependency_graph(module: nn.Module, images: Tensor) -> torch_pruning.Depend
 
 
 class _Graph(torch_pruning.DependencyGraph):
-    """A graph in which convolutions from one channel to one stand apart, before numbers of channels are passed on."""
+    """A graph that ends where channels cannot be followed, before numbers of channels are passed on.
+
+    Convolutions from one channel to one stand apart. What reaches a slice goes no further: the group resists anyway,
+    and around slices that are joined again (RexNet) the search would go in circles.
+    """
 
     def _build_dependency(self, module2node: dict[Any, torch_pruning.dependency.Node]) -> None:
         super()._build_dependency(module2node)
         for layer, node in module2node.items():
             if isinstance(layer, CONVOLUTIONS) and layer.in_channels == layer.out_channels == 1:
                 _separate(_around(node))
+            elif type(layer).__name__ in SLICES:
+                node.dependencies = []
 
 
 def _around(node: torch_pruning.dependency.Node) -> list[torch_pruning.dependency.Node]:
@@ -122,8 +133,8 @@ def _resists(found: torch_pruning.dependency.Group) -> str | None:
             known = isinstance(target, CHANNELWISE) or not list(target.parameters(recurse=False))
             if isinstance(target, TRANSPOSED) and target.groups > 1:
                 return "a transposed convolution with groups has these channels"
-            if kind in ("_SliceOp", "_UnbindOp", "_SplitOp"):
-                return "the network slices these channels"
+            if kind in SLICES:
+                return _SLICED
             if not known:
                 return f"a {kind} mixes these channels"
     return None
