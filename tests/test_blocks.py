@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_narrowing import CONFIG, Concatenated, Decoded, Excited, Grouped
+from test_narrowing import CONFIG, Concatenated, Decoded, Excited, Grouped, Stem
 from torch import nn
 
 from dfkd_cli.models.lenet import lenet5
@@ -36,7 +36,7 @@ def test_networks_without_residual_connections_share_the_channels_that_stay():
 
 @pytest.mark.parametrize(
     "make",
-    [lenet5, plain, Excited, Concatenated, Grouped, Decoded, lambda: cifar_resnet20(num_classes=3)],
+    [lenet5, plain, Excited, Concatenated, Grouped, Decoded, lambda: Stem(4), lambda: cifar_resnet20(num_classes=3)],
 )
 def test_both_networks_have_these_channels(make):
     torch.manual_seed(0)
@@ -69,3 +69,22 @@ def test_removed_channels_do_not_count():
     exact = teacher[:, kept].double()
     error = (student.double() - exact).square().mean() / exact.square().mean()
     assert torch.allclose(block_error([shared], [student], [teacher]).double(), error, rtol=1e-6)
+
+
+def test_inputs_have_the_order_in_which_they_are_recorded(monkeypatch):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.late = nn.Conv2d(1, 8, 1), nn.Conv2d(8, 6, 1)
+            self.early = nn.Sequential(
+                nn.Conv2d(8, 12, 1), nn.ReLU(), nn.Conv2d(12, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 1)
+            )
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, images):
+            stem = self.stem(images)
+            return self.head((self.early(stem) * self.late(stem)).mean(dim=(2, 3)))
+
+    monkeypatch.setattr("dfkd_cli.narrowing.blocks.LONGEST_BLOCK", 0)
+    blocks = plan_narrowing(Twice().eval(), torch.randn(2, 1, 8, 8), 0.6, CONFIG).blocks
+    assert [shared.layer for shared in blocks] == ["early.0", "early.2", "early.4", "head"]

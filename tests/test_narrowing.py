@@ -456,3 +456,40 @@ def shaped(parameter: torch.Tensor, entries: dict) -> torch.Tensor:
     return next(
         value for value in entries.values() if isinstance(value, torch.Tensor) and value.shape == parameter.shape
     )
+
+
+class Stem(nn.Module):
+    """A strided pooling between the first layer of a residual connection and its blocks, as in ResNets for ImageNet."""
+
+    def __init__(self, inside: int):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.MaxPool2d(2))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(16, inside, 3, padding=1), nn.BatchNorm2d(inside), nn.ReLU(), nn.Conv2d(inside, 16, 1)
+            )
+            for _ in range(2)
+        )
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.stem(images)
+        for block in self.blocks:
+            features = torch.relu(features + block(features))
+        return self.head(features.mean(dim=(2, 3)))
+
+
+def test_a_residual_connection_that_begins_before_a_pooling_is_no_inner_one():
+    groups = find_structure(Stem(16).eval(), torch.randn(2, 1, 8, 8)).groups
+    assert sorted((len(group.members), group.inner) for group in groups) == [(3, True), (3, True), (7, False)]
+
+
+@pytest.mark.parametrize(("inside", "stem"), [(16, 16), (4, 12)])
+def test_bottlenecks_and_what_is_around_them_lose_equal_shares(inside, stem):
+    torch.manual_seed(0)
+    module = Stem(inside).eval()
+    plan = plan_narrowing(module, torch.randn(2, 1, 8, 8), 0.6, CONFIG)
+    shrink(module, plan.gone)
+    sizes = {name: len(value) for name, value in module.state_dict().items()}
+    assert (sizes["stem.0.weight"] == 16) == (stem == 16)
+    assert sizes["blocks.0.0.weight"] < inside

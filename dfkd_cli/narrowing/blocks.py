@@ -46,10 +46,12 @@ def shared_inputs(module: nn.Module, images: Tensor, structure: Structure, remov
         for hook in hooks:
             hook.remove()
     times = Counter(name for name, _ in calls)
-    first = {inputs.data_ptr(): (name, inputs) for name, inputs in reversed(calls) if times[name] == 1}
-    first.pop(images.data_ptr(), None)
+    first = {images.data_ptr(): ("", images)}
+    for name, inputs in calls:
+        if times[name] == 1:
+            first.setdefault(inputs.data_ptr(), (name, inputs))
     gone = removed_channels(structure, removal)
-    shared = [_shared(name, layers[name], inputs, gone) for name, inputs in reversed(first.values())]
+    shared = [_shared(name, layers[name], inputs, gone) for name, inputs in list(first.values())[1:]]
     inner = {member.layer for group in structure.groups if group.inner for member in _readers(layers, group)}
     free = [one.kept is not None and one.layer in inner for one in shared]
     longest = 0 if all(free) else LONGEST_BLOCK

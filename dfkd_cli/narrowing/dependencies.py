@@ -163,5 +163,5 @@ def _is_inner(members: tuple[Member, ...], layers: dict[str, nn.Module], pixels:
         and isinstance(layer := layers[member.layer], NARROWED)
         and not (is_depthwise(layer) or (is_grouped(layer) and member.layer in read))
     ]
-    largest = max((pixels.get(name, 1) for name in writers), default=1)
-    return sum(pixels.get(name, 1) == largest for name in writers) <= 1
+    of_maps = [name for name in writers if pixels.get(name, 1) > 1]
+    return len(of_maps or writers) <= 1

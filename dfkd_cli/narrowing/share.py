@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from dfkd_cli.narrowing.order import removal_order
 from dfkd_cli.networks.layer_sizes import channel_axes
 
 INNER_FLOOR = 0.125  # share of inner channels that stay before channels of residual connections go
+BOTTLENECK = 0.5  # largest width inside of a block, as a share of that of the residual connection around it
 
 Removal = list[tuple[int, int]]  # (group, channel), in the order in which they go
 
@@ -19,13 +21,13 @@ Removal = list[tuple[int, int]]  # (group, channel), in the order in which they 
 def choose_channels(module: nn.Module, structure: Structure, share: float, order: Order) -> Removal:
     """Return the shortest list of channels without which the network has at most `share` of its parameters.
 
-    Inner channels go first; channels of residual connections only when the share cannot be reached without them. When
-    it cannot be reached at all, the list has all channels that can go.
+    Inner channels go first; channels of residual connections only when the share cannot be reached without them, or in
+    equal shares when blocks are bottlenecks. When it cannot be reached at all, the list has all channels that can go.
     """
     inner = removal_order(module, structure, order, inner=True)
     outer = removal_order(module, structure, order, inner=False)
     total = sum(parameter.numel() for parameter in module.parameters())
-    first = inner[: round(len(inner) * (1.0 - INNER_FLOOR))]
+    first = [] if has_bottlenecks(structure) else inner[: round(len(inner) * (1.0 - INNER_FLOOR))]
     candidates = [*first, *_interleaved(outer, inner[len(first) :])]
     low, high = 0, len(candidates)
     while low < high:
@@ -35,6 +37,20 @@ def choose_channels(module: nn.Module, structure: Structure, share: float, order
         else:
             low = middle + 1
     return candidates[:low]
+
+
+def has_bottlenecks(structure: Structure) -> bool:
+    """Return whether blocks are much narrower inside than the residual connections around them.
+
+    Then the inner channels are those that the network can least do without.
+    """
+    read: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    for group in structure.groups:
+        for member in group.consumers():
+            read[group.inner][member.layer] += len(member.index)
+    if not read[True] or not read[False]:
+        return False
+    return median(read[True].values()) < BOTTLENECK * median(read[False].values())
 
 
 def _interleaved(one: Removal, other: Removal) -> Removal:
