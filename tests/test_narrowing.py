@@ -490,6 +490,6 @@ def test_bottlenecks_and_what_is_around_them_lose_equal_shares(inside, stem):
     module = Stem(inside).eval()
     plan = plan_narrowing(module, torch.randn(2, 1, 8, 8), 0.6, CONFIG)
     shrink(module, plan.gone)
-    sizes = {name: len(value) for name, value in module.state_dict().items()}
+    sizes = {name: len(value) for name, value in module.named_parameters()}
     assert (sizes["stem.0.weight"] == 16) == (stem == 16)
     assert sizes["blocks.0.0.weight"] < inside
