@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from dfkd_cli.evaluation.calibration import CALIBRATION_FILE, read_calibration
+from dfkd_cli.export.int8 import with_contrast
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.loading.onnx import load_onnx
 from dfkd_cli.students.student import build_student, save_student
@@ -232,3 +233,8 @@ def test_the_missing_extra_is_named(made, monkeypatch):
 )
 def test_options_that_do_not_fit_are_one_line(made, options, message):
     assert message in refused("export", made, *options, code=2)
+
+
+def test_copies_have_twice_the_contrast_about_the_mean_of_each_channel():
+    images = torch.tensor([[[[100, 120]], [[0, 250]]]], dtype=torch.uint8)
+    assert with_contrast(images).tolist() == [[[[90, 130]], [[0, 255]]]]

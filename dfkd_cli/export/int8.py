@@ -20,6 +20,7 @@ from dfkd_cli.networks.onnx import OnnxClassifier, OnnxNetwork, OnnxSession
 FEWEST_IMAGES = 20  # half of them for the calibration
 MOST_SKIPPED = 0.5  # share of the layers that `skip` may leave in single precision
 _BATCH = 32
+CONTRAST = 2.0  # of the copies of the images that the ranges are also taken from
 _TRIED_IMAGES = 128  # on which the effect of each layer is measured
 _TOLERANCE = 1e-9
 # Probability of the predicted class from which an image counts. Synthetic images lie closer to the border between two
@@ -83,7 +84,10 @@ def quantise(
     open_file = _opener(classifier, preprocessing)
     try:
         network = open_file(content)
-        quantiser = Quantiser(content, _inputs(network, calibrated), job.ranges)
+        shown = list(calibrated)
+        if calibration.kind == "synthetic":
+            shown += _batches(classifier, with_contrast(calibration.images[::2]))
+        quantiser = Quantiser(content, _inputs(network, shown), job.ranges)
         skipped = _sensitive_layers(quantiser, open_file, _certain(calibrated), job) if job.skip == "auto" else ()
         quantised = quantiser.quantise(skipped)
         on_all, measured = (measure_agreement(open_file(quantised), on) for on in (compared, _certain(compared)))
@@ -105,6 +109,15 @@ def quantise(
         in_fp32=skipped,
         fp32_bytes=len(content),
     )
+
+
+def with_contrast(images: Tensor) -> Tensor:
+    """Return uint8 images [N, C, H, W] with twice the contrast about the mean of each channel of an image.
+
+    Generated images have less contrast than real ones, whose activations would leave the ranges of the generated ones.
+    """
+    mean = images.float().mean(dim=(2, 3), keepdim=True)
+    return (mean + CONTRAST * (images.float() - mean)).round().clamp(0, 255).byte()
 
 
 def _batches(classifier: Classifier, images: Tensor) -> Batches:
