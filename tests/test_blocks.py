@@ -88,3 +88,24 @@ def test_inputs_have_the_order_in_which_they_are_recorded(monkeypatch):
     monkeypatch.setattr("dfkd_cli.narrowing.blocks.LONGEST_BLOCK", 0)
     blocks = plan_narrowing(Twice().eval(), torch.randn(2, 1, 8, 8), 0.6, CONFIG).blocks
     assert [shared.layer for shared in blocks] == ["early.0", "early.2", "early.4", "head"]
+
+
+def test_images_that_a_network_normalises_itself_are_no_target():
+    class Normalising(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = plain()
+
+        def forward(self, images):
+            return self.network(images * 2.0 - 1.0)
+
+    blocks = plan_narrowing(Normalising().eval(), torch.randn(2, 1, 8, 8), 0.5, CONFIG).blocks
+    assert [shared.layer for shared in blocks] == [f"network.{place}" for place in (3, 6, 9, 12, 15, 20)]
+
+
+def test_channels_follow_the_device_of_the_features():
+    shared = SharedInput("layer", 1, torch.tensor([0, 2]))
+    moved = shared.to(torch.device("meta"))
+    assert moved.kept is not None
+    assert moved.kept.device.type == "meta"
+    assert SharedInput("layer", 1, None).to(torch.device("meta")).kept is None

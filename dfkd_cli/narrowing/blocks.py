@@ -27,6 +27,10 @@ class SharedInput(NamedTuple):
     axis: int  # of the channels
     kept: Tensor | None  # [C] of the teacher's channels that the student keeps; None: all
 
+    def to(self, device: torch.device) -> "SharedInput":
+        """Return the same with its tensor on a device."""
+        return self if self.kept is None else self._replace(kept=self.kept.to(device))
+
 
 def shared_inputs(module: nn.Module, images: Tensor, structure: Structure, removal: Removal) -> tuple[SharedInput, ...]:
     """Return one layer per input tensor, in the order of the calls, without those that read the images.
@@ -46,12 +50,12 @@ def shared_inputs(module: nn.Module, images: Tensor, structure: Structure, remov
         for hook in hooks:
             hook.remove()
     times = Counter(name for name, _ in calls)
-    first = {images.data_ptr(): ("", images)}
+    first: dict[int, tuple[str, Tensor]] = {}
     for name, inputs in calls:
-        if times[name] == 1:
+        if times[name] == 1 and inputs.shape != images.shape:  # a network can normalise its images
             first.setdefault(inputs.data_ptr(), (name, inputs))
     gone = removed_channels(structure, removal)
-    shared = [_shared(name, layers[name], inputs, gone) for name, inputs in list(first.values())[1:]]
+    shared = [_shared(name, layers[name], inputs, gone) for name, inputs in first.values()]
     inner = {member.layer for group in structure.groups if group.inner for member in _readers(layers, group)}
     free = [one.kept is not None and one.layer in inner for one in shared]
     longest = 0 if all(free) else LONGEST_BLOCK

@@ -38,6 +38,7 @@ class Narrowing(Reshaping):
     ):
         self.plan, self.config, self.student, self.teacher, self.world = plan, config, student, teacher, world
         self.rate = config.rate
+        self.blocks = plan.blocks  # on the device of the student since the first step
         self.taps = Taps([shared.layer for shared in plan.blocks] if config.blocks else ())
         self.taps.attach(_module(teacher))
         self.whole = copy.deepcopy(_module(student))  # to go back to, when a run returns to an earlier checkpoint
@@ -90,7 +91,9 @@ class Narrowing(Reshaping):
         """Return the weighted term `blocks` of recorded outputs; nothing without a shared block."""
         if not student:
             return {}
-        return {"blocks": self.config.blocks * block_error(self.plan.blocks, student, teacher, self.world)}
+        if self.blocks is self.plan.blocks:
+            self.blocks = tuple(shared.to(student[0].device) for shared in self.plan.blocks)
+        return {"blocks": self.config.blocks * block_error(self.blocks, student, teacher, self.world)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether the channels are removed, which decides the sizes of tensors, and how far they have faded."""
