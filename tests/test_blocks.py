@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_narrowing import CONFIG, Concatenated, Decoded, Excited, Grouped, Stem
+from narrowing_networks import CONFIG, Concatenated, Decoded, Excited, Grouped, Stem
 from torch import nn
 
 from dfkd_cli.models.lenet import lenet5

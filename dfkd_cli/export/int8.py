@@ -114,7 +114,7 @@ def quantise(
 def with_contrast(images: Tensor) -> Tensor:
     """Return uint8 images [N, C, H, W] with twice the contrast about the mean of each channel of an image.
 
-    Generated images have less contrast than real ones, whose activations would leave the ranges of the generated ones.
+    Generated images can have less contrast than real ones, whose activations would then leave the ranges.
     """
     mean = images.float().mean(dim=(2, 3), keepdim=True)
     return (mean + CONTRAST * (images.float() - mean)).round().clamp(0, 255).byte()
