@@ -78,14 +78,14 @@ class Stem(nn.Module):
 
     def __init__(self, inside: int):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.MaxPool2d(2))
+        self.stem = nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.MaxPool2d(2))
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(16, inside, 3, padding=1), nn.BatchNorm2d(inside), nn.ReLU(), nn.Conv2d(inside, 16, 1)
+                nn.Conv2d(32, inside, 3, padding=1), nn.BatchNorm2d(inside), nn.ReLU(), nn.Conv2d(inside, 32, 1)
             )
             for _ in range(2)
         )
-        self.head = nn.Linear(16, 3)
+        self.head = nn.Linear(32, 3)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.stem(images)

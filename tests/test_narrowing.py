@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from narrowing_networks import CONFIG, Concatenated, Decoded, Excited, Grouped, Stem
+from timm import create_model
 from timm.layers.eca import EcaModule
 from timm.models.vision_transformer import VisionTransformer
 from tiny_methods import deep_module, equal, make, warm, weights
@@ -158,6 +159,25 @@ def test_inner_channels_go_before_those_of_residual_connections():
     assert {structure.groups[place].root for place in inner} == {"3.widen"}
     assert {place for place, _ in choose_channels(module, structure, 0.5, "response")} == set(inner)
     assert {place for place, _ in choose_channels(module, structure, 0.12, "response")} > set(inner)
+
+
+def test_scores_of_classes_and_very_narrow_layers_go_last():
+    module = create_model("espnet_p2_q8", num_classes=9).eval()
+    structure = find_structure(module, torch.rand(2, 3, 32, 32))
+    scarce = {place for place, group in enumerate(structure.groups) if group.scarce}
+    roots = {structure.groups[place].root for place in scarce}
+    assert {"encoder.classifier.conv", "level3_C.conv", "up_l2.0", "combine_l2_l3.1.c1.conv"} <= roots
+    assert "encoder.level3.0.c1.conv" not in roots
+    removal = [place for place, _ in choose_channels(module, structure, 0.0, "response")]
+    first = min(order for order, place in enumerate(removal) if place in scarce)
+    assert set(removal[first:]) <= scarce
+    assert set(removal[:first]).isdisjoint(scarce)
+
+
+def test_attention_heads_and_widths_of_classifiers_are_not_scarce():
+    module = create_model("vit_tiny_patch16_224", num_classes=16, img_size=32, depth=1).eval()
+    structure = find_structure(module, torch.rand(2, 3, 32, 32))
+    assert not any(group.scarce for group in structure.groups)
 
 
 def test_importance_is_the_expected_response_times_the_reading_weights():
@@ -392,16 +412,16 @@ def shaped(parameter: torch.Tensor, entries: dict) -> torch.Tensor:
 
 
 def test_a_residual_connection_that_begins_before_a_pooling_is_no_inner_one():
-    groups = find_structure(Stem(16).eval(), torch.randn(2, 1, 8, 8)).groups
+    groups = find_structure(Stem(32).eval(), torch.randn(2, 1, 8, 8)).groups
     assert sorted((len(group.members), group.inner) for group in groups) == [(3, True), (3, True), (7, False)]
 
 
-@pytest.mark.parametrize(("inside", "stem"), [(16, 16), (4, 12)])
-def test_bottlenecks_and_what_is_around_them_lose_equal_shares(inside, stem):
+@pytest.mark.parametrize(("inside", "whole"), [(32, True), (8, False)])
+def test_bottlenecks_and_what_is_around_them_lose_equal_shares(inside, whole):
     torch.manual_seed(0)
     module = Stem(inside).eval()
     plan = plan_narrowing(module, torch.randn(2, 1, 8, 8), 0.6, CONFIG)
     shrink(module, plan.gone)
     sizes = {name: len(value) for name, value in module.named_parameters()}
-    assert (sizes["stem.0.weight"] == 16) == (stem == 16)
+    assert (sizes["stem.0.weight"] == 32) == whole
     assert sizes["blocks.0.0.weight"] < inside

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from dfkd_cli.narrowing.groups import CHANNELWISE, NARROWED, ChannelGroup, Member, Structure
 from dfkd_cli.narrowing.heads import head_groups
 from dfkd_cli.narrowing.ties import tied
-from dfkd_cli.networks.layer_sizes import CONVOLUTIONS, TRANSPOSED, is_depthwise, is_grouped
+from dfkd_cli.networks.layer_sizes import TRANSPOSED, is_depthwise, is_grouped
 from dfkd_cli.networks.modes import evaluating
 
+FEWEST = 8  # channels that processors compute together: fewer gain no speed
 SLICES = ("_SliceOp", "_UnbindOp", "_SplitOp")  # of Torch-Pruning
 _SLICED = "the network slices these channels"
 
@@ -25,7 +26,7 @@ def find_structure(module: nn.Module, images: Tensor) -> Structure:
     Groups without a consumer are the outputs of the network and left out.
     """
     names = {layer: name for name, layer in module.named_modules()}
-    calls, pixels = _trial(module, images, names)
+    calls, pixels, logits = _trial(module, images, names)
     graph = _dependency_graph(module, images)
     heads = list(head_groups(module))
     by_head = {group.root for group in heads}
@@ -45,7 +46,10 @@ def find_structure(module: nn.Module, images: Tensor) -> Structure:
         groups.append(ChannelGroup(root, len(found[0].idxs), members, inner=False))
     layers = dict(module.named_modules())
     groups, whole = tied(groups, layers)
-    groups = [replace(group, inner=_is_inner(group.members, layers, pixels)) for group in groups]
+    groups = [
+        replace(group, inner=_is_inner(group.members, layers, pixels), scarce=_is_scarce(group, layers, logits))
+        for group in groups
+    ]
     return Structure((*groups, *heads), (*fixed, *whole), calls)
 
 
@@ -64,14 +68,14 @@ def _dependency_graph(module: nn.Module, images: Tensor) -> torch_pruning.Depend
 class _Graph(torch_pruning.DependencyGraph):
     """A graph that ends where channels cannot be followed, before numbers of channels are passed on.
 
-    Convolutions from one channel to one stand apart. What reaches a slice goes no further: the group resists anyway,
+    One-dimensional convolutions from one channel to one stand apart. What reaches a slice goes no further: the group resists anyway,
     and around slices that are joined again (RexNet) the search would go in circles.
     """
 
     def _build_dependency(self, module2node: dict[Any, torch_pruning.dependency.Node]) -> None:
         super()._build_dependency(module2node)
         for layer, node in module2node.items():
-            if isinstance(layer, CONVOLUTIONS) and layer.in_channels == layer.out_channels == 1:
+            if isinstance(layer, nn.Conv1d) and layer.in_channels == layer.out_channels == 1:
                 _separate(_around(node))
             elif type(layer).__name__ in SLICES:
                 node.dependencies = []
@@ -104,8 +108,10 @@ def _separate(nodes: list[torch_pruning.dependency.Node]) -> None:
         node.inputs, node.outputs, node.dependencies = [], [], []
 
 
-def _trial(module: nn.Module, images: Tensor, names: dict[nn.Module, str]) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Return the layers in the order of their first call, and the pixels of their outputs."""
+def _trial(
+    module: nn.Module, images: Tensor, names: dict[nn.Module, str]
+) -> tuple[tuple[str, ...], dict[str, int], Tensor]:
+    """Return the layers in the order of their first call, the pixels of their outputs, and the logits."""
     pixels: dict[str, int] = {}
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -115,11 +121,11 @@ def _trial(module: nn.Module, images: Tensor, names: dict[nn.Module, str]) -> tu
     hooks = [layer.register_forward_hook(note) for layer in module.modules() if isinstance(layer, CHANNELWISE)]
     try:
         with evaluating(module):
-            module(images)
+            logits = module(images)
     finally:
         for hook in hooks:
             hook.remove()
-    return tuple(pixels), pixels
+    return tuple(pixels), pixels, logits
 
 
 def _resists(found: torch_pruning.dependency.Group) -> str | None:
@@ -165,3 +171,13 @@ def _is_inner(members: tuple[Member, ...], layers: dict[str, nn.Module], pixels:
     ]
     of_maps = [name for name in writers if pixels.get(name, 1) > 1]
     return len(of_maps or writers) <= 1
+
+
+def _is_scarce(group: ChannelGroup, layers: dict[str, nn.Module], logits: Tensor) -> bool:
+    """Return whether no layer writes more than a few of the channels, or, for segmentation, they are as many as classes.
+
+    The latter are scores of the classes at a smaller resolution, as in the decoders of ESPNet or FCN.
+    """
+    scores = logits.ndim == 4 and group.size == logits.shape[1]
+    written = [len(member.index) for member in group.producers() if isinstance(layers[member.layer], NARROWED)]
+    return scores or max(written, default=FEWEST) < FEWEST

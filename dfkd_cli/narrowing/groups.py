@@ -30,6 +30,7 @@ class ChannelGroup:
     size: int  # channels, or sets of channels that only go together
     members: tuple[Member, ...]
     inner: bool  # no residual connection carries these channels
+    scarce: bool = False  # the network gains little without these channels and can hardly do without them
 
     def consumers(self) -> list[Member]:
         """Return the members that read the channels."""

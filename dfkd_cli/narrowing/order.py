@@ -1,6 +1,7 @@
 """In which order the channels of a group go: without data, from BatchNorm and the weights that read a channel."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -64,14 +65,16 @@ def _layer_square_norms(layer: Any, side: str) -> Tensor:
     return by_pair.sum(dim=2 if side == "out" else 1).flatten()
 
 
-def removal_order(module: nn.Module, structure: Structure, order: Order, inner: bool) -> list[tuple[int, int]]:
-    """Return (group, channel) of all inner or of all other groups, interleaved so that groups shrink alike.
+def removal_order(
+    module: nn.Module, structure: Structure, order: Order, wanted: Callable[[ChannelGroup], bool]
+) -> list[tuple[int, int]]:
+    """Return (group, channel) of all wanted groups, interleaved so that groups shrink alike.
 
     The last channel of every group stays and is not in the list.
     """
     ranked = []
     for place, group in enumerate(structure.groups):
-        if group.inner == inner:
+        if wanted(group):
             scores = importance(module, group, structure.calls, order)
             by_score = scores.argsort(stable=True).tolist()
             ranked += [((rank + 0.5) / group.size, place, channel) for rank, channel in enumerate(by_score[:-1])]

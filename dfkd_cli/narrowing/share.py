@@ -22,13 +22,15 @@ def choose_channels(module: nn.Module, structure: Structure, share: float, order
     """Return the shortest list of channels without which the network has at most `share` of its parameters.
 
     Inner channels go first; channels of residual connections only when the share cannot be reached without them, or in
-    equal shares when blocks are bottlenecks. When it cannot be reached at all, the list has all channels that can go.
+    equal shares when blocks are bottlenecks; scarce channels last. When the share cannot be reached at all, the list
+    has all channels that can go.
     """
-    inner = removal_order(module, structure, order, inner=True)
-    outer = removal_order(module, structure, order, inner=False)
+    inner = removal_order(module, structure, order, lambda group: group.inner and not group.scarce)
+    outer = removal_order(module, structure, order, lambda group: not group.inner and not group.scarce)
+    scarce = removal_order(module, structure, order, lambda group: group.scarce)
     total = sum(parameter.numel() for parameter in module.parameters())
     first = [] if has_bottlenecks(structure) else inner[: round(len(inner) * (1.0 - INNER_FLOOR))]
-    candidates = [*first, *_interleaved(outer, inner[len(first) :])]
+    candidates = [*first, *_interleaved(outer, inner[len(first) :]), *scarce]
     low, high = 0, len(candidates)
     while low < high:
         middle = (low + high) // 2
