@@ -6,6 +6,8 @@ from tiny_methods import make, warm, wrapped
 from torch import nn
 
 from dfkd_cli.methods import METHODS
+from dfkd_cli.training.fine_tuning import FineTuningMuon
+from dfkd_cli.training.muon import Muon
 
 
 def terms(loop) -> dict[str, torch.Tensor]:
@@ -23,6 +25,12 @@ def test_every_method_compares_stages_of_equal_shape(name):
 def test_without_a_weight_or_without_equal_stages_there_is_no_term():
     assert "stages" not in terms(warm(make("ssd", "train.stages=0")))
     assert "stages" not in terms(warm(make("ssd", "train.stages=10")))  # 4 and 8 channels
+
+
+@pytest.mark.parametrize(("width", "kind"), [(8, FineTuningMuon), (4, Muon)])
+def test_steps_do_not_depend_on_the_size_of_the_term(width, kind):
+    loop = make("ssd", "train.stages=10", student_width=width)
+    assert type(loop.optimizer) is kind
 
 
 def test_only_stages_of_equal_shape_are_compared():

@@ -188,8 +188,9 @@ class Distillation:
         self.world.equalise(self.trained)
         if self.config.sync_batchnorm:
             synchronise(self.trained, self.world)
-        begun = self.reshaping is not None  # the student begins as the teacher
-        self.optimizer = make_optimizer(self.trained, self.optimizer_kind, self.config, fine_tuning=begun)
+        # The student begins as the teacher, or learns stages of it with a term that can be far larger than the method's.
+        similar = self.reshaping is not None or bool(self.setting.compared)
+        self.optimizer = make_optimizer(self.trained, self.optimizer_kind, self.config, fine_tuning=similar)
         self.average = WeightAverage(self.setting.student, self.config.average)
 
     def _learned(self, progress: float) -> float:
