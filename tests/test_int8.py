@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from archive_networks import BATCH, make_network
@@ -83,6 +84,19 @@ def test_weights_have_8_bits_per_channel_and_the_file_describes_itself(made):
     original, loaded = load_classifier(str(made)), load_onnx(str(path), LoadOptions())
     assert loaded.parameter_count() == original.parameter_count()
     assert loaded.spec.mean == (0.0,)
+
+
+def test_weights_use_7_bits_so_that_no_processor_saturates(made, tmp_path):
+    assert json.loads((made / "report").read_text())["int8"]["weight_bits"] == 7
+    assert largest_weight(made / "student.int8.onnx") == 64
+    report = exported(made, "--int8-weights", "8", "--out", tmp_path / "8.onnx", *ANY)
+    assert report["int8"]["weight_bits"] == 8
+    assert largest_weight(tmp_path / "8.onnx") == 127
+
+
+def largest_weight(path: Path) -> int:
+    held = [onnx.numpy_helper.to_array(weight) for weight in onnx.load(path).graph.initializer]
+    return max(int(abs(value.astype(int)).max()) for value in held if value.dtype == np.int8 and value.size > 1)
 
 
 def test_the_report_holds_the_agreement_on_the_half_that_gave_no_ranges(made):

@@ -47,6 +47,16 @@ class Int8Arguments:
         Literal["minmax", "entropy", "percentile"] | None,
         typer.Option(help="How activations get their ranges. Default: minmax.", rich_help_panel=_INT8),
     ] = None
+    int8_weights: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BITS",
+            min=7,
+            max=8,
+            help="Bits of a weight: 7 is right on every processor, 8 only on ARM and on x86 with VNNI. Default: 7.",
+            rich_help_panel=_INT8,
+        ),
+    ] = None
     int8_skip: Annotated[
         Literal["none", "auto"] | None,
         typer.Option(
@@ -83,7 +93,12 @@ class Int8Arguments:
 
         from dfkd_cli.export.int8 import Int8Job
 
-        named = {"ranges": self.int8_ranges, "skip": self.int8_skip, "min_agreement": self.min_agreement}
+        named = {
+            "ranges": self.int8_ranges,
+            "weight_bits": self.int8_weights,
+            "skip": self.int8_skip,
+            "min_agreement": self.min_agreement,
+        }
         return Int8Job(**{name: value for name, value in named.items() if value is not None})
 
 

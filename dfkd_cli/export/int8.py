@@ -13,7 +13,7 @@ from torch import Tensor
 from dfkd_cli.errors import DfkdError, UsageError, first_line
 from dfkd_cli.evaluation.agreement import Agreement, measure_agreement, with_logits
 from dfkd_cli.evaluation.calibration import Calibration
-from dfkd_cli.export.quantisation import Quantiser, Ranges
+from dfkd_cli.export.quantisation import Quantiser, Ranges, WeightBits
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.networks.onnx import OnnxClassifier, OnnxNetwork, OnnxSession
 
@@ -37,6 +37,7 @@ class Int8Job:
     """Options of a file of 8 bits."""
 
     ranges: Ranges = "minmax"  # how the range of an activation follows from its values
+    weight_bits: WeightBits = 7  # 8: only for processors that do not saturate
     skip: Skip = "none"  # auto: leave sensitive layers in single precision
     min_agreement: float = 0.98  # with the network in single precision, a fraction of images
 
@@ -46,6 +47,7 @@ class Int8Report:
     """How a file of 8 bits was made, and how far it agrees with the network in single precision."""
 
     ranges: Ranges
+    weight_bits: WeightBits
     images: str  # "synthetic" or "pool"
     calibrated_on: int  # images
     compared_on: int  # other images, of which the network is certain
@@ -89,7 +91,7 @@ def quantise(
             shown += _batches(classifier, with_contrast(calibration.images[::2]))
         quantiser = Quantiser(content, _inputs(network, shown), job.ranges)
         skipped = _sensitive_layers(quantiser, open_file, _certain(calibrated), job) if job.skip == "auto" else ()
-        quantised = quantiser.quantise(skipped)
+        quantised = quantiser.quantise(skipped, job.weight_bits)
         on_all, measured = (measure_agreement(open_file(quantised), on) for on in (compared, _certain(compared)))
     except DfkdError:
         raise
@@ -97,6 +99,7 @@ def quantise(
         raise DfkdError(f"{classifier.origin.source} cannot be quantised: {first_line(error)}") from error
     return quantised, Int8Report(
         ranges=job.ranges,
+        weight_bits=job.weight_bits,
         images=calibration.kind,
         calibrated_on=len(calibration.images[::2]),
         compared_on=measured.images,
@@ -172,7 +175,7 @@ def _sensitive_layers(
     """
 
     def measured(skip: list[str], on: Batches) -> Agreement:
-        return measure_agreement(open_file(quantiser.quantise(skip)), on)
+        return measure_agreement(open_file(quantiser.quantise(skip, job.weight_bits)), on)
 
     bar, count = job.min_agreement, sum(len(images) for images, _ in batches)
     wanted = min(1.0, bar + math.sqrt(bar * (1.0 - bar) / count)) - _TOLERANCE

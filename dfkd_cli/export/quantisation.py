@@ -14,6 +14,9 @@ from dfkd_cli.errors import DfkdError
 from dfkd_cli.loading.failures import quiet
 
 Ranges = Literal["minmax", "entropy", "percentile"]
+# x86-64 processors without VNNI add two products of 8 bits in 16, which saturates: a ResNet-8 lost 12 points there, and
+# none elsewhere (benchmarks/notes/int8.md). With weights of 7 bits every processor computes the same.
+WeightBits = Literal[7, 8]
 OLDEST_OPSET = 13  # the first one whose DequantizeLinear has a scale per channel
 _ERRORS_ONLY = 3  # onnxruntime's log level
 _METHODS: dict[Ranges, str] = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
@@ -48,11 +51,11 @@ class Quantiser:
             self._ranges = _activation_ranges(folder / "prepared.onnx", batches, ranges)
         self.layers = _named_layers(self._model)
 
-    def quantise(self, skip: Iterable[str] = ()) -> bytes:
+    def quantise(self, skip: Iterable[str] = (), weight_bits: WeightBits = 7) -> bytes:
         """Return the file with QuantizeLinear and DequantizeLinear nodes; the layers in `skip` stay as they are.
 
-        Weights are int8 with a scale per output channel. Activations are uint8: on x86-64 int8 activations are slower
-        than single precision.
+        Weights are int8 with a scale per output channel; 7 bits of them lie in [-64, 64]. Activations are uint8: on
+        x86-64 int8 activations are slower than single precision.
         """
         import onnx
         from onnxruntime.quantization import QDQQuantizer, QuantType
@@ -61,7 +64,7 @@ class Quantiser:
             quantiser = QDQQuantizer(
                 copy.deepcopy(self._model),
                 True,  # per channel
-                False,  # weights of 8 bits, not of 7
+                weight_bits == 7,
                 QuantType.QInt8,  # weights
                 QuantType.QUInt8,  # activations
                 copy.deepcopy(self._ranges),  # which the quantiser changes
