@@ -68,8 +68,8 @@ def _dependency_graph(module: nn.Module, images: Tensor) -> torch_pruning.Depend
 class _Graph(torch_pruning.DependencyGraph):
     """A graph that ends where channels cannot be followed, before numbers of channels are passed on.
 
-    One-dimensional convolutions from one channel to one stand apart. What reaches a slice goes no further: the group resists anyway,
-    and around slices that are joined again (RexNet) the search would go in circles.
+    One-dimensional convolutions from one channel to one stand apart. What reaches a slice goes no further: the group
+    resists anyway, and around slices that are joined again (RexNet) the search would go in circles.
     """
 
     def _build_dependency(self, module2node: dict[Any, torch_pruning.dependency.Node]) -> None:
@@ -174,9 +174,9 @@ def _is_inner(members: tuple[Member, ...], layers: dict[str, nn.Module], pixels:
 
 
 def _is_scarce(group: ChannelGroup, layers: dict[str, nn.Module], logits: Tensor) -> bool:
-    """Return whether no layer writes more than a few of the channels, or, for segmentation, they are as many as classes.
+    """Return whether no layer writes more than a few of the channels, or, for segmentation, there is one per class.
 
-    The latter are scores of the classes at a smaller resolution, as in the decoders of ESPNet or FCN.
+    Those are scores of the classes at a smaller resolution, as in the decoders of ESPNet or FCN.
     """
     scores = logits.ndim == 4 and group.size == logits.shape[1]
     written = [len(member.index) for member in group.producers() if isinstance(layers[member.layer], NARROWED)]

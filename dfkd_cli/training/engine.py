@@ -188,7 +188,7 @@ class Distillation:
         self.world.equalise(self.trained)
         if self.config.sync_batchnorm:
             synchronise(self.trained, self.world)
-        # The student begins as the teacher, or learns stages of it with a term that can be far larger than the method's.
+        # The student begins as the teacher, or learns its stages with a term far larger than those of the method.
         similar = self.reshaping is not None or bool(self.setting.compared)
         self.optimizer = make_optimizer(self.trained, self.optimizer_kind, self.config, fine_tuning=similar)
         self.average = WeightAverage(self.setting.student, self.config.average)
