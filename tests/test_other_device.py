@@ -63,7 +63,7 @@ def selected() -> Selected:
     """Make the selection of a pool, which the host computes."""
     images = torch.empty(IMAGES, *SIZE, dtype=torch.uint8, device=ELSEWHERE)
     slots = torch.arange(IMAGES, device=ELSEWHERE)
-    return Selected(images, slots, slots, [], [], [], IMAGES, 0, (), {}, 0, True, CLASSES)
+    return Selected(images, slots, slots, [], [], [], IMAGES, 0, (), {}, 0, True, CLASSES, False)
 
 
 def make(name: str, teacher: Classifier, student: Classifier, *more: str) -> Distillation:

@@ -77,6 +77,7 @@ def test_other_recipes_run(tmp_path, teacher, scenes, recipe, more):
     report = run(teacher, tmp_path / "out", "--recipe", recipe, *pool, *more, "--no-calibration")
     assert report["recipe"]["name"] == recipe
     assert 0.0 <= report["agreement"] <= 1.0
+    assert "for almost no image" not in " ".join(report["notes"])
 
 
 @pytest.mark.parametrize("recipe", ["csd", "cgdd"])

@@ -30,6 +30,7 @@ class Selected:
     copies: int  # images with the pixels of an earlier one, as far as its digest is stored
     complete: bool  # whether the pool was read to its end
     num_classes: int  # of the teacher
+    dense: bool  # the teacher has an answer per pixel; `classes` are then the most frequent ones
 
     def read(self, slots: Tensor) -> Tensor:
         """Return the images in these slots as floats in [0, 1]."""
@@ -66,6 +67,8 @@ class Selected:
         return [self._summary(), *self.remarks, *self._rare_classes()]
 
     def _rare_classes(self) -> list[str]:
+        if self.dense:  # a class can be in many images and the most frequent one in none
+            return []
         even = len(self.classes) / self.num_classes
         rare = sum(count < _RARE * even for count in self.class_counts())
         if rare == 0:

@@ -13,6 +13,7 @@ from dfkd_cli.config.values import require
 from dfkd_cli.data.fitting import MODES
 from dfkd_cli.data.reading import ImageReader, ReadOptions
 from dfkd_cli.errors import RecipeMismatchError, UsageError
+from dfkd_cli.networks.tasks import SEGMENTATION
 from dfkd_cli.pool import scoring
 from dfkd_cli.pool.candidates import Candidates, rank
 from dfkd_cli.pool.folder import Chunk, own_files, read_pool
@@ -161,6 +162,7 @@ class Selection:
             copies=self.copies,
             complete=complete,
             num_classes=self.setting.teacher.spec.num_classes,
+            dense=self.setting.teacher.task is SEGMENTATION,
         )
 
     def _best_by_prototypes(self) -> Tensor:
