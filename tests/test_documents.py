@@ -19,6 +19,8 @@ from documents import (
     spans,
 )
 
+from benchmarks.scaling_model import Inputs
+from benchmarks.scaling_on_paper import TABLES
 from dfkd_cli.cli.application import ParsingError, variable
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -84,6 +86,11 @@ def test_recipe_keys_exist(document):
     named = {found for span in spans(text) for found in re.findall(rf"(?:^|[ =\"]){'(' + key + ')'}(?:=|$)", span)}
     named |= {found for block in blocks(text) for found in re.findall(rf"--set ({key})=", block.code)}
     assert named <= recipe_keys()
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
+def test_tables_of_gpus_on_paper_are_those_of_the_script(table):
+    assert table(Inputs()) in text_of(ROOT / "docs" / "scaling.md")
 
 
 class TestTableOfPackages:
