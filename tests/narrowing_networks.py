@@ -40,6 +40,29 @@ class Concatenated(nn.Module):
         return self.head(torch.relu(self.norm(both)).mean(dim=(2, 3)))
 
 
+class Shuffled(nn.Module):
+    """Two branches whose channels are shuffled and split again, as in ShuffleNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16))
+        self.units = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 24, 1), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 8, 3, padding=1))
+            for _ in range(2)
+        )
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.stem(images)
+        for unit in self.units:
+            left, right = features.chunk(2, dim=1)
+            both = torch.cat([left, unit(right)], dim=1)
+            batch, channels, height, width = both.shape
+            pairs = both.view(batch, 2, channels // 2, height, width).transpose(1, 2).contiguous()
+            features = pairs.view(batch, channels, height, width)
+        return self.head(torch.relu(features).mean(dim=(2, 3)))
+
+
 class Grouped(nn.Module):
     """Convolutions with 4 groups, also of unequal numbers of inputs and outputs, and GroupNorm."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from narrowing_networks import CONFIG, Concatenated, Decoded, Excited, Grouped, Stem
+from narrowing_networks import CONFIG, Concatenated, Decoded, Excited, Grouped, Shuffled, Stem
 from timm import create_model
 from timm.layers.eca import EcaModule
 from timm.models.vision_transformer import VisionTransformer
@@ -79,6 +79,7 @@ NETWORKS = {
     "without BatchNorm": lambda: (lenet5(num_classes=10, in_chans=1), (1, 32, 32)),
     "depthwise and gated": lambda: (Excited(), (1, 8, 8)),
     "concatenated": lambda: (Concatenated(), (1, 8, 8)),
+    "shuffled": lambda: (Shuffled(), (1, 8, 8)),
     "grouped": lambda: (Grouped(), (1, 8, 8)),
     "transposed": lambda: (Decoded(), (1, 8, 8)),
     "attention": lambda: (vision_transformer(), (1, 8, 8)),

@@ -17,7 +17,7 @@ from dfkd_cli.networks.modes import evaluating
 
 FEWEST = 8  # channels that processors compute together: fewer gain no speed
 SLICES = ("_SliceOp", "_UnbindOp", "_SplitOp")  # of Torch-Pruning
-_SLICED = "the network slices these channels"
+_SLICED, _SHUFFLED = "the network slices these channels", "the network shuffles these channels"
 
 
 def find_structure(module: nn.Module, images: Tensor) -> Structure:
@@ -34,10 +34,10 @@ def find_structure(module: nn.Module, images: Tensor) -> Structure:
     fixed = []
     for found in graph.get_all_groups(root_module_types=list(NARROWED)):
         root = names[found[0].dep.target.module]
-        reason = _resists(found)
+        reason = _resists(found, graph.shuffles)
         members = tuple(_members(graph, found, names))
-        # What reads the channels behind a slice is not in the group.
-        read = reason == _SLICED or any(member.side == "in" for member in members)
+        # What reads the channels behind a slice or shuffle is not in the group.
+        read = reason in (_SLICED, _SHUFFLED) or any(member.side == "in" for member in members)
         if root in by_head or not read:
             continue
         if reason is not None:
@@ -53,13 +53,15 @@ def find_structure(module: nn.Module, images: Tensor) -> Structure:
     return Structure((*groups, *heads), (*fixed, *whole), calls)
 
 
-def _dependency_graph(module: nn.Module, images: Tensor) -> torch_pruning.DependencyGraph:
+def _dependency_graph(module: nn.Module, images: Tensor) -> "_Graph":
     wanted = [parameter.requires_grad for parameter in module.parameters()]
     module.requires_grad_(True)  # the graph is read off the gradient's graph
     try:
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")  # on parameters outside of layers, which `_resists` reports
-            return _Graph().build_dependency(module, example_inputs=images)
+            graph = _Graph()
+            graph.build_dependency(module, example_inputs=images)
+            return graph
     finally:
         for parameter, value in zip(module.parameters(), wanted, strict=True):
             parameter.requires_grad_(value)
@@ -68,17 +70,36 @@ def _dependency_graph(module: nn.Module, images: Tensor) -> torch_pruning.Depend
 class _Graph(torch_pruning.DependencyGraph):
     """A graph that ends where channels cannot be followed, before numbers of channels are passed on.
 
-    One-dimensional convolutions from one channel to one stand apart. What reaches a slice goes no further: the group
-    resists anyway, and around slices that are joined again (RexNet) the search would go in circles.
+    One-dimensional convolutions from one channel to one stand apart. What reaches a slice or a channel shuffle goes no
+    further: the group resists anyway, and around slices that are joined again (RexNet) the search would go in circles.
     """
 
     def _build_dependency(self, module2node: dict[Any, torch_pruning.dependency.Node]) -> None:
         super()._build_dependency(module2node)
+        self.shuffles = {one for node in module2node.values() if _is_shuffle(node) for one in _before(node)}
+        for node in self.shuffles:
+            node.type = torch_pruning.ops.OPTYPE.ELEMENTWISE  # of a reshape the numbers of channels would be followed
+            node.dependencies = []
         for layer, node in module2node.items():
             if isinstance(layer, nn.Conv1d) and layer.in_channels == layer.out_channels == 1:
                 _separate(_around(node))
             elif type(layer).__name__ in SLICES:
                 node.dependencies = []
+
+
+def _is_shuffle(node: torch_pruning.dependency.Node) -> bool:
+    """Return whether a node merges maps [B, G, C / G, H, W], the end of a channel shuffle (arXiv:1707.01083)."""
+    return (
+        node.type == torch_pruning.ops.OPTYPE.RESHAPE and len(getattr(node.grad_fn, "_saved_self_sym_sizes", ())) == 5
+    )
+
+
+def _before(node: torch_pruning.dependency.Node) -> list[torch_pruning.dependency.Node]:
+    """Return a node and the operations before it up to one that is no plain one."""
+    found = [node]
+    while len(found[-1].inputs) == 1 and _is_plain(found[-1].inputs[0]):
+        found.append(found[-1].inputs[0])
+    return found
 
 
 def _around(node: torch_pruning.dependency.Node) -> list[torch_pruning.dependency.Node]:
@@ -128,9 +149,11 @@ def _trial(
     return tuple(pixels), pixels, logits
 
 
-def _resists(found: torch_pruning.dependency.Group) -> str | None:
+def _resists(found: torch_pruning.dependency.Group, shuffles: set[torch_pruning.dependency.Node]) -> str | None:
     """Return why channels of a group cannot be removed one by one, or None."""
     for item in found:
+        if item.dep.target in shuffles:
+            return _SHUFFLED
         target = item.dep.target.module
         kind = type(target).__name__
         if isinstance(target, nn.Parameter):
