@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch_pruning
 from torch import Tensor, nn
+from torch_pruning.ops import OPTYPE
 
 from dfkd_cli.narrowing.groups import CHANNELWISE, NARROWED, ChannelGroup, Member, Structure
 from dfkd_cli.narrowing.heads import head_groups
@@ -78,7 +79,7 @@ class _Graph(torch_pruning.DependencyGraph):
         super()._build_dependency(module2node)
         self.shuffles = {one for node in module2node.values() if _is_shuffle(node) for one in _before(node)}
         for node in self.shuffles:
-            node.type = torch_pruning.ops.OPTYPE.ELEMENTWISE  # of a reshape the numbers of channels would be followed
+            node.type = OPTYPE.ELEMENTWISE  # of a reshape the numbers of channels would be followed
             node.dependencies = []
         for layer, node in module2node.items():
             if isinstance(layer, nn.Conv1d) and layer.in_channels == layer.out_channels == 1:
@@ -89,9 +90,7 @@ class _Graph(torch_pruning.DependencyGraph):
 
 def _is_shuffle(node: torch_pruning.dependency.Node) -> bool:
     """Return whether a node merges maps [B, G, C / G, H, W], the end of a channel shuffle (arXiv:1707.01083)."""
-    return (
-        node.type == torch_pruning.ops.OPTYPE.RESHAPE and len(getattr(node.grad_fn, "_saved_self_sym_sizes", ())) == 5
-    )
+    return node.type == OPTYPE.RESHAPE and len(getattr(node.grad_fn, "_saved_self_sym_sizes", ())) == 5
 
 
 def _before(node: torch_pruning.dependency.Node) -> list[torch_pruning.dependency.Node]:
