@@ -1,11 +1,9 @@
 """The generator makes images of every size in [0, 1]."""
 
-from itertools import product
 from typing import get_args
 
 import pytest
 import torch
-from tiny_methods import make
 from torch import nn
 
 from dfkd_cli.networks.classifier import InputSpec
@@ -85,19 +83,3 @@ def test_a_normalisation_without_statistics_of_images_is_accepted(mean, std):
     images = Generator(spec((3, 16, 16), mean=mean, std=std), 16, 16, conditional=False)(torch.randn(16, 16))
     assert images.isfinite().all()
     assert 0.03 < images.std() < 0.45
-
-
-@pytest.mark.parametrize("name", ["ssd", "curriculum", "csd", "cgdd"])
-def test_networks_see_moved_images_and_the_memory_keeps_them_in_place(name):
-    without = ("options.augment_synthesis=false",) if name == "csd" else ()
-    still, moved = (make(name, *without, f"options.inversion.shift={pixels}").method.source.loss for pixels in (0, 2))
-    assert still.views is None
-    images = torch.zeros(64, 1, 8, 8)
-    images[:, :, 4, 4] = 1.0
-    seen = moved.views(images)
-    places = seen.flatten(1).argmax(dim=1)
-    assert torch.equal(seen.sum(dim=(1, 2, 3)), torch.ones(64))
-    assert {(int(place) // 8 - 4, int(place) % 8 - 4) for place in places} <= set(product(range(-2, 3), repeat=2))
-    assert len(places.unique()) > 5
-    labels = torch.zeros(64, dtype=torch.long) if name == "cgdd" else None
-    assert torch.equal(moved(images, labels, 0.0, False).images, images)

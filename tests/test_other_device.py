@@ -110,11 +110,7 @@ def test_no_step_waits_for_the_host_or_mixes_devices(run_of, name, norm):
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        (
-            "ssd",
-            "priority=true buffer.eviction=mastered inversion.contested_only=true inversion.bn_form=kl "
-            "inversion.shift=2",
-        ),
+        ("ssd", "priority=true buffer.eviction=mastered inversion.contested_only=true inversion.bn_form=kl"),
         (
             "ssd",
             "buffer.eviction=easiest inversion.bn_form=relative generator.conditional=true "

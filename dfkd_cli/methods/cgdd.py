@@ -65,7 +65,7 @@ def build(setting: Setting, options: CgddOptions) -> Method:
     )
     source = GeneratedImages(
         trainer,
-        GeneratorLoss(setting, terms, options.inversion.views(setting)),
+        GeneratorLoss(setting, terms),
         Warmup(options.warmup),
         ImageStore(options.store.capacity(spec), spec, device, setting.runtime.world),
         measure=HitRates(spec.num_classes, device),

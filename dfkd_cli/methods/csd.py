@@ -79,9 +79,7 @@ def build(setting: Setting, options: CsdOptions) -> Method:
     terms = [*inversion_terms(setting, options.inversion), reward(options.reward, loss.task)]
     source = GeneratedImages(
         trainer,
-        GeneratorLoss(
-            setting, terms, _views(setting) if options.augment_synthesis else options.inversion.views(setting)
-        ),
+        GeneratorLoss(setting, terms, _views(setting) if options.augment_synthesis else None),
         Warmup(options.warmup),
         ImageStore(
             options.store.capacity(setting.teacher.spec),

@@ -61,7 +61,7 @@ def build(setting: Setting, options: CurriculumOptions) -> Method:
     )
     source = GeneratedImages(
         trainer,
-        GeneratorLoss(setting, terms, options.inversion.views(setting)),
+        GeneratorLoss(setting, terms),
         Warmup(options.warmup),
         NoMemory(trainer),
         notes=options.inversion.notes(setting),

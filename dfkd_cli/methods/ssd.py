@@ -72,10 +72,7 @@ def build(setting: Setting, options: SsdOptions) -> Method:
     source = GeneratedImages(
         trainer,
         GeneratorLoss(
-            setting,
-            inversion_terms(setting, options.inversion, modulation=phi),
-            options.inversion.views(setting),
-            options.void_class,
+            setting, inversion_terms(setting, options.inversion, modulation=phi), void_class=options.void_class
         ),
         Warmup(options.warmup, at_least=batches),
         buffer,

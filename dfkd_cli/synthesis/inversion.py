@@ -1,16 +1,11 @@
 """The generator's terms that the inversion methods share: their weights, and the list that a teacher allows."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import partial
-
-from torch import Tensor
 
 from dfkd_cli.config.values import require, require_share
 from dfkd_cli.synthesis import terms
 from dfkd_cli.synthesis.batchnorm import BatchNormForm
 from dfkd_cli.synthesis.terms import Modulation, Share, Term, equally
-from dfkd_cli.training.augmentation import random_shift
 from dfkd_cli.training.schedules import linear
 from dfkd_cli.training.setting import Setting
 
@@ -40,17 +35,11 @@ class InversionConfig:
     bn_final: float  # share of the bn weight that is left at the end
     contested_only: bool  # adversarial term only where both networks predict the same class
     adversarial_cap: float | None = None  # largest disagreement of an answer that counts, in nats; None: any
-    shift: int = 0  # pixels by which each image is moved at most before the networks see it
 
     def __post_init__(self) -> None:
         require_share(self, "bn_final")
-        require(self, 0, "shift")
         if self.adversarial_cap is not None:
             require(self, 0, "adversarial_cap")
-
-    def views(self, setting: Setting) -> Callable[[Tensor], Tensor] | None:
-        """Return what moves images [B, C, H, W] at random by up to `shift` pixels; None for 0."""
-        return partial(random_shift, pixels=self.shift, rng=setting.rng) if self.shift else None
 
     def notes(self, setting: Setting) -> list[str]:
         """Return one sentence when the teacher has no BatchNorm layers."""
