@@ -89,9 +89,9 @@ def quantise(
         shown = list(calibrated)
         if calibration.kind == "synthetic":
             shown += _batches(classifier, with_contrast(calibration.images[::2]))
-        quantiser = Quantiser(content, _inputs(network, shown), job.ranges)
+        quantiser = Quantiser(content, _inputs(network, shown), job.ranges, job.weight_bits)
         skipped = _sensitive_layers(quantiser, open_file, _certain(calibrated), job) if job.skip == "auto" else ()
-        quantised = quantiser.quantise(skipped, job.weight_bits)
+        quantised = quantiser.quantise(skipped)
         on_all, measured = (measure_agreement(open_file(quantised), on) for on in (compared, _certain(compared)))
     except DfkdError:
         raise
@@ -175,7 +175,7 @@ def _sensitive_layers(
     """
 
     def measured(skip: list[str], on: Batches) -> Agreement:
-        return measure_agreement(open_file(quantiser.quantise(skip, job.weight_bits)), on)
+        return measure_agreement(open_file(quantiser.quantise(skip)), on)
 
     bar, count = job.min_agreement, sum(len(images) for images, _ in batches)
     wanted = min(1.0, bar + math.sqrt(bar * (1.0 - bar) / count)) - _TOLERANCE

@@ -39,10 +39,11 @@ class Quantiser:
         layers: The name of each layer that can be quantised, as the network names its weights, and of its node.
     """
 
-    def __init__(self, content: bytes, batches: Iterable[np.ndarray], ranges: Ranges):
+    def __init__(self, content: bytes, batches: Iterable[np.ndarray], ranges: Ranges, weight_bits: WeightBits):
         """`batches` are inputs of the file, float32 [B, C, H, W]. Raises DfkdError for an opset that is too old."""
         import onnx
 
+        self.weight_bits = weight_bits
         self.metadata = {entry.key: entry.value for entry in _checked(content).metadata_props}
         with tempfile.TemporaryDirectory(prefix="dfkd-int8-") as name, _silent():
             folder = Path(name)
@@ -51,7 +52,7 @@ class Quantiser:
             self._ranges = _activation_ranges(folder / "prepared.onnx", batches, ranges)
         self.layers = _named_layers(self._model)
 
-    def quantise(self, skip: Iterable[str] = (), weight_bits: WeightBits = 7) -> bytes:
+    def quantise(self, skip: Iterable[str] = ()) -> bytes:
         """Return the file with QuantizeLinear and DequantizeLinear nodes; the layers in `skip` stay as they are.
 
         Weights are int8 with a scale per output channel; 7 bits of them lie in [-64, 64]. Activations are uint8: on
@@ -64,7 +65,7 @@ class Quantiser:
             quantiser = QDQQuantizer(
                 copy.deepcopy(self._model),
                 True,  # per channel
-                weight_bits == 7,
+                self.weight_bits == 7,
                 QuantType.QInt8,  # weights
                 QuantType.QUInt8,  # activations
                 copy.deepcopy(self._ranges),  # which the quantiser changes
