@@ -1,6 +1,10 @@
 """Gradients computed in parts equal those of the whole batch, and a run continues after memory ran out."""
 
 import copy
+import threading
+import weakref
+from contextvars import ContextVar
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from dfkd_cli.errors import OutOfMemoryError
+from dfkd_cli.machine.new_thread import in_new_thread
 from dfkd_cli.methods import METHODS
 from dfkd_cli.synthesis.generator_loss import Generated
 from dfkd_cli.training.accumulation import Accumulation, split
@@ -90,6 +95,41 @@ def test_memory_for_less_than_two_images_is_an_error_that_says_so(network):
     with pytest.raises(OutOfMemoryError, match="3 images at a time") as caught:
         accumulation.backward(batch_of(12), Memory(loss_of(network), 1, MemoryError()))
     assert caught.value.exit_code == 6
+
+
+def test_a_thread_that_failed_once_is_not_used_again(network):
+    """oneDNN generates no more code in a thread in which it found no memory for it once."""
+    failed = threading.local()
+    loss = loss_of(network)
+
+    def spoiled(batch: Batch) -> StudentTerms:
+        if len(batch.images) > 4 or getattr(failed, "once", False):
+            failed.once = True
+            raise RuntimeError("could not create a primitive")
+        return loss(batch)
+
+    accumulation = Accumulation(torch.optim.SGD(network.parameters(), lr=0.1))
+    for _ in range(2):
+        accumulation.backward(batch_of(12), spoiled)
+    assert accumulation.parts.count == 4
+
+
+def test_a_thread_of_its_own_computes_as_the_caller_would():
+    setting: ContextVar[int] = ContextVar("setting", default=0)
+    setting.set(3)
+    assert in_new_thread(lambda: (setting.get(), torch.get_num_threads())) == (3, torch.get_num_threads())
+    large = torch.ones(2)
+    kept = weakref.ref(large)
+
+    def fails(held: Tensor):
+        raise RuntimeError(f"{held.sum():g}")
+
+    try:
+        in_new_thread(partial(fails, large))
+    except RuntimeError as error:
+        reason = str(error)
+    del large
+    assert (reason, kept()) == ("2", None)  # the error kept no tensor
 
 
 def test_other_errors_are_not_taken_for_a_full_memory(network):

@@ -7,6 +7,7 @@ import torch
 
 from dfkd_cli.errors import OutOfMemoryError, first_line, is_out_of_memory
 from dfkd_cli.machine.allocator import make_room
+from dfkd_cli.machine.new_thread import in_new_thread
 from dfkd_cli.machine.world.errors import CalledOffError
 from dfkd_cli.machine.world.world import ALONE, World
 
@@ -24,6 +25,7 @@ class BatchParts:
     def __init__(self, world: World = ALONE):
         self.world = world
         self.count = 1
+        self._fits = False  # whether a whole batch was computed in this process
 
     def fit(self, size: int, compute: Callable[[int], Result]) -> Result:
         """Return `compute(count)` for a batch of `size` images, with the number of parts that fits into memory.
@@ -32,7 +34,7 @@ class BatchParts:
         """
         while True:
             try:
-                result = compute(self.count)
+                result = self._attempt(compute)
                 self.world.steps += 1
                 return result
             except CalledOffError as error:
@@ -47,10 +49,19 @@ class BatchParts:
                 each = size // self.count
                 raise OutOfMemoryError(f"out of memory with {each} images at a time: {reason}; use a smaller network")
             self.count *= 2
+            self._fits = False
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
             else:
                 make_room()
+
+    def _attempt(self, compute: Callable[[int], Result]) -> Result:
+        """Return `compute(self.count)`, in a new thread where memory can run out on a CPU."""
+        if self._fits or torch.cuda.is_initialized():
+            return compute(self.count)
+        result = in_new_thread(lambda: compute(self.count))
+        self._fits = self.count == 1
+        return result
 
     def note(self, what: str) -> list[str]:
         """Return a sentence for the user after memory ran out, else nothing. `what` names the computation in parts."""
