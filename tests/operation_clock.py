@@ -1,5 +1,6 @@
 """`dfkd` with a clock that counts tensor operations, so that a second means the same on every machine."""
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,13 @@ class OperationClock(TorchDispatchMode):
 
 def main_by_operations() -> None:
     """Run the command line with the clock replaced. For a separate process only."""
+    run = threading.Thread.run
+
+    def counted(thread: threading.Thread) -> None:
+        with clock:  # a mode belongs to one thread
+            run(thread)
+
     with OperationClock() as clock:
+        threading.Thread.run = counted
         time.monotonic = time.perf_counter = clock.now
         main()

@@ -18,6 +18,7 @@ from dfkd_cli.compression.budget import SAVING_RESERVE_S, SAVING_S, TRIED_IMAGES
 from dfkd_cli.compression.clock import make_clock
 from dfkd_cli.compression.pace import Pace
 from dfkd_cli.methods import METHODS
+from dfkd_cli.methods.ssd import ImportanceWeightedLoss
 from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.training.clock import BudgetClock
 from dfkd_cli.training.method import WarmupPlan
@@ -30,6 +31,7 @@ PACE = Pace(
     step_s=0.5,
     peak_bytes=10**9,
     laps=12,
+    notes=(),
 )
 # Several rounds before the student steps, and several between them.
 RUN = (
@@ -147,6 +149,22 @@ def test_every_recipe_can_be_planned(tmp_path, monkeypatch, recipe):
     assert plan["steps"] == 10
     seconds = plan["seconds"]
     assert min(plan["warmup_rounds"], plan["step_s"], plan["round_s"], seconds["distillation"], seconds["warmup"]) > 0
+
+
+def test_a_plan_says_that_memory_ran_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(pace, "ENOUGH_S", 0.0)
+    compute = ImportanceWeightedLoss.compute
+
+    def fits_four(loss, batch, progress):
+        if len(batch.images) > 4:
+            raise MemoryError
+        return compute(loss, batch, progress)
+
+    monkeypatch.setattr(ImportanceWeightedLoss, "compute", fits_four)
+    more = ["--set", "train.steps=10", "--set", "train.batch_size=8", "--json"]
+    result = dfkd("plan", save_teacher(tmp_path / "teacher.pt"), *LOOK, "--student", "cifar_resnet8", *more)
+    assert result.exit_code == 0, result.stderr
+    assert sum("computed in 2 parts" in note for note in json.loads(result.stdout)["notes"]) == 1
 
 
 def test_a_long_share_for_the_pool_can_be_planned(tmp_path, monkeypatch):

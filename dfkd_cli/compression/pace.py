@@ -29,6 +29,7 @@ class Pace:
     step_s: float  # one student step
     peak_bytes: int
     laps: int  # that were measured
+    notes: tuple[str, ...]  # sentences of this run, such as that memory ran out
 
 
 class _HandClock(Clock):
@@ -124,6 +125,7 @@ def measure_pace(loaded: LoadedJob, seed: int) -> Pace:
         # Memory that is reserved for images to come is not in the peak of a CPU, which provides it at the first use.
         peak_bytes=peak_memory_bytes(device) + (source.reserved_bytes() if device.type == "cpu" else 0),
         laps=len(laps),
+        notes=tuple(bed.distillation.notes()),
     )
 
 

@@ -86,7 +86,7 @@ def forecast(job: Job, note: Callable[[str], None]) -> Forecast:
         peak_bytes=pace.peak_bytes,
         measured_laps=pace.laps,
         measured_s=time.monotonic() - started,
-        notes=(*loaded.notes(), *loaded.runtime.notes, *_warnings(loaded.recipe.train, steps)),
+        notes=(*loaded.notes(), *pace.notes, *_warnings(loaded.recipe.train, steps)),
     )
 
 
