@@ -36,9 +36,9 @@ def main_by_operations() -> None:
     """Run the command line with the clock replaced. For a separate process only."""
     run = threading.Thread.run
 
-    def counted(thread: threading.Thread) -> None:
+    def counted(self: threading.Thread) -> None:
         with clock:  # a mode belongs to one thread
-            run(thread)
+            run(self)
 
     with OperationClock() as clock:
         threading.Thread.run = counted
