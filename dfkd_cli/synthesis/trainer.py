@@ -79,7 +79,7 @@ class GeneratorTrainer:
             synchronise(self.generator, self.world)
         self.optimizer = self._adam(self.generator.parameters())
         self.forward = setting.runtime.compile(self.generator)
-        self.parts = BatchParts(self.world)
+        self.parts = BatchParts(setting.runtime.device, self.world)
         self.generated = 0  # images of all processes
         self.rounds = 0
 

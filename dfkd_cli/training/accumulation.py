@@ -18,7 +18,7 @@ class Accumulation:
 
     def __init__(self, optimizer: torch.optim.Optimizer, world: World = ALONE):
         self.optimizer, self.world = optimizer, world
-        self.parts = BatchParts(world)
+        self.parts = BatchParts(optimizer.param_groups[0]["params"][0].device, world)
 
     def backward(self, batch: Batch, loss: Loss) -> tuple[Terms, Mapping[str, Tensor]]:
         """Store the gradient of the batch's mean loss in the parameters.

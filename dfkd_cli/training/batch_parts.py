@@ -22,8 +22,8 @@ class BatchParts:
     It is the same in all processes of a world: when one runs out of memory, all compute the batch anew.
     """
 
-    def __init__(self, world: World = ALONE):
-        self.world = world
+    def __init__(self, device: torch.device, world: World = ALONE):
+        self.device, self.world = device, world
         self.count = 1
         self._fits = False  # whether a whole batch was computed in this process
 
@@ -50,14 +50,14 @@ class BatchParts:
                 raise OutOfMemoryError(f"out of memory with {each} images at a time: {reason}; use a smaller network")
             self.count *= 2
             self._fits = False
-            if torch.cuda.is_initialized():
+            if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            else:
+            elif self.device.type == "cpu":
                 make_room()
 
     def _attempt(self, compute: Callable[[int], Result]) -> Result:
-        """Return `compute(self.count)`, in a new thread where memory can run out on a CPU."""
-        if self._fits or torch.cuda.is_initialized():
+        """Return `compute(self.count)`, on a CPU in a new thread until a whole batch has fitted."""
+        if self._fits or self.device.type != "cpu":
             return compute(self.count)
         result = in_new_thread(lambda: compute(self.count))
         self._fits = self.count == 1
