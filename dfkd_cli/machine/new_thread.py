@@ -18,7 +18,7 @@ def in_new_thread(compute: Callable[[], Result]) -> Result:
     """
     results: list[Result] = []
     errors: list[BaseException] = []
-    computing = torch.get_num_threads()
+    done, computing = threading.Event(), torch.get_num_threads()
 
     def run() -> None:
         try:
@@ -26,10 +26,16 @@ def in_new_thread(compute: Callable[[], Result]) -> Result:
             results.append(compute())
         except BaseException as error:  # raised again in the caller's thread
             errors.append(error)
+        finally:
+            done.set()
 
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,))
     thread.start()
-    thread.join()
+    try:
+        done.wait()  # not join(): after an interrupt, join() takes a thread for ended that still computes
+    finally:
+        done.wait()
+        thread.join()
     if errors:
         raise errors.pop()  # without a name here, because a name would keep the error's traceback, and its tensors
     return results.pop()
