@@ -1,7 +1,10 @@
 """Gradients computed in parts equal those of the whole batch, and a run continues after memory ran out."""
 
 import copy
+import os
+import signal
 import threading
+import time
 import weakref
 from contextvars import ContextVar
 from functools import partial
@@ -130,6 +133,25 @@ def test_a_thread_of_its_own_computes_as_the_caller_would():
         reason = str(error)
     del large
     assert (reason, kept()) == ("2", None)  # the error kept no tensor
+
+
+def test_an_interrupt_waits_for_the_thread():
+    """A process that ended while a thread computes would be aborted."""
+    ended = []
+
+    def interrupted():
+        time.sleep(0.2)  # until the caller waits
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        ended.append(True)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            in_new_thread(interrupted)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended
 
 
 def test_other_errors_are_not_taken_for_a_full_memory(network):
