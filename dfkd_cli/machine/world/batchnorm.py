@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfkd_cli.machine.world.world import World
@@ -36,24 +38,57 @@ class _Synchronised(_BatchNorm):
 
 
 def _normalised(layer: Any, inputs: Tensor, world: World) -> Tensor:
-    shape = [1, -1, *[1] * (inputs.dim() - 2)]
-    dims = [0, *range(2, inputs.dim())]
-    values = inputs.float()
-    running = layer.running_mean is not None
-    # An estimate of the mean, which prevents cancellation in the variance.
-    near = layer.running_mean.detach().clone() if running else values.new_zeros(values.shape[1])
-    offset = values - near.view(shape)
-    mean, square = world.means([offset.mean(dims), offset.square().mean(dims)])
-    variance = (square - mean.square()).clamp_min(0.0)
-    mean = mean + near
-    if running:
+    """Return the inputs normalised with the statistics of all processes, which the running statistics follow."""
+    channels = inputs.new_zeros(inputs.shape[1], dtype=torch.float32)
+    near = channels if layer.running_mean is None else layer.running_mean.detach().float()
+    weight, bias = (layer.weight, layer.bias) if layer.affine else (channels + 1, channels)
+    output, mean, variance = world.apply(_Normalise, inputs, weight, bias, near.clone(), layer.eps)
+    if layer.running_mean is not None:
         with torch.no_grad():
             _follow(layer, mean, variance, world.size * inputs.numel() // inputs.shape[1])
-    scale = (variance + layer.eps).rsqrt()
-    if layer.affine:
-        scale = scale * layer.weight
-    result = (values - mean.view(shape)) * scale.view(shape)
-    return (result + layer.bias.view(shape) if layer.affine else result).to(inputs.dtype)
+    return output
+
+
+class _Normalise(torch.autograd.Function):
+    """BatchNorm with one exchange in each direction; PyTorch's own operations compute what is local.
+
+    Elementary operations with their gradients would read the inputs three times as often.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, near: Tensor, eps: float, world: World
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the output, and mean and variance per channel. `near` estimates the mean and avoids cancellation."""
+        mean, variance = torch.batch_norm_update_stats(inputs, near, torch.ones_like(near), 0.0)
+        offset = mean.float() - near
+        mean, square = _means(torch.stack([offset, variance.float() + offset.square()]), world)
+        variance = (square - mean.square()).clamp_min_(0.0)
+        mean += near
+        ctx.save_for_backward(inputs, weight, mean, variance)
+        ctx.eps, ctx.world = eps, world
+        ctx.mark_non_differentiable(mean, variance)
+        return functional.batch_norm(inputs, mean, variance, weight, bias, eps=eps), mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the sum of all processes' losses, those of weight and bias for the local batch."""
+        inputs, weight, mean, variance = ctx.saved_tensors
+        count = inputs.numel() // inputs.shape[1]
+        fixed = (weight, mean, variance, None, None, False, ctx.eps)  # as if the statistics were constants
+        own, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradients[0], inputs, *fixed, [True, True, True]
+        )
+        scale = weight * (variance + ctx.eps).rsqrt()
+        slope, shift = scale * _means(torch.stack([of_weight, of_bias]).float() / count, ctx.world)
+        through_statistics = functional.batch_norm(inputs, mean, variance, slope, shift, eps=ctx.eps)
+        return own.sub_(through_statistics), of_weight, of_bias, None, None, None
+
+
+def _means(values: Tensor, world: World) -> Tensor:
+    world.reduce(values)
+    return values.div_(world.size)
 
 
 def _follow(layer: Any, mean: Tensor, variance: Tensor, count: int) -> None:

@@ -32,8 +32,7 @@ class World:
         self.steps = 0  # optimizer steps that were computed without running out of memory
         self.attempt = 0  # process groups made so far
         self.bytes_sent = 0  # payload of all exchanges, before the algorithm of the backend multiplies it
-        self._mean: Callable[..., Any] = lambda values: _Mean.apply(values, self)
-        self._gather: Callable[..., Any] = lambda values: _Gather.apply(values, self)
+        self._apply: Callable[..., Any] = lambda function, *inputs: function.apply(*inputs, self)
         if size > 1:
             self._form()
 
@@ -45,7 +44,11 @@ class World:
     def stay_out_of_compiled_code(self) -> None:
         """Make torch.compile leave the exchanges in the middle of a function to Python."""
         if self.open:
-            self._mean, self._gather = torch.compiler.disable(self._mean), torch.compiler.disable(self._gather)
+            self._apply = torch.compiler.disable(self._apply)
+
+    def apply(self, function: type[torch.autograd.Function], *inputs: Any) -> Any:
+        """Return the outputs of an autograd function that exchanges values; its last argument is this world."""
+        return self._apply(function, *inputs)
 
     @property
     def is_first(self) -> bool:
@@ -81,13 +84,13 @@ class World:
         """Return the means over the processes of several float tensors, in one exchange, with gradients."""
         if not self.open:
             return list(values)
-        flat = self._mean(torch.cat([value.float().reshape(-1) for value in values]))
+        flat = self.apply(_Mean, torch.cat([value.float().reshape(-1) for value in values]))
         pieces = flat.split([value.numel() for value in values])
         return [piece.view(value.shape) for piece, value in zip(pieces, values, strict=True)]
 
     def gather(self, value: Tensor) -> Tensor:
         """Return the tensors of all processes as [processes, ...], with gradients: [...] of equal shape."""
-        return self._gather(value) if self.open else value.unsqueeze(0)
+        return self.apply(_Gather, value) if self.open else value.unsqueeze(0)
 
     def sum(self, value: Tensor) -> Tensor:
         """Return the sum over the processes, without gradients."""
