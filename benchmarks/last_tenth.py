@@ -18,8 +18,8 @@ from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.data.segmented import MaskOptions
 from dfkd_cli.evaluation.accuracy import measure_accuracy
 from dfkd_cli.loading import LoadOptions
-from dfkd_cli.machine.allocator import prepare_process
 from dfkd_cli.machine.device import resolve_device
+from dfkd_cli.machine.process import prepare_process
 from dfkd_cli.training.clock import StepClock
 
 FROM, POINTS = 0.9, 10  # share of the training, measurements after it

@@ -232,9 +232,9 @@ class JobArguments(LabelArguments, ImageArguments):
         return {"ignore_index": self.ignore_index or (), "class_names": self.class_names}
 
     def prepare_process(self) -> None:
-        """Apply the memory settings of commands that train on the device. Raises UsageError for a wrong device."""
-        from dfkd_cli.machine.allocator import prepare_process
+        """Set memory and arithmetic of the process of a command that trains. Raises UsageError for a wrong device."""
         from dfkd_cli.machine.device import resolve_device
+        from dfkd_cli.machine.process import prepare_process
 
         prepare_process(resolve_device(self.device))
 

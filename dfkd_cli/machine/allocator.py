@@ -1,32 +1,16 @@
 """Settings of a process's memory on a CPU."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dfkd_cli.machine.world.launch import launched_place
-
-if TYPE_CHECKING:
-    import torch
 
 UNLIMITED = 2**60
 RESERVE = 2**28  # bytes, for code that libraries generate when memory is short
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 _USUAL_TRIM_THRESHOLD, _USUAL_MMAP_MAX = 128 * 1024, 65536
-
-
-def prepare_process(device: torch.device) -> None:
-    """Apply `keep_freed_memory` and `fail_before_memory_is_used_up` to a process that computes on a CPU.
-
-    Both change the whole process, so only commands call this, and no function for Python users.
-    """
-    if device.type == "cpu":
-        keep_freed_memory()
-        fail_before_memory_is_used_up()
 
 
 def keep_freed_memory() -> None:
