@@ -51,7 +51,7 @@ def layer(case: dict[str, Any]) -> nn.Module:
     return made
 
 
-def outcome(made: nn.Module, batch: Tensor, gradient: Tensor) -> dict[str, Tensor]:
+def outcome(made: nn.Module, batch: Tensor, gradient: Tensor) -> dict[str, Any]:
     batch = batch.detach().clone().requires_grad_()
     output = made(batch)
     output.backward(gradient)
@@ -61,7 +61,7 @@ def outcome(made: nn.Module, batch: Tensor, gradient: Tensor) -> dict[str, Tenso
     return {"output": output.detach(), "gradient": batch.grad} | state | gradients
 
 
-def both(world: World) -> dict[str, dict[str, Tensor]]:
+def both(world: World) -> dict[str, Any]:
     half = slice(4 * world.rank, 4 * world.rank + 4)
     outcomes = {}
     for name, case in CASES.items():
