@@ -80,3 +80,30 @@ def test_a_layer_that_is_called_twice_keeps_its_weights():
     student = copy.deepcopy(teacher)
     refit(teacher, student, {("inner", "in"): set([9])}, ("inner",), [torch.randn(8, 4)])
     assert torch.equal(student.inner.weight, teacher.inner.weight)
+
+
+@pytest.mark.parametrize("kept_bytes", [1, 2**28])
+def test_each_layer_is_fitted_after_those_before_it(kept_bytes, monkeypatch):
+    monkeypatch.setattr("dfkd_cli.narrowing.refitting.RIDGE", 1e-8)
+    monkeypatch.setattr("dfkd_cli.narrowing.refitting.KEPT_BYTES", kept_bytes)
+    teacher = nn.Sequential(*redundant(LAYERS["plain"]), nn.Flatten(), nn.Linear(5 * 81, 3))
+    images = torch.randn(512, 2, 9, 9)
+    gone: Gone = {("0", "out"): {2, 3}, ("1", "in"): {2, 3}, ("1", "out"): {4}, ("3", "in"): set(range(4 * 81, 5 * 81))}
+    student = without_channels(teacher, gone)
+    with torch.no_grad():
+        student[1].weight *= 0.5  # which the layer before the last one makes good
+    refit(teacher, student, gone, ("0", "1", "3"), list(images.split(128)))
+    torch.testing.assert_close(student[:2](images), teacher[:2](images)[:, :4], rtol=0.0, atol=1e-3)
+    assert (student(images) - teacher(images)).square().mean() < 0.5 * teacher(images).var()
+
+
+def test_the_teacher_is_computed_once_and_the_student_up_to_each_layer():
+    teacher = nn.Sequential(*(nn.Linear(6, 6) for _ in range(4)))
+    gone: Gone = {(str(i), "out"): {5} for i in range(3)} | {(str(i + 1), "in"): {5} for i in range(3)}
+    student = without_channels(teacher, gone)
+    computed = {"teacher": 0, "student": 0}
+    for name, network in (("teacher", teacher), ("student", student)):
+        for layer in network:
+            layer.register_forward_pre_hook(lambda *_, name=name: computed.update({name: computed[name] + 1}))
+    refit(teacher, student, gone, ("0", "1", "2", "3"), [torch.randn(64, 6)])
+    assert computed == {"teacher": 4, "student": 2 + 3 + 4}
