@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dfkd_cli.machine.world.world import ALONE, World
@@ -20,6 +21,7 @@ from dfkd_cli.training.setting import Terms
 from dfkd_cli.training.taps import Taps
 
 SMALL_IMAGES, LARGE_IMAGES = 1024, 64  # images of at most 32x32 pixels, and of many pixels, for new weights
+SMALL_BATCH = 128  # images of 32x32 pixels that are computed at once for new weights, where batches are smaller
 
 
 class Narrowing(Reshaping):
@@ -71,15 +73,19 @@ class Narrowing(Reshaping):
         """Return how many images `refit` learns from: fewer large ones, because each has more positions."""
         if not self.config.refit:
             return 0
-        pixels = math.prod(self.student.spec.size[1:])
-        return min(max(SMALL_IMAGES * 1024 // pixels, LARGE_IMAGES), SMALL_IMAGES)
+        return min(max(self._of_size(SMALL_IMAGES), LARGE_IMAGES), SMALL_IMAGES)
 
     def refit(self, batches: Sequence[Tensor]) -> None:
         """Fit the weights that read removed channels to the teacher's features."""
         if batches:
-            normalised = [(images - self.student.mean) / self.student.std for images in batches]
+            images = (torch.cat(list(batches)) - self.student.mean) / self.student.std
+            parts = images.split(max(len(batches[0]), self._of_size(SMALL_BATCH)))
             structure = self.plan.structure
-            refit(_module(self.teacher), _module(self.student), self.plan.gone, structure.calls, normalised, self.world)
+            refit(_module(self.teacher), _module(self.student), self.plan.gone, structure.calls, parts, self.world)
+
+    def _of_size(self, images: int) -> int:
+        """Return how many of the student's images have as many pixels as these images of 32x32."""
+        return images * 1024 // math.prod(self.student.spec.size[1:])
 
     def narrowed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors by the names of the whole student's state dict without the removed channels."""
