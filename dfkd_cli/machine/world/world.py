@@ -15,6 +15,9 @@ from dfkd_cli.machine.world.errors import CalledOffError, LostProcessError
 
 LONGEST_WAIT = timedelta(hours=2)  # for another process: one may compile for long. The watch finds those that ended.
 BUCKET_BYTES = 25 * 2**20  # of gradients that are sent at once, as in DistributedDataParallel
+MOST_COMPILED = (
+    1024  # versions of a function: one cut by exchanges has a version per layer, and 8 are compiled by default
+)
 FIRST = 0  # the rank that writes files and prints
 
 
@@ -44,7 +47,10 @@ class World:
     def stay_out_of_compiled_code(self) -> None:
         """Make torch.compile leave the exchanges in the middle of a function to Python."""
         if self.open:
+            from torch._dynamo import config
+
             self._apply = torch.compiler.disable(self._apply)
+            config.recompile_limit = config.accumulated_recompile_limit = MOST_COMPILED
 
     def apply(self, function: type[torch.autograd.Function], *inputs: Any) -> Any:
         """Return the outputs of an autograd function that exchanges values; its last argument is this world."""
