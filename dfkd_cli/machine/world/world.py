@@ -15,9 +15,7 @@ from dfkd_cli.machine.world.errors import CalledOffError, LostProcessError
 
 LONGEST_WAIT = timedelta(hours=2)  # for another process: one may compile for long. The watch finds those that ended.
 BUCKET_BYTES = 25 * 2**20  # of gradients that are sent at once, as in DistributedDataParallel
-MOST_COMPILED = (
-    1024  # versions of a function: one cut by exchanges has a version per layer, and 8 are compiled by default
-)
+MOST_COMPILED = 1024  # versions of a function. Exchanges cut it into one per layer; torch.compile gives up after 8.
 FIRST = 0  # the rank that writes files and prints
 
 
