@@ -42,7 +42,7 @@ def test_rounding_of_a_network_that_enlarges_it_is_no_difference():
     assert 1e-4 < compared.largest_difference < 1e-2
 
 
-@pytest.mark.parametrize(("steepness", "shift"), [(1.0, 1e-3), (1e4, 1e-5)])
+@pytest.mark.parametrize(("steepness", "shift"), [(1.0, 1e-3), (1e4, 1e-5), (1e6, 1e-7)])
 def test_more_than_rounding_is_refused(steepness, shift):
     with pytest.raises(DfkdError, match="does not compute the same as the network: on noise, outputs up to"):
         compare(classifier(steepness), other_kernels(steepness, shift), PROBE, JOB)

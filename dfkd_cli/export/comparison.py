@@ -16,6 +16,7 @@ from dfkd_cli.networks.returned import to_logits
 
 TOLERANCE = 1e-4  # relative to the largest output; rounding of other kernels is smaller, wrong weights differ by more
 OWN_ROUNDING = 10.0  # times the change that inputs changed in their last digit cause, where that is more than TOLERANCE
+LARGEST_ROUNDING = 1e-2  # relative to the largest output; a larger limit could hide wrong weights
 COMPARED_IMAGES = 64
 COMPARED_DENSE = 8  # images of a segmentation network, which have as many answers as pixels
 SAME_PIXELS = 0.999  # share with the same class; rounding decides where two classes are equally likely
@@ -54,7 +55,8 @@ def compare(classifier: Classifier, run: Callable[[Tensor], Tensor], probe: Prob
                 f"{job.source} gives different outputs for the same images because part of it is random: no file can "
                 "be compared with it; nothing was written"
             )
-        if not difference <= OWN_ROUNDING * _own_rounding(classifier, normalised, expected):
+        rounding = OWN_ROUNDING * _own_rounding(classifier, normalised, expected)
+        if not difference <= min(rounding, LARGEST_ROUNDING * largest):
             raise DfkdError(
                 f"the exported {job.to} file does not compute the same as the network: on {probe.name}, outputs up to "
                 f"{largest:.3g} differ by {difference:.3g}; nothing was written"

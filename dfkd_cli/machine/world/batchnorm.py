@@ -61,10 +61,10 @@ class _Normalise(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the output, and mean and variance per channel. `near` estimates the mean and avoids cancellation."""
         mean, variance = torch.batch_norm_update_stats(inputs, near, torch.ones_like(near), 0.0)
-        offset = mean.float() - near
-        mean, square = _means(torch.stack([offset, variance.float() + offset.square()]), world)
-        variance = (square - mean.square()).clamp_min_(0.0)
-        mean += near
+        offset = mean.double() - near
+        mean, square = _means(torch.stack([offset, variance.double() + offset.square()]), world)
+        variance = (square - mean.square()).clamp_min_(0.0).float()
+        mean = (mean + near).float()
         ctx.save_for_backward(inputs, weight, mean, variance)
         ctx.eps, ctx.world = eps, world
         ctx.mark_non_differentiable(mean, variance)
@@ -81,14 +81,16 @@ class _Normalise(torch.autograd.Function):
             gradients[0], inputs, *fixed, [True, True, True]
         )
         scale = weight * (variance + ctx.eps).rsqrt()
-        slope, shift = scale * _means(torch.stack([of_weight, of_bias]).float() / count, ctx.world)
+        slope, shift = scale * (_means(torch.stack([of_weight, of_bias]), ctx.world) / count).float()
         through_statistics = functional.batch_norm(inputs, mean, variance, slope, shift, eps=ctx.eps)
         return own.sub_(through_statistics), of_weight, of_bias, None, None, None
 
 
 def _means(values: Tensor, world: World) -> Tensor:
-    world.reduce(values)
-    return values.div_(world.size)
+    """Return the means over the processes in float64: [2, C] -> the same shape. They travel in float32."""
+    sums = values.float()
+    world.reduce(sums)
+    return sums.double() / world.size
 
 
 def _follow(layer: Any, mean: Tensor, variance: Tensor, count: int) -> None:
