@@ -1,78 +1,56 @@
-"""How the agreement that `dfkd evaluate` measures without data relates to accuracy, over 24 students of one teacher.
+"""How the agreement that `dfkd evaluate` measures without data relates to accuracy, over the students of finished runs.
 
-    python -m benchmarks.agreement TEACHERS/resnet20-12fca82f.th --arch cifar_resnet20 --data DATA/cifar10/test
+    python -m benchmarks.agreement out/benchmarks/*
 
-Shares of the parameters, recipes and numbers of steps vary. One row of a Markdown table is printed per student, then
-the rank correlation of both figures over all students, and over those of `ssd` only.
+Each folder is the result of `dfkd compress --eval`, whose report has the accuracy. One row of a Markdown table is
+printed per student, from the lowest accuracy to the highest, then the rank correlation of both figures.
 """
 
 import argparse
-import itertools
-import tempfile
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from dfkd_cli import compress, evaluate
+from dfkd_cli import evaluate
 
-RECIPES = {"ssd": (0.75, 0.5, 0.35, 0.25), "dafl": (0.5, 0.25), "csd": (0.5, 0.25)}
-STEPS = (10, 60, 180)
-ROUNDS = 30  # of images before the first step
+COLUMNS = ("recipe", "teacher", "student", "steps", "agreement, synthetic", "agreement, real", "accuracy")
 
 
 class Student(NamedTuple):
     """One row of the table."""
 
     recipe: str
-    share: float
+    teacher_parameters: int
+    parameters: int
     steps: int
-    agreement: float  # with the teacher on held-out synthetic images
+    agreement: float  # with the teacher on the held-out synthetic images of its run
     real_agreement: float  # with the teacher on the labelled images
     accuracy: float
 
 
 def main() -> None:
-    """Train and evaluate all students, and print the table."""
+    """Evaluate all students without data, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("teacher")
-    parser.add_argument("--arch")
-    parser.add_argument("--data", required=True, help="labelled images")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    print("| recipe | share | steps | agreement, synthetic | agreement, real | accuracy |\n|---|---|---|---|---|---|")
-    students = []
-    for recipe, shares in RECIPES.items():
-        for share, steps in itertools.product(shares, STEPS):
-            student = measure(arguments, recipe, share, steps)
-            students.append(student)
-            figures = f"{student.agreement:.3f} | {student.real_agreement:.3f} | {student.accuracy:.4f}"
-            print(f"| `{recipe}` | {share} | {steps} | {figures} |", flush=True)
-    for name, chosen in (("all", students), ("ssd", [one for one in students if one.recipe == "ssd"])):
-        pairs = [one.agreement for one in chosen], [one.accuracy for one in chosen]
-        print(f"rank correlation over {len(chosen)} students ({name}): {rank_correlation(*pairs):.3f}")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="result of dfkd compress --eval")
+    students = sorted((measure(folder) for folder in parser.parse_args().folders), key=lambda one: one.accuracy)
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+    for one in students:
+        figures = f"{one.agreement:.3f} | {one.real_agreement:.3f} | {100 * one.accuracy:.2f} %"
+        print(f"| `{one.recipe}` | {one.teacher_parameters:,} | {one.parameters:,} | {one.steps:,} | {figures} |")
+    correlation = rank_correlation([one.agreement for one in students], [one.accuracy for one in students])
+    print(f"rank correlation over {len(students)} students: {correlation:.3f}")
 
 
-def measure(arguments: argparse.Namespace, recipe: str, share: float, steps: int) -> Student:
-    """Train one student and return its figures."""
-    settings = {"train.steps": steps, "train.compile": "off"}
-    if recipe != "dafl":
-        settings["options.warmup.rounds"] = ROUNDS
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "student"
-        compress(
-            arguments.teacher,
-            arch=arguments.arch,
-            student=share,
-            recipe=recipe,
-            settings=settings,
-            seed=arguments.seed,
-            out=out,
-        )
-        synthetic = evaluate(out)
-        real = evaluate(out, arguments.data, teacher=arguments.teacher, teacher_arch=arguments.arch)
-    figures = [value for value in (synthetic.agreement, real.agreement, real.accuracy) if value is not None]
-    return Student(recipe, share, steps, *figures)
+def measure(folder: Path) -> Student:
+    """Return the figures of one student. Raises SystemExit for a run without `--eval` or without calibration images."""
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    agreement, accuracy = evaluate(folder).agreement, report["student"]["accuracy"]
+    if agreement is None or accuracy is None:
+        raise SystemExit(f"{folder} has no accuracy or no synthetic images: run dfkd compress with --eval")
+    sizes = report["teacher"]["parameters"], report["student"]["parameters"]
+    return Student(report["recipe"]["name"], *sizes, report["steps"], agreement, report["agreement"], accuracy)
 
 
 def rank_correlation(first: list[float], second: list[float]) -> float:

@@ -36,6 +36,7 @@ def make_row(experiment: Experiment, report: dict[str, Any]) -> dict[str, Any]:
     """Return the row of a run from its `report.json`. It contains no path of this machine."""
     commit, dirty = checkout()
     command = shlex.join(["dfkd", *experiment.arguments("out/")])
+    scores = report["segmentation"] or {}
     return {
         "suite": experiment.suite,
         "name": experiment.name,
@@ -43,6 +44,9 @@ def make_row(experiment: Experiment, report: dict[str, Any]) -> dict[str, Any]:
         "student_accuracy": report["student"]["accuracy"],
         "teacher_accuracy": report["teacher"]["accuracy"],
         "relative_accuracy": report["relative_accuracy"],
+        "student_miou": scores.get("student", {}).get("miou"),
+        "teacher_miou": (scores.get("teacher") or {}).get("miou"),
+        "relative_miou": scores.get("relative_miou"),
         "agreement": report["agreement"],
         "agreement_on": report["agreement_on"],
         "student_parameters": report["student"]["parameters"],

@@ -54,9 +54,10 @@ def run(experiment: Experiment, places: Places, results: Path, out: Path) -> int
     done = subprocess.run([*DFKD, *words, "--overwrite"], cwd=ROOT, stdout=subprocess.DEVNULL)
     if done.returncode == 0:
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        append_result(results, make_row(experiment, report))
-        accuracy = report["student"]["accuracy"]
-        print("row appended" + ("" if accuracy is None else f", accuracy {accuracy:.2%}"), flush=True)
+        row = make_row(experiment, report)
+        append_result(results, row)
+        score = row["student_accuracy"] if row["student_miou"] is None else row["student_miou"]
+        print("row appended" + ("" if score is None else f", {score:.2%}"), flush=True)
     return done.returncode
 
 

@@ -19,7 +19,7 @@ COLUMNS = (
     "teacher -> student",
     "budget",
     "seeds",
-    "accuracy",
+    "accuracy or mean IoU",
     "relative",
     "agreement",
     "images made / kept",
@@ -96,6 +96,7 @@ def _table(suite: str | None, groups: list[list[Row]]) -> str:
 
 def _cells(group: list[Row]) -> list[str]:
     row = group[0]
+    measure = "accuracy" if row.get("student_miou") is None else "miou"  # older rows have no mean IoU
     name = row["name"] or ", ".join(row["overrides"])
     where = row["machine"]
     cores = f"{where['cores']} core{'s' if where['cores'] > 1 else ''}"
@@ -105,8 +106,8 @@ def _cells(group: list[Row]) -> list[str]:
         f"{row['teacher']} -> {row['student']}",
         row["budget"] or "steps",
         ", ".join(str(each["seed"]) for each in group),
-        _spread(group, "student_accuracy", lambda share: f"{100 * share:.2f}", " %"),
-        _spread(group, "relative_accuracy", lambda share: f"{share:.3f}"),
+        _spread(group, f"student_{measure}", lambda share: f"{100 * share:.2f}", " %"),
+        _spread(group, f"relative_{measure}", lambda share: f"{share:.3f}"),
         _spread(group, "agreement", lambda share: f"{share:.3f}"),
         f"{_mean(group, 'images_generated'):,.0f} / {_mean(group, 'images_kept'):,.0f}",
         f"{_mean(group, 'steps'):,.0f}",

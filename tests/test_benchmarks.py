@@ -88,6 +88,7 @@ def example(**changes) -> dict:
         "student": {"accuracy": 0.7, "parameters": 10},
         "teacher": {"accuracy": 0.9, "parameters": 20},
         "relative_accuracy": 0.7 / 0.9,
+        "segmentation": None,
         "agreement": 0.75,
         "agreement_on": "evaluation data",
         "images": {"generated": 1000, "kept": 100},
@@ -133,6 +134,11 @@ def test_the_table_puts_seeds_together_and_shows_the_last_commit(no_git):
     assert "aaaaaaa\\*" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {len(table.COLUMNS) + 1}
+
+
+def test_the_table_shows_the_mean_iou_of_segmentation_networks(no_git):
+    scores = {"student_accuracy": None, "relative_accuracy": None, "student_miou": 0.31, "relative_miou": 0.62}
+    assert "| 31.00 % | 0.620 |" in table.render([example(teacher="espnet", **scores)])
 
 
 def test_rows_of_two_processors_stay_apart(no_git):
@@ -197,7 +203,7 @@ def test_every_suite_is_made_of_different_runs_that_its_recipe_accepts(name):
 
 def test_the_ablation_has_every_row_that_was_asked_for():
     rows = load_suite("ssd-ablation").experiments
-    assert {"none", "diversity", "difficulty", "default", "default with priority"} <= {row.name for row in rows}
+    assert {"none", "diversity", "difficulty", "default", "uniform draw"} <= {row.name for row in rows}
     sizes = [override for row in rows for override in row.overrides if "buffer.size" in override]
     assert sizes == [f"options.buffer.size={size}" for size in (500, 1000, 2500, 10000)]
     assert sum(row.seed == 1 for row in rows) == 3
