@@ -1,6 +1,6 @@
 """How the agreement that `dfkd evaluate` measures without data relates to accuracy, over the students of finished runs.
 
-    python -m benchmarks.agreement out/benchmarks/*
+    python -m benchmarks.agreement out/benchmarks/narrowing-ablation-*
 
 Each folder is the result of `dfkd compress --eval`, whose report has the accuracy. One row of a Markdown table is
 printed per student, from the lowest accuracy to the highest, then the rank correlation of both figures.
@@ -39,8 +39,9 @@ def main() -> None:
     for one in students:
         figures = f"{one.agreement:.3f} | {one.real_agreement:.3f} | {100 * one.accuracy:.2f} %"
         print(f"| `{one.recipe}` | {one.teacher_parameters:,} | {one.parameters:,} | {one.steps:,} | {figures} |")
-    correlation = rank_correlation([one.agreement for one in students], [one.accuracy for one in students])
-    print(f"rank correlation over {len(students)} students: {correlation:.3f}")
+    if len(students) > 1:
+        correlation = rank_correlation([one.agreement for one in students], [one.accuracy for one in students])
+        print(f"rank correlation over {len(students)} students: {correlation:.3f}")
 
 
 def measure(folder: Path) -> Student:

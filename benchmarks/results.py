@@ -36,7 +36,7 @@ def make_row(experiment: Experiment, report: dict[str, Any]) -> dict[str, Any]:
     """Return the row of a run from its `report.json`. It contains no path of this machine."""
     commit, dirty = checkout()
     command = shlex.join(["dfkd", *experiment.arguments("out/")])
-    scores = report["segmentation"] or {}
+    scores = report["segmentation"] or {"student": None, "teacher": None, "relative_miou": None}
     return {
         "suite": experiment.suite,
         "name": experiment.name,
@@ -44,9 +44,9 @@ def make_row(experiment: Experiment, report: dict[str, Any]) -> dict[str, Any]:
         "student_accuracy": report["student"]["accuracy"],
         "teacher_accuracy": report["teacher"]["accuracy"],
         "relative_accuracy": report["relative_accuracy"],
-        "student_miou": scores.get("student", {}).get("miou"),
-        "teacher_miou": (scores.get("teacher") or {}).get("miou"),
-        "relative_miou": scores.get("relative_miou"),
+        "student_miou": scores["student"] and scores["student"]["miou"],
+        "teacher_miou": scores["teacher"] and scores["teacher"]["miou"],
+        "relative_miou": scores["relative_miou"],
         "agreement": report["agreement"],
         "agreement_on": report["agreement_on"],
         "student_parameters": report["student"]["parameters"],
@@ -63,6 +63,11 @@ def make_row(experiment: Experiment, report: dict[str, Any]) -> dict[str, Any]:
         "machine": machine() | {"device": report["device"], "precision": report["precision"]},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
+
+
+def measure_of(row: dict[str, Any]) -> str:
+    """Return the end of the names of a row's main figures: "miou", or "accuracy" as in rows older than the mean IoU."""
+    return "accuracy" if row.get("student_miou") is None else "miou"
 
 
 def is_present(rows: list[dict[str, Any]], experiment: Experiment) -> bool:

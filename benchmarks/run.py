@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.experiment import SUITES, Experiment, changed, load_suite, with_teacher_defaults
 from benchmarks.places import Places, add_arguments, places_of
-from benchmarks.results import RESULTS, ROOT, append_result, is_present, make_row, read_results
+from benchmarks.results import RESULTS, ROOT, append_result, is_present, make_row, measure_of, read_results
 from dfkd_cli.errors import RecipeMismatchError
 
 SELECTORS = ("recipe", "teacher", "name")  # of runs in a suite
@@ -56,7 +56,7 @@ def run(experiment: Experiment, places: Places, results: Path, out: Path) -> int
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         row = make_row(experiment, report)
         append_result(results, row)
-        score = row["student_accuracy"] if row["student_miou"] is None else row["student_miou"]
+        score = row[f"student_{measure_of(row)}"]
         print("row appended" + ("" if score is None else f", {score:.2%}"), flush=True)
     return done.returncode
 
@@ -92,7 +92,8 @@ def _experiments(arguments: argparse.Namespace, places: Places) -> list[Experime
         chosen = [each for each in load_suite(arguments.suite).experiments if wanted.items() <= vars(each).items()]
         if not chosen:
             raise SystemExit(f"no run of suite {arguments.suite} has " + ", ".join(map(" ".join, wanted.items())))
-        return [changed(each, arguments.budget, arguments.seed) for each in chosen]
+        # Rows of several seeds become one run when --seed replaces all of them.
+        return list(dict.fromkeys(changed(each, arguments.budget, arguments.seed) for each in chosen))
     if arguments.name:
         raise SystemExit("--name selects runs of a suite: give --suite too")
     if not arguments.recipe or not arguments.teacher:

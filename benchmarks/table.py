@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.experiment import SUITES, load_suite
-from benchmarks.results import RESULTS, ROOT, read_results
+from benchmarks.results import RESULTS, ROOT, measure_of, read_results
 
 RUNS = ROOT / "benchmarks" / "notes" / "runs.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
@@ -96,7 +96,7 @@ def _table(suite: str | None, groups: list[list[Row]]) -> str:
 
 def _cells(group: list[Row]) -> list[str]:
     row = group[0]
-    measure = "accuracy" if row.get("student_miou") is None else "miou"  # older rows have no mean IoU
+    measure = measure_of(row)
     name = row["name"] or ", ".join(row["overrides"])
     where = row["machine"]
     cores = f"{where['cores']} core{'s' if where['cores'] > 1 else ''}"

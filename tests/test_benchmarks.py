@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks import last_tenth, results, run, table, train_teacher
+from benchmarks import agreement, last_tenth, results, run, table, train_teacher
 from benchmarks.experiment import SUITES, TEACHERS, Experiment, arch_of, load_suite
 from benchmarks.places import Places
 from dfkd_cli.loading import load_classifier
@@ -73,6 +73,13 @@ def test_a_run_appends_a_row_once_per_commit_and_names_no_folder_of_this_machine
     assert "skipped" in capfd.readouterr().out
     assert (tmp_path / "results.jsonl").read_text() == text
 
+    (folder,) = (tmp_path / "out").iterdir()
+    assert call(monkeypatch, agreement.main, folder, folder) == 0
+    figures = f"{row['agreement']:.3f} | {100 * row['student_accuracy']:.2f} %"
+    lines = capfd.readouterr().out.splitlines()
+    assert [figures in line for line in lines] == [False, False, True, True, False]
+    assert lines[-1] == "rank correlation over 2 students: 1.000"
+
 
 def test_a_failed_run_leaves_no_row_and_fails_the_command(monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(run, "DFKD", (sys.executable, "-c", "raise SystemExit(2)"))
@@ -83,7 +90,7 @@ def test_a_failed_run_leaves_no_row_and_fails_the_command(monkeypatch, tmp_path,
     assert not (tmp_path / "results.jsonl").exists()
 
 
-def example(**changes) -> dict:
+def example(reported: dict | None = None, **changes) -> dict:
     report = {
         "student": {"accuracy": 0.7, "parameters": 10},
         "teacher": {"accuracy": 0.9, "parameters": 20},
@@ -98,7 +105,7 @@ def example(**changes) -> dict:
         "recipe": {"name": "ssd", "sha256": "0"},
         "device": "cpu",
         "precision": "bfloat16",
-    }
+    } | (reported or {})
     experiment = Experiment("ssd", "resnet20", "cifar_resnet8", budget="5m", suite="ssd-ablation", name="default")
     return results.make_row(experiment, report) | {"commit": "aaaaaaaaaa", "dirty": False} | changes
 
@@ -137,8 +144,11 @@ def test_the_table_puts_seeds_together_and_shows_the_last_commit(no_git):
 
 
 def test_the_table_shows_the_mean_iou_of_segmentation_networks(no_git):
-    scores = {"student_accuracy": None, "relative_accuracy": None, "student_miou": 0.31, "relative_miou": 0.62}
-    assert "| 31.00 % | 0.620 |" in table.render([example(teacher="espnet", **scores)])
+    found = {"student": {"miou": 0.31}, "teacher": {"miou": 0.5}, "relative_miou": 0.62}
+    row = example({"student": {"accuracy": None, "parameters": 10}, "relative_accuracy": None, "segmentation": found})
+    assert (row["student_miou"], row["teacher_miou"]) == (0.31, 0.5)
+    assert "| 31.00 % | 0.620 |" in table.render([row, example(seed=1, suite=None)])
+    assert "| 70.00 % |" in table.render([row, example(seed=1, suite=None)])
 
 
 def test_rows_of_two_processors_stay_apart(no_git):
@@ -185,6 +195,8 @@ def test_runs_of_a_suite_are_selected_by_recipe_teacher_and_name():
     given = run.parser().parse_args(["--suite", "ssd-ablation", "--name", "none"])
     chosen = run._experiments(given, Places(None, None))
     assert [(each.name, each.seed) for each in chosen] == [("none", 0), ("none", 1)]
+    given = run.parser().parse_args(["--suite", "ssd-ablation", "--name", "none", "--seed", "5"])
+    assert [each.seed for each in run._experiments(given, Places(None, None))] == [5], "once, not once per seed"
     with pytest.raises(SystemExit, match="no run of suite teachers has recipe nothing"):
         run._experiments(run.parser().parse_args(["--suite", "teachers", "--recipe", "nothing"]), Places(None, None))
 
