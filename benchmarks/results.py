@@ -36,7 +36,7 @@ def make_row(experiment: Experiment, report: dict[str, Any]) -> dict[str, Any]:
     """Return the row of a run from its `report.json`. It contains no path of this machine."""
     commit, dirty = checkout()
     command = shlex.join(["dfkd", *experiment.arguments("out/")])
-    scores = report["segmentation"] or {"student": None, "teacher": None, "relative_miou": None}
+    scores: dict[str, Any] = report["segmentation"] or {"student": None, "teacher": None, "relative_miou": None}
     return {
         "suite": experiment.suite,
         "name": experiment.name,
