@@ -115,3 +115,71 @@ class Stem(nn.Module):
         for block in self.blocks:
             features = torch.relu(features + block(features))
         return self.head(features.mean(dim=(2, 3)))
+
+
+class Gated(nn.Module):
+    """Channels times a map of one channel that is computed from them, as in attention gates."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU())
+        self.gate, self.head = nn.Conv2d(16, 1, 1), nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.stem(images)
+        return self.head((features * self.gate(features).sigmoid()).mean(dim=(2, 3)))
+
+
+class Halved(nn.Module):
+    """An operation after which there are half as many channels, and channels that can go after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.GLU(dim=1))
+        self.last, self.head = nn.Conv2d(8, 24, 3), nn.Linear(24, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.last(self.stem(images))).mean(dim=(2, 3)))
+
+
+class Attended(nn.Module):
+    """A residual block times a map of the mean and the maximum over its channels (arXiv:1807.06521)."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 24, 3, padding=1)
+        self.outer, self.map, self.head = nn.Conv2d(24, 16, 1), nn.Conv2d(2, 1, 3, padding=1), nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        stem = torch.relu(self.stem(images))
+        block = self.outer(torch.relu(self.inner(stem)))
+        both = torch.cat([block.mean(dim=1, keepdim=True), block.amax(dim=1, keepdim=True)], dim=1)
+        return self.head(torch.relu(stem + block * self.map(both).sigmoid()).mean(dim=(2, 3)))
+
+
+class Shared(nn.Module):
+    """Two layers with one weight, as in branches that differ in their dilation only."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU())
+        self.near = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.far = nn.Conv2d(16, 16, 3, padding=2, dilation=2, bias=False)
+        self.far.weight = self.near.weight
+        self.norm, self.head = nn.BatchNorm2d(16), nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.stem(images)
+        return self.head(torch.relu(self.norm(self.near(features) + self.far(features))).mean(dim=(2, 3)))
+
+
+class Normalised(nn.Module):
+    """InstanceNorm without weights, which has a number of channels and no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3), nn.InstanceNorm2d(16), nn.ReLU())
+        self.last, self.head = nn.Conv2d(16, 16, 3), nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.last(self.stem(images))).mean(dim=(2, 3)))

@@ -14,7 +14,11 @@ from dfkd_cli.loading import LoadOptions
 from dfkd_cli.loading.architecture import fitting_arguments
 from dfkd_cli.loading.catalogue import plain_module
 from dfkd_cli.loading.findings import Findings
+from dfkd_cli.narrowing.plan import shrink
 from dfkd_cli.networks import EagerNetwork
+from dfkd_cli.recipe.recipe import load_recipe
+from dfkd_cli.students.from_teacher import student_from_teacher
+from dfkd_cli.students.student import save_student
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +211,27 @@ class TestTimmCheckpoints:
         torch.save({"arch": ARCH, "state_dict": weights, "args": args}, tmp_path / "t.pth")
         spec = load(tmp_path / "t.pth").spec
         assert (spec.mean, spec.std, spec.size) == ((0.25,), (0.75,), SIZE)
+
+    def test_arguments_of_the_constructor_are_passed_on_and_kept_with_a_student(self, tmp_path):
+        module = create("test_resnet", num_classes=4, global_pool="max").eval()
+        args = argparse.Namespace(gp="max", bn_eps=None, model_kwargs={}, mean=[0.5] * 3, std=[0.2] * 3, img_size=32)
+        torch.save({"arch": "test_resnet", "state_dict": module.state_dict(), "args": args}, tmp_path / "t.pth")
+        teacher = load(tmp_path / "t.pth")
+        assert_same(teacher, module)
+        _, student, plan = student_from_teacher(teacher, 0.5, load_recipe("ssd", []).narrowing)
+        shrink(student.eval().network.get_submodule("module"), plan.gone)
+        save_student(student, tmp_path, None, "hash", "ssd", narrowed=True)
+        assert_same(load(tmp_path / "student.safetensors"), student.network.get_submodule("module"))
+
+    @pytest.mark.parametrize("stated", [{"lr": 0.1}, {"input_size": 32, "mean_of": 1}])
+    def test_arguments_of_another_script_say_nothing_about_the_input(self, tmp_path, weights, stated):
+        args = argparse.Namespace(**stated)
+        torch.save({"arch": ARCH, "state_dict": weights, "args": args}, tmp_path / "t.pth")
+        assert load(tmp_path / "t.pth", input_size=SIZE, mean=(0.2,), std=(0.3,)).spec.mean == (0.2,)
+        other = create(ARCH, num_classes=4).state_dict()
+        torch.save({"arch": ARCH, "state_dict": other, "args": args}, tmp_path / "t.pth")
+        with pytest.raises(UsageError, match="add --mean"):
+            load(tmp_path / "t.pth")
 
     def test_trained_on_other_classes_with_the_default_normalisation(self, tmp_path):
         weights = create(ARCH, num_classes=4).state_dict()

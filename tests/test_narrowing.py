@@ -5,7 +5,20 @@ from typing import Any
 
 import pytest
 import torch
-from narrowing_networks import CONFIG, Concatenated, Decoded, Excited, Grouped, Shuffled, Stem
+from narrowing_networks import (
+    CONFIG,
+    Attended,
+    Concatenated,
+    Decoded,
+    Excited,
+    Gated,
+    Grouped,
+    Halved,
+    Normalised,
+    Shared,
+    Shuffled,
+    Stem,
+)
 from timm import create_model
 from timm.layers.eca import EcaModule
 from timm.models.vision_transformer import VisionTransformer
@@ -77,6 +90,10 @@ class Sliced(nn.Module):
 NETWORKS = {
     "residual": lambda: (deep_module(), (1, 8, 8)),
     "without BatchNorm": lambda: (lenet5(num_classes=10, in_chans=1), (1, 32, 32)),
+    "gated by one map": lambda: (Gated(), (1, 8, 8)),
+    "attended": lambda: (Attended(), (1, 8, 8)),
+    "weights of two layers": lambda: (Shared(), (1, 12, 12)),
+    "InstanceNorm": lambda: (Normalised(), (1, 8, 8)),
     "depthwise and gated": lambda: (Excited(), (1, 8, 8)),
     "concatenated": lambda: (Concatenated(), (1, 8, 8)),
     "shuffled": lambda: (Shuffled(), (1, 8, 8)),
@@ -195,6 +212,21 @@ def test_importance_is_the_expected_response_times_the_reading_weights():
     torch.testing.assert_close(found, expected.detach(), rtol=0.02, atol=0.002)
 
 
+def test_importance_by_weights_ignores_batchnorm_and_the_random_order_ignores_everything():
+    module = deep_module()
+    structure = find_structure(module, torch.rand(2, 1, 8, 8))
+    (group,) = [group for group in structure.groups if group.inner]
+    block: Any = module[3]  # pyright: ignore[reportIndexIssue]
+    writing, reading = block.widen.weight.double().flatten(1).norm(dim=1), block.narrow.weight.double().flatten(1)
+    expected = writing.detach() * reading.detach().norm(dim=0)
+    drawn = importance(module, group, structure.calls, "random")
+    nn.init.uniform_(block.norm.weight, 0.2, 2.0)
+    torch.testing.assert_close(importance(module, group, structure.calls, "weights"), expected)
+    nn.init.uniform_(block.widen.weight)
+    assert torch.equal(importance(module, group, structure.calls, "random"), drawn)
+    assert len(drawn.unique()) == group.size
+
+
 def test_a_share_that_cannot_be_reached_names_the_smallest(network):
     module, images = network
     with pytest.raises(UsageError, match=r"--student 0\.001: the smallest possible share of this network is 0\.\d+"):
@@ -253,6 +285,28 @@ def test_channels_that_are_sliced_and_joined_again_stay():
     plan = plan_narrowing(PartlyShortcut().eval(), torch.rand(2, 1, 8, 8), 0.5, CONFIG)
     assert {plan.structure.groups[place].root for place, _ in plan.removal} == {f"wide.{place}" for place in range(8)}
     assert any("the network slices these channels" in reason for reason in plan.structure.fixed)
+
+
+def test_channels_before_an_operation_that_changes_their_number_stay():
+    plan = plan_narrowing(Halved().eval(), torch.randn(2, 1, 8, 8), 0.6, CONFIG)
+    assert plan.structure.fixed == ("stem.0: an operation changes the number of these channels",)
+    assert {group.root for group in plan.structure.groups} == {"last"}
+    with pytest.raises(UsageError, match="an operation changes the number of these channels"):
+        plan_narrowing(Halved().eval(), torch.randn(2, 1, 8, 8), 0.1, CONFIG)
+
+
+def test_layers_that_share_a_weight_still_do():
+    module = Shared().eval()
+    shrink(module, plan_narrowing(module, torch.randn(2, 1, 12, 12), 0.2, CONFIG).gone)
+    assert module.near.weight is module.far.weight
+    assert len(module.near.weight) < 16
+
+
+def test_a_layer_without_tensors_states_its_channels():
+    module = Normalised().eval()
+    shrink(module, plan_narrowing(module, torch.randn(2, 1, 8, 8), 0.5, CONFIG).gone)
+    stem: Any = module.stem
+    assert stem[1].num_features == stem[0].out_channels < 16
 
 
 def test_channels_that_a_convolution_mixes_as_positions_stay():

@@ -81,13 +81,14 @@ def test_metadata_describes_the_student(tmp_path):
         "crop_mode": "center",
         "teacher_sha256": "abc",
         "recipe_sha256": "def",
-        "recipe": "ssd",
+        "method": "ssd",
     }
 
 
-def test_only_two_files_are_written_and_they_are_readable(tmp_path):
+def test_the_files_of_a_student_by_name_are_readable(tmp_path):
     save_student(build_student("lenet5", spec(channels=1)), tmp_path, None, "def", "ssd")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "student.safetensors"]
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == ["config.json", "model.safetensors", "student.safetensors"]
     assert all(path.stat().st_mode & stat.S_IRUSR for path in tmp_path.iterdir())
 
 

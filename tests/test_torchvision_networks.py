@@ -130,6 +130,17 @@ def test_published_weights_have_known_images():
     assert (inception.input_size, inception.mean) == ((3, 299, 299), (0.5, 0.5, 0.5))
 
 
+def test_a_network_that_asks_for_the_versions_of_its_layers(tmp_path):
+    module = make("mnasnet0_5").eval()
+    torch.save(module.state_dict(), tmp_path / "t.pt")
+    teacher = load(tmp_path / "t.pt", arch="torchvision/mnasnet0_5", **FACTS)
+    assert_same(teacher, module)
+    _, student, plan = student_from_teacher(teacher, 0.8, load_recipe("ssd", []).narrowing)
+    shrink(student.eval().network.get_submodule("module"), plan.gone)
+    save_student(student, tmp_path, None, "hash", "ssd", narrowed=True)
+    assert_same(load(tmp_path / "student.safetensors"), student.network.get_submodule("module"))
+
+
 def test_a_student_made_from_it_is_loaded_again(tmp_path):
     torch.save(make(TINY).state_dict(), tmp_path / "t.pt")
     teacher = load(tmp_path / "t.pt", arch=f"torchvision/{TINY}", **FACTS)

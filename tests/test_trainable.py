@@ -1,5 +1,6 @@
 """Tests of the trainable modules made from networks of any form."""
 
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from archive_networks import FORMS, archive, make_network
 from torch import Tensor, nn
 
 from dfkd_cli.errors import UsageError
-from dfkd_cli.networks import EagerNetwork
+from dfkd_cli.networks import EagerNetwork, check_forward, input_gradient_reaches
+from dfkd_cli.networks.first_layer import first_layer
+from dfkd_cli.networks.graphs.graph_data import from_data, to_data
 from dfkd_cli.networks.graphs.trainable import TrainableError, trainable_module
 
 pytestmark = [
@@ -107,6 +110,54 @@ def test_an_eager_network_is_copied_and_its_logits_are_picked():
 
     module = trainable_module(EagerNetwork(Two(), "logits", input_size=size), size)
     assert torch.equal(module.eval()(_images(size)), original(_images(size)))
+
+
+class OtherNames(nn.Module):
+    """Other names of usual operations, and an equation without its result."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+        self.weight = nn.Parameter(torch.randn(8, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.concat([self.left(x), self.right(x)], dim=1).clip(0.0, 6.0)
+        means = torch.divide(torch.multiply(both, 2.0).swapdims(2, 3).sum(dim=(2, 3)), 196.0)
+        return torch.einsum("bc,ck", torch.special.softmax(means, 1), self.weight)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_other_names_of_operations_are_trained_and_saved(form):
+    size = (3, 16, 16)
+    torch.manual_seed(0)
+    module: Any = trainable_module(archive(OtherNames().eval(), size, form), size).eval()
+    loaded = from_data(json.loads(json.dumps(to_data(module))), module.state_dict()).eval()
+    torch.testing.assert_close(loaded(_images(size)), module(_images(size)))
+
+
+class ChangesItsInput(nn.Module):
+    """Normalises the images in place, before a first BatchNorm that tells what they were."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.sub_(0.5).div_(0.25)
+        return self.head(torch.relu(self.norm(self.conv(x))).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_network_that_changes_its_input_is_loaded_and_trained(form):
+    size = (3, 16, 16)
+    torch.manual_seed(0)
+    network = archive(ChangesItsInput().eval(), size, form)
+    assert check_forward(network, size).notes == ()
+    assert input_gradient_reaches(network, size)
+    layer = first_layer(network, size)
+    assert layer is not None
+    assert layer.filters.shape == (8, 3, 3, 3)
+    trainable_module(network, size)
 
 
 class Recurrent(nn.Module):

@@ -25,7 +25,7 @@ from dfkd_cli.report.markdown_report import markdown_report
 from dfkd_cli.report.model_card import model_card
 from dfkd_cli.report.page.document import STRIP_BESIDE, Evidence, render
 from dfkd_cli.report.report import CalibrationReport, Report
-from dfkd_cli.students.student import name_weights, save_student
+from dfkd_cli.students.student import save_student
 from dfkd_cli.training.engine import Distillation
 
 EXPORTED_FILE = "student.pt2"
@@ -60,9 +60,8 @@ def write_student(loaded: LoadedJob, folder: Path) -> StudentFile:
     """Write the student, in eval mode, and the recipe with all values."""
     loaded.student.eval()
     teacher_sha, recipe = loaded.teacher.origin.sha256, loaded.recipe
-    sha256 = save_student(
-        loaded.student, folder, teacher_sha, recipe.sha256(), recipe.method, narrowed=loaded.plan is not None
-    )
+    narrowed = loaded.plan is not None
+    sha256 = save_student(loaded.student, folder, teacher_sha, recipe.sha256(), recipe.method, narrowed)
     write_atomically(folder / "recipe.yaml", recipe.to_yaml().encode())
     return StudentFile(sha256, (folder / STUDENT_FILE).stat().st_size)
 
@@ -74,8 +73,6 @@ def write_calibration_file(
     if calibration is None or measurement.calibrated is None:
         return None
     size = write_calibration(calibration, folder / CALIBRATION_FILE)
-    if (folder / "config.json").exists():
-        name_weights(folder)  # otherwise timm takes the first of all safetensors files
     return CalibrationReport(len(calibration), calibration.kind, measurement.calibrated.agreement, size)
 
 

@@ -178,8 +178,6 @@ def check_place(path: Path, job: ExportJob) -> None:
 
 def _default_path(source: str, suffix: str) -> Path:
     weights = weights_file(source)
-    if weights is not None and weights.is_symlink() and len(weights.readlink().parts) == 1:
-        weights = weights.with_name(weights.readlink().name)  # model.safetensors of a student, for timm
     return weights.with_suffix(suffix) if weights else Path(source.rpartition(":")[2].rpartition("/")[2] + suffix)
 
 

@@ -29,6 +29,7 @@ from dfkd_cli.loading.torchvision_zoo import image_side
 from dfkd_cli.networks.layer_sizes import fit_layers
 
 _SHOWN = 3
+NO_ARGUMENTS: Mapping[str, Any] = {}
 
 
 def no_architecture(path: Path, checkpoint: Checkpoint) -> UsageError:
@@ -41,30 +42,42 @@ def no_architecture(path: Path, checkpoint: Checkpoint) -> UsageError:
 
 
 def build(
-    arch: str, checkpoint: Checkpoint, wanted: str | None, findings: Findings, path: Path
+    arch: str,
+    checkpoint: Checkpoint,
+    wanted: str | None,
+    findings: Findings,
+    path: Path,
+    arguments: Mapping[str, Any] = NO_ARGUMENTS,
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the network `arch` with its weights in the file, loaded strictly, and notes about them.
 
-    Offers classes and channels to `findings`. Raises TeacherError when the weights do not fit, with the first
-    mismatches and the closest architectures, and UsageError when several networks fit and `wanted` names none.
+    `arguments` of timm.create_model are those that do not follow from the weights. Offers classes and channels to
+    `findings`. Raises TeacherError when the weights do not fit, with the first mismatches and the closest
+    architectures, and UsageError when several networks fit and `wanted` names none.
     """
     check_known(arch)
     plain = plain_module(arch)
     inside, notes = choose_network(checkpoint, plain, other_names(arch), wanted, path)
     check_finite(inside.raw, path)
-    module, more = _assembled(arch, plain, inside, findings, path, narrowed=False)
+    module, more = _assembled(arch, plain, inside, findings, path, False, arguments)
     return module, (*notes, *more)
 
 
 def build_student(
-    arch: str, weights: Mapping[str, Tensor], findings: Findings, path: Path, narrowed: bool
+    arch: str,
+    weights: Mapping[str, Tensor],
+    findings: Findings,
+    path: Path,
+    narrowed: bool,
+    arguments: Mapping[str, Any] = NO_ARGUMENTS,
 ) -> nn.Module:
     """Return the network `arch` with weights that have its names; layers of a narrowed network get their sizes.
 
     Offers to `findings` and raises TeacherError like `build`.
     """
     check_known(arch)
-    return _assembled(arch, plain_module(arch), Inside("", dict(weights), keep_names), findings, path, narrowed)[0]
+    inside = Inside("", dict(weights), keep_names)
+    return _assembled(arch, plain_module(arch), inside, findings, path, narrowed, arguments)[0]
 
 
 def other_names(arch: str) -> list[Callable[[Weights, nn.Module], Weights]]:
@@ -128,9 +141,15 @@ def fitting_arguments(
 
 
 def _assembled(
-    arch: str, plain: nn.Module, inside: Inside, findings: Findings, path: Path, narrowed: bool
+    arch: str,
+    plain: nn.Module,
+    inside: Inside,
+    findings: Findings,
+    path: Path,
+    narrowed: bool,
+    given: Mapping[str, Any],
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    arguments = fitting_arguments(arch, plain.state_dict(), inside.weights(plain), findings)
+    arguments = {**given} | fitting_arguments(arch, plain.state_dict(), inside.weights(plain), findings)
     with damaged_file(path, f"a checkpoint of {arch}"), quiet("timm"):
         module = create(arch, **arguments)
         if narrowed:
@@ -142,7 +161,8 @@ def _assembled(
     if mismatches:
         raise _misfit(arch, inside.raw, mismatches, path)
     with damaged_file(path, f"a checkpoint of {arch}"):
-        module.load_state_dict(weights, strict=False)  # only num_batches_tracked can still be missing
+        expected.update(weights)  # with the versions of the layers, which torchvision's MNASNet requires
+        module.load_state_dict(expected)
     heads = ", ".join(dict.fromkeys(name.partition(".")[0] for name in extra))
     return module, (f"The auxiliary heads {heads} are left out: only training uses them.",) if heads else ()
 

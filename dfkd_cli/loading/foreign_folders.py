@@ -11,8 +11,8 @@ from dfkd_cli.loading.own_files import STUDENT_FILE
 _MOST_ENTRIES = 10_000
 _LARGEST_CONFIG = 2**24
 _JAX = {"manifest.ocdbt", "_CHECKPOINT_METADATA", "flax_model.msgpack"}
-# In timm's order of preference, plus the name in a dfkd output folder.
-WEIGHTS = ("model.safetensors", STUDENT_FILE, "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+# The name in a dfkd output folder, where timm's name is a copy, then timm's order of preference.
+WEIGHTS = (STUDENT_FILE, "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 _INNER = ("pytorch_model_fsdp_0", "checkpoint", "model", "weights")  # folders of trainers that hold one of the above
 
 
@@ -57,9 +57,7 @@ def _framework(names: Collection[str]) -> str | None:
         return f"a TensorFlow SavedModel; {OTHER_FRAMEWORK}"
     if any(name.endswith(".index") for name in names) and any(".data-" in name for name in names):
         return f"a TensorFlow checkpoint; {OTHER_FRAMEWORK}"
-    if set(names) & {"manifest.ocdbt", "_CHECKPOINT_METADATA", "flax_model.msgpack"} and not set(names) & {
-        "model.safetensors"
-    }:
+    if set(names) & _JAX and "model.safetensors" not in names:
         return f"a flax or Orbax checkpoint (JAX); {OTHER_FRAMEWORK}"
     if "coremldata.bin" in names or {"Manifest.json", "Data"} <= set(names):
         return f"a Core ML package; give the network that it was converted from: {PT2_LINES}"

@@ -13,6 +13,7 @@ from dfkd_cli.loading.catalogue import check_known, plain_module
 from dfkd_cli.loading.failures import damaged_file, quiet
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.foreign_folders import WEIGHTS
+from dfkd_cli.loading.model_arguments import model_arguments
 from dfkd_cli.loading.networks_inside import keep_names, without_wrappers
 from dfkd_cli.loading.several import choose_network
 from dfkd_cli.loading.smp import CLASS
@@ -21,9 +22,7 @@ from dfkd_cli.loading.state_dict import Checkpoint, check_finite
 # Keys that are passed to timm; keys that make timm load other files are ignored.
 _DESCRIPTIVE = ("input_size", "fixed_input_size", "mean", "std", "num_classes", "pool_size", "first_conv", "classifier")
 _PREPROCESSING = ("crop_pct", "interpolation", "crop_mode")
-_LOADING_ARGUMENTS = frozenset({"checkpoint_path", "cache_dir", "features_only", "pruned"})
 _LARGEST_CONFIG = 2**24
-_ARGUMENT_TYPES = (int, float, str, bool, type(None))
 
 
 def find_weights(folder: Path) -> Path:
@@ -76,9 +75,8 @@ def build_from_config(
     inside, notes = choose_network(checkpoint, plain, other_names(arch), wanted, path)
     weights = inside.weights(plain)
     check_finite(weights, path)
-    arguments = _model_arguments(config.get("model_args"), path) | fitting_arguments(
-        arch, plain.state_dict(), weights, findings
-    )
+    stated = model_arguments(config.get("model_args"), f"the config.json beside {path.name}")
+    arguments = stated | fitting_arguments(arch, plain.state_dict(), weights, findings)
     # timm replaces a head or stem that differs from its configuration by a random one, so the values must agree.
     cfg["num_classes"] = arguments.setdefault("num_classes", findings.values.get("num_classes", 1000))
     channels = arguments.setdefault("in_chans", findings.values.get("input_size", (3,))[0])
@@ -90,26 +88,6 @@ def build_from_config(
             arch, pretrained=True, pretrained_cfg=cfg | {"state_dict": dict(weights)}, **arguments
         )
     return module, notes
-
-
-def _model_arguments(arguments: Any, path: Path) -> dict[str, Any]:
-    """Return the constructor arguments of a configuration; raise TeacherError unless they are plain values."""
-    if arguments is None:
-        return {}
-    if not isinstance(arguments, dict) or not all(_is_plain(value) for value in arguments.values()):
-        raise TeacherError(f"the config.json beside {path.name} has model_args that are not plain values; remove them")
-    loading = [name for name in arguments if name.startswith("pretrained") or name in _LOADING_ARGUMENTS]
-    if loading:
-        raise TeacherError(
-            f"the config.json beside {path.name} has {loading[0]!r} in model_args, which loads other files; remove it"
-        )
-    return dict(arguments)
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, _ARGUMENT_TYPES) or (
-        isinstance(value, list) and all(isinstance(item, _ARGUMENT_TYPES) for item in value)
-    )
 
 
 def config_beside(path: Path) -> Any:

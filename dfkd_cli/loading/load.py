@@ -18,15 +18,17 @@ from dfkd_cli.loading.exported import load_exported
 from dfkd_cli.loading.failures import damaged_file
 from dfkd_cli.loading.findings import Findings
 from dfkd_cli.loading.hub_folder import build_from_config, config_beside, find_weights, read_config
+from dfkd_cli.loading.model_arguments import model_arguments, without_fitted
 from dfkd_cli.loading.options import LoadOptions
 from dfkd_cli.loading.safetensors_file import read_metadata, read_safetensors
 from dfkd_cli.loading.script import load_script
 from dfkd_cli.loading.several import choose, named_like, shown, stated_architecture
 from dfkd_cli.loading.smp import CLASS, build_smp
 from dfkd_cli.loading.sniff import Form, identify
-from dfkd_cli.loading.state_dict import Checkpoint, check_finite, training_arguments, unwrap
+from dfkd_cli.loading.state_dict import Checkpoint, check_finite, unwrap
 from dfkd_cli.loading.timm_name import fetch_from_hub, load_timm_name
 from dfkd_cli.loading.torch_file import read_torch_file
+from dfkd_cli.loading.training_arguments import TrainingArguments
 from dfkd_cli.loading.trial import Trial
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork, check_forward
 from dfkd_cli.networks.classifier import Classifier, Origin
@@ -82,11 +84,11 @@ def _split_source(source: str) -> tuple[str, str]:
 def _load_folder(source: str, folder: Path, options: LoadOptions, findings: Findings) -> Classifier:
     path = find_weights(folder)
     form = identify(path)
-    config: dict[str, Any] = {} if form is Form.SAFETENSORS and read_safetensors(path)[1] else read_config(folder)
+    if form is Form.SAFETENSORS and "dfkd" in read_metadata(path):
+        return _load_file(source, path, form, options, findings)
+    config: dict[str, Any] = read_config(folder)
     if form is Form.SAFETENSORS:
-        weights, student = read_safetensors(path)
-        if student is not None:
-            return _load_file(source, path, form, options, findings)
+        weights, _ = read_safetensors(path)
     elif form in (Form.TORCH_ZIP, Form.TORCH_LEGACY):
         weights = read_torch_file(path, form, options.trust_pickle)
     else:
@@ -97,7 +99,8 @@ def _load_folder(source: str, folder: Path, options: LoadOptions, findings: Find
     findings.offer_class_names(config, "config.json")
     module: Any
     module, notes = build_from_config(config, unwrap(weights, path), options.prefix, findings, path)
-    origin = Origin(source, "hub folder", config["architecture"], _sha256(path), notes=notes)
+    arguments = without_fitted(config.get("model_args") or {})
+    origin = Origin(source, "hub folder", config["architecture"], _sha256(path), notes=notes, arguments=arguments)
     findings.outputs_must_agree(module.num_classes, "config.json")
     return _finish(EagerNetwork, module, findings, options, origin)
 
@@ -150,15 +153,18 @@ def _load_modules(
 def _load_checkpoint(
     source: str, path: Path, checkpoint: Checkpoint, options: LoadOptions, findings: Findings
 ) -> Classifier:
-    stated, arguments = stated_architecture(checkpoint, options.prefix, path)
+    stated, args = stated_architecture(checkpoint, options.prefix, path)
+    arguments = TrainingArguments(args)
     arch = options.arch or stated_name(stated)
     if arch is None:
         raise architecture.no_architecture(path, checkpoint)
-    module, notes = architecture.build(arch, checkpoint, options.prefix, findings, path)
-    findings.offer_metadata(training_arguments(arguments), "the checkpoint's training arguments")
-    architecture.offer_defaults(arch, arguments is not None and arch == stated, findings)
+    by_timm = arguments.of_timm() and arch == stated
+    constructor = arguments.constructor() if by_timm else {}
+    module, notes = architecture.build(arch, checkpoint, options.prefix, findings, path, constructor)
+    findings.offer_metadata(arguments.input_facts(), "the checkpoint's training arguments")
+    architecture.offer_defaults(arch, by_timm, findings)
     kind = "timm checkpoint" if stated else "state dict"
-    origin = Origin(source, kind, arch, _sha256(path), notes=notes)
+    origin = Origin(source, kind, arch, _sha256(path), notes=notes, arguments=constructor)
     return _finish(EagerNetwork, module, findings, options, origin)
 
 
@@ -168,11 +174,13 @@ def _load_student(
     check_finite(weights, path)
     findings.offer_metadata(facts, "the dfkd student's metadata")
     findings.offer_class_names(facts, "the dfkd student's metadata")
+    arguments = model_arguments(facts.get("model_args"), f"the metadata of {path.name}")
     if "graph" in facts:
         module: nn.Module = from_data(facts["graph"], weights)
     else:
-        module = architecture.build_student(facts["arch"], weights, findings, path, bool(facts.get("narrowed")))
-    origin = Origin(source, "dfkd student", facts.get("arch"), _sha256(path))
+        narrowed = bool(facts.get("narrowed"))
+        module = architecture.build_student(facts["arch"], weights, findings, path, narrowed, arguments)
+    origin = Origin(source, "dfkd student", facts.get("arch"), _sha256(path), arguments=arguments)
     return _finish(EagerNetwork, module, findings, options, origin)
 
 

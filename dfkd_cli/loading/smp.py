@@ -9,11 +9,11 @@ from torch import nn
 from dfkd_cli.errors import TeacherError, UsageError, first_line
 from dfkd_cli.loading.failures import damaged_file, quiet
 from dfkd_cli.loading.findings import Findings
+from dfkd_cli.loading.model_arguments import is_plain
 from dfkd_cli.loading.state_dict import Checkpoint, check_finite
 
 PREFIX = "smp/"
 CLASS = "_model_class"  # the key of config.json that names the class
-_PLAIN = (int, float, str, bool, type(None))
 
 
 def is_smp(arch: str) -> bool:
@@ -65,7 +65,7 @@ def build_smp(
     if kind is None:
         raise TeacherError(f"the config.json beside {path.name} names {config[CLASS]!r}, which smp does not have")
     arguments = {name: value for name, value in config.items() if not name.startswith("_")}
-    if not all(_is_plain(value) for value in arguments.values()):
+    if not all(is_plain(value) for value in arguments.values()):
         raise TeacherError(f"the config.json beside {path.name} has values that are not plain: set aux_params to null")
     check_finite(checkpoint.tensors, path)
     with damaged_file(path, f"weights of smp's {kind.__name__}"), quiet("timm"):
@@ -81,7 +81,3 @@ def _name(module: Any, kind: str) -> str | None:
     arch = f"{PREFIX}{kind.lower()}/{module.config['encoder_name']}"
     same = create_smp(arch, module.config["classes"], module.config["in_channels"])
     return arch if smp_config(same) == smp_config(module) else None
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, _PLAIN) or (isinstance(value, list) and all(isinstance(item, _PLAIN) for item in value))

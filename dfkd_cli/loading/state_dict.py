@@ -80,18 +80,6 @@ def _is_mask(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and bool(((tensor == 0.0) | torch.isneginf(tensor)).all())
 
 
-def training_arguments(args: Any) -> dict[str, Any]:
-    """Return what timm's training arguments state about the input; None values are architecture defaults, left out."""
-    values = vars(args) if hasattr(args, "__dict__") else args
-    if not isinstance(values, Mapping):
-        return {}
-    facts = {name: values.get(name) for name in ("num_classes", "mean", "std", "input_size")}
-    facts |= {name: values.get(name) for name in ("crop_pct", "interpolation", "crop_mode")}
-    if facts["input_size"] is None and isinstance(values.get("img_size"), int):
-        facts["input_size"] = [values.get("in_chans") or 3, values["img_size"], values["img_size"]]
-    return {name: value for name, value in facts.items() if value is not None}
-
-
 def _article(content: Any) -> str:
     name = type(content).__name__
     return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"

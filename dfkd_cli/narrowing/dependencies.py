@@ -1,9 +1,9 @@
 """Which channels of a network belong together, found by Torch-Pruning's DepGraph (arXiv:2301.12900)."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch_pruning
@@ -29,13 +29,14 @@ def find_structure(module: nn.Module, images: Tensor) -> Structure:
     names = {layer: name for name, layer in module.named_modules()}
     calls, pixels, logits = _trial(module, images, names)
     graph = _dependency_graph(module, images)
+    graph.visit_last(lambda layer: _channels(layer, "out") == 1)
     heads = list(head_groups(module))
     by_head = {group.root for group in heads}
     groups: list[ChannelGroup] = []
     fixed = []
     for found in graph.get_all_groups(root_module_types=list(NARROWED)):
         root = names[found[0].dep.target.module]
-        reason = _resists(found, graph.shuffles)
+        reason = _resists(graph, found)
         members = tuple(_members(graph, found, names))
         # What reads the channels behind a slice or shuffle is not in the group.
         read = reason in (_SLICED, _SHUFFLED) or any(member.side == "in" for member in members)
@@ -74,6 +75,11 @@ class _Graph(torch_pruning.DependencyGraph):
     One-dimensional convolutions from one channel to one stand apart. What reaches a slice or a channel shuffle goes no
     further: the group resists anyway, and around slices that are joined again (RexNet) the search would go in circles.
     """
+
+    def visit_last(self, chosen: Callable[[nn.Module], bool]) -> None:
+        """Begin no group at the chosen layers that another layer's group contains."""
+        order = sorted(self.module2node, key=lambda module: isinstance(module, nn.Module) and chosen(module))
+        self.module2node = {module: self.module2node[module] for module in order}
 
     def _build_dependency(self, module2node: dict[Any, torch_pruning.dependency.Node]) -> None:
         super()._build_dependency(module2node)
@@ -148,12 +154,15 @@ def _trial(
     return tuple(pixels), pixels, logits
 
 
-def _resists(found: torch_pruning.dependency.Group, shuffles: set[torch_pruning.dependency.Node]) -> str | None:
+def _resists(graph: "_Graph", found: torch_pruning.dependency.Group) -> str | None:
     """Return why channels of a group cannot be removed one by one, or None."""
     for item in found:
-        if item.dep.target in shuffles:
+        if item.dep.target in graph.shuffles:
             return _SHUFFLED
         target = item.dep.target.module
+        # Torch-Pruning takes operations that it does not know, such as GLU, for ones that keep the channels.
+        if isinstance(target, CHANNELWISE) and 1 < _channels(target, _side(graph, item)) <= max(item.idxs):
+            return "an operation changes the number of these channels"
         kind = type(target).__name__
         if isinstance(target, nn.Parameter):
             return "a parameter outside of layers has these channels"
@@ -173,9 +182,22 @@ def _members(
 ) -> Iterator[Member]:
     for item in found:
         target = item.dep.target.module
-        if isinstance(target, CHANNELWISE) and target in names:
-            side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+        side = _side(graph, item)
+        # One channel that meets many, as in a gate of one map, is shared by them and stays.
+        shared = isinstance(target, NARROWED) and len(found[0].idxs) > 1 and _channels(target, side) == 1
+        if isinstance(target, CHANNELWISE) and target in names and not shared:
             yield Member(names[target], side, torch.tensor(item.idxs), torch.tensor(item.root_idxs))
+
+
+def _side(graph: torch_pruning.DependencyGraph, item: Any) -> Literal["in", "out"]:
+    return "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+
+
+def _channels(layer: Any, side: Literal["in", "out"]) -> int:
+    """Return how many channels a layer reads or writes; 0 for a layer that leaves them as they are."""
+    sizes = {"out": ("out_features", "out_channels"), "in": ("in_features", "in_channels")}[side]
+    names = (*sizes, "num_features", "num_channels", "num_parameters")  # of matrices, norms and PReLU
+    return next((getattr(layer, name) for name in names if isinstance(layer, CHANNELWISE) and hasattr(layer, name)), 0)
 
 
 def _is_inner(members: tuple[Member, ...], layers: dict[str, nn.Module], pixels: dict[str, int]) -> bool:

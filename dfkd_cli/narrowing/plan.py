@@ -15,7 +15,7 @@ from dfkd_cli.narrowing.gates import Gates
 from dfkd_cli.narrowing.groups import Structure
 from dfkd_cli.narrowing.layers import Gone, narrowed, removed_channels
 from dfkd_cli.narrowing.share import Removal, choose_channels, count_parameters
-from dfkd_cli.networks.layer_sizes import fit_layers
+from dfkd_cli.networks.layer_sizes import BY_CHANNEL, fit_layers
 from dfkd_cli.networks.modes import evaluating
 
 TOLERANCE = 1e-4  # of the largest logit; single precision with other orders of summation stays below 1e-6
@@ -124,6 +124,8 @@ def _fault(module: nn.Module, images: Tensor, structure: Structure, removal: Rem
             found = small(images)
     except Exception as error:  # a network from outside can depend on its sizes in any way
         return f"the network depends on its sizes ({first_line(error)})"
+    if len([*small.parameters()]) != len([*module.parameters()]):
+        return "layers that share their weights would lose different channels"
     if found.shape != expected.shape or not torch.allclose(
         found, expected, rtol=0.0, atol=TOLERANCE * float(expected.abs().max())
     ):
@@ -135,4 +137,9 @@ def shrink(module: nn.Module, gone: Gone) -> None:
     """Remove the channels from all layers of a network, in place."""
     values = narrowed(module, module.state_dict(), gone)
     fit_layers(module, values)
-    module.load_state_dict(values)
+    for name, layer in module.named_modules():
+        if isinstance(layer, BY_CHANNEL) and not layer.state_dict():  # nothing else has their size
+            layer.num_features -= len(gone.get((name, "out"), ()))
+    state = module.state_dict()  # with the versions of the layers, which some require
+    state.update(values)
+    module.load_state_dict(state)

@@ -71,9 +71,12 @@ def count_parameters(module: nn.Module, structure: Structure, removed: Sequence[
     for mask, group in zip(masks, structure.groups, strict=True):
         for member in group.members:
             gone[member.layer, member.side] += int(mask[member.channels].sum())
-    total = 0
+    total, counted = 0, set()
     for name, layer in module.named_modules():
         for parameter in layer.parameters(recurse=False):
+            if parameter in counted:  # layers can share one
+                continue
+            counted.add(parameter)
             left = parameter.numel()
             for side, axis in channel_axes(layer, parameter).items():
                 left = left // parameter.shape[axis] * (parameter.shape[axis] - gone[name, side])

@@ -49,7 +49,7 @@ def check_forward(network: Network, size: tuple[int, int, int], task: TaskName |
         if not torch.isfinite(logits).all():
             raise _not_finite(network, size)
         returned = identify_outputs(logits.float(), lambda: network(INPUT_SCALE * images))
-        random = largest_difference(network(images), logits) > TOLERANCE
+        random = largest_difference(network(images.clone()), logits) > TOLERANCE
     notes += [*NOTES[returned], *([RANDOM] if random else [])]
     return ForwardCheck(logits.shape[1], found, returned, tuple(notes))
 
@@ -58,7 +58,7 @@ def forward_on_noise(network: Network, images: Tensor, wanted: TaskName | None =
     """Return the logits of `images` and their task; raises errors like `check_forward`, except for infinite logits."""
     size = tuple(images.shape[1:])
     try:
-        logits = network(images)
+        logits = network(images.clone())  # some networks change their input in place
     except DfkdError:
         raise
     except Exception as error:  # a network from outside can raise anything
@@ -98,7 +98,7 @@ def input_gradient_reaches(network: Network, size: tuple[int, int, int]) -> bool
     """Return whether autograd connects the logits to the images; archives optimised for inference can break this."""
     images = noise(network, BATCH, size).requires_grad_()
     with torch.enable_grad():
-        logits = network(images)
+        logits = network(images.clone())  # which a network can change in place, unlike a leaf of the graph
         if not logits.requires_grad:
             return False
         try:

@@ -1,7 +1,7 @@
 """A classifier of images or of pixels: images in [0, 1] in, logits out, with the normalisation inside."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,7 @@ class Origin:
     sha256: str | None  # of the weights file; None when the weights did not come from one file
     found: dict[str, str] = field(default_factory=dict)  # value -> its source, for example {"mean": "--mean"}
     notes: tuple[str, ...] = ()  # remarks for the user, one sentence each
+    arguments: dict[str, Any] = field(default_factory=dict)  # of timm.create_model, which the weights do not show
 
 
 class Classifier(nn.Module):

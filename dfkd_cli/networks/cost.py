@@ -21,7 +21,8 @@ def count_macs(run: Callable[[Tensor], Any], images: Tensor) -> int:
 
 def macs_per_image(classifier: Classifier) -> int:
     """Return the multiply-accumulate operations per image."""
-    batch = classifier.network.batch_size or 1  # a network with a fixed batch size pads every batch to it
+    # A network with a fixed batch size pads every batch to it. Without running statistics BatchNorm needs two images.
+    batch = classifier.network.batch_size or 2
     return count_macs(classifier, torch.zeros(batch, *classifier.spec.size, device=classifier.mean.device)) // batch
 
 

@@ -66,10 +66,10 @@ class EagerNetwork(Network):
         )
 
     def _called_norms(self, input_size: tuple[int, int, int]) -> list[tuple[Tensor, Tensor]]:
-        recorder = _Recorder(batch=1)
+        recorder = _Recorder(batch=2)  # without running statistics, BatchNorm of one pixel needs two images
         with evaluating(self.module), recorder, recorder.hooked(self._other_norms):
             try:
-                self.module(noise(self, 1, input_size))
+                self.module(noise(self, 2, input_size))
             except Exception as error:  # a network from outside can raise anything
                 raise failed_forward(input_size, error) from error
         return recorder.norm_statistics

@@ -7,7 +7,6 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 from torch.fx.graph import CodeGen
-from torch.fx.node import Argument, map_aggregate
 
 from dfkd_cli.errors import TeacherError
 from dfkd_cli.networks.operations import (
@@ -19,6 +18,7 @@ from dfkd_cli.networks.operations import (
     Multiplication,
     Norm,
 )
+from dfkd_cli.networks.recorded_device import device_of_images
 
 aten = torch.ops.aten
 
@@ -127,15 +127,6 @@ def _name_convolutions(graph: fx.Graph) -> None:
 
 def _follow_device(graph: fx.Graph) -> None:
     """Replace recorded devices by the device of the images."""
-    images = next(node for node in graph.nodes if node.op == "placeholder")
-    with graph.inserting_after(images):
-        device = graph.call_function(getattr, (images, "device"))
-
-    def replace(argument: Argument) -> Argument:
-        return device if isinstance(argument, torch.device) else argument
-
-    for node in graph.nodes:
-        node.args = map_aggregate(node.args, replace)
-        node.kwargs = map_aggregate(node.kwargs, replace)
+    device = device_of_images(graph)
     if not device.users:
         graph.erase_node(device)

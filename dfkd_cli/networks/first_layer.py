@@ -59,7 +59,7 @@ def _probes(network: Network, size: tuple[int, int, int]) -> Tensor:
 
 def _first_norm_input(network: Network, images: Tensor) -> Tensor | None:
     """Return the input of the first BatchNorm call as [B, O, H, W], or None when it has another shape."""
-    norm_inputs = network.observe(images).norm_inputs
+    norm_inputs = network.observe(images.clone()).norm_inputs  # a network can change its input
     if not norm_inputs or norm_inputs[0].ndim != 4 or len(norm_inputs[0]) != len(images):
         return None
     return norm_inputs[0]

@@ -56,7 +56,7 @@ def find_batch_size(
 def _failure(call: Callable[[Tensor], Tensor], images: Tensor) -> str | DfkdError | None:
     """Return the reason why `call` does not work on this batch, or None when it does."""
     try:
-        logits = call(images)
+        logits = call(images.clone())  # some networks change their input in place
     except DfkdError as error:
         return error
     except Exception as error:  # a network from outside can raise anything
@@ -66,7 +66,7 @@ def _failure(call: Callable[[Tensor], Tensor], images: Tensor) -> str | DfkdErro
     if not torch.isfinite(logits).all():
         return None  # damaged weights: the batch size cannot be judged
     by_order = largest_difference(call(images.flip(0)).flip(0), logits)
-    if by_order > TOLERANCE and by_order > _RANDOM_FACTOR * largest_difference(call(images), logits):
+    if by_order > TOLERANCE and by_order > _RANDOM_FACTOR * largest_difference(call(images.clone()), logits):
         return f"its outputs for {images.shape[0]} images {_OUT_OF_ORDER}"
     return None
 

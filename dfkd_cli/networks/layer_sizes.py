@@ -59,10 +59,11 @@ def channel_axes(layer: nn.Module, value: Tensor) -> dict[Literal["in", "out"], 
 def fit_layers(module: nn.Module, values: Mapping[str, Tensor]) -> bool:
     """Give every layer the sizes of its tensors in `values`, by their names in the module's state dict, in place.
 
-    The new tensors hold the values. Layers whose tensors have their sizes already keep their tensors. Return whether
-    any layer changed.
+    The new tensors hold the values. Layers whose tensors have their sizes already keep their tensors, and layers that
+    share a parameter still do if their values are equal. Return whether any layer changed.
     """
     any_changed = False
+    replaced: dict[nn.Parameter, nn.Parameter] = {}
     attentions = [layer for layer in module.modules() if is_attention(layer)]
     for name, layer in module.named_modules():
         prefix = f"{name}." if name else ""
@@ -72,7 +73,12 @@ def fit_layers(module: nn.Module, values: Mapping[str, Tensor]) -> bool:
         for key, value in changed.items():
             old = getattr(layer, key)
             value = value.detach().clone(memory_format=torch.preserve_format)
-            setattr(layer, key, nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value)
+            if isinstance(old, nn.Parameter):
+                shared = replaced.get(old)
+                if shared is None or not torch.equal(shared, value):
+                    shared = replaced[old] = nn.Parameter(value, old.requires_grad)
+                value = shared
+            setattr(layer, key, value)
         if changed:
             any_changed = True
             _update_sizes(layer, numbers)

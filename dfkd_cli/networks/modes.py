@@ -34,7 +34,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _evaluation_mode(modules: tuple[nn.Module, ...]) -> Iterator[None]:
-    # Layer by layer, because a student can hold single layers in evaluation mode while it trains.
+    # Layer by layer, because single layers can have another mode than the whole network.
     modes = [(layer, layer.training) for module in modules for layer in module.modules()]
     try:
         for module in modules:

@@ -1,6 +1,15 @@
-"""Quantities of pixels as quantities of images. Both functions are the identity for one answer per image."""
+"""Quantities of pixels as quantities of images, and sizes of parts of images."""
+
+from collections.abc import Sequence
 
 from torch import Tensor
+
+_MULTIPLE = 32  # pixels; the strides of usual networks divide it
+
+
+def share_of_sides(sides: Sequence[int], share: float) -> list[int]:
+    """Return this share of each side, in multiples of 32 pixels, at least 32 and at most the side."""
+    return [min(side, max(_MULTIPLE, round(share * side / _MULTIPLE) * _MULTIPLE)) for side in sides]
 
 
 def per_image(values: Tensor) -> Tensor:

@@ -77,13 +77,13 @@ def save_student(
     folder: Path,
     teacher_sha256: str | None,
     recipe_sha256: str,
-    recipe: str,
+    method: str,
     narrowed: bool = False,
 ) -> str:
     """Write `student.safetensors` into `folder`, and return its sha256.
 
     dfkd loads the file or the folder. With the `config.json` that is written for a whole timm architecture,
-    `timm.create_model("local-dir:FOLDER", pretrained=True)` loads the folder too. `recipe` is the name of the recipe;
+    `timm.create_model("local-dir:FOLDER", pretrained=True)` loads the folder too. `method` is that of the recipe;
     `narrowed` says that layers have other sizes than the architecture. Raises ValueError for a network that is neither
     a timm architecture nor a graph.
     """
@@ -91,6 +91,7 @@ def save_student(
     facts = {
         "version": __version__,
         **_structure(arch, module, narrowed),
+        **({"model_args": classifier.origin.arguments} if classifier.origin.arguments else {}),
         "num_classes": spec.num_classes,
         "input_size": list(spec.size),
         "mean": list(spec.mean),
@@ -100,7 +101,7 @@ def save_student(
         **({"class_names": list(spec.class_names)} if spec.class_names else {}),
         "teacher_sha256": teacher_sha256,
         "recipe_sha256": recipe_sha256,
-        "recipe": recipe,
+        "method": method,
     }
     # Cloned, because safetensors refuses tensors that share memory (tied weights) or are not contiguous.
     weights = {
@@ -112,15 +113,19 @@ def save_student(
     write_atomically(folder / STUDENT_FILE, content)
     if arch is not None and not narrowed and is_smp(arch):
         write_atomically(folder / "config.json", json.dumps(smp_config(module), indent=2).encode())
-        name_weights(folder)
+        _name_weights(folder)
     elif arch is not None and not narrowed and not is_torchvision(arch):
         config = json.dumps(_timm_config(arch, module, spec), indent=2) + "\n"
         write_atomically(folder / "config.json", config.encode())
+        _name_weights(folder)
     return hashlib.sha256(content).hexdigest()
 
 
-def name_weights(folder: Path) -> None:
-    """Give the student the name of weights that timm and smp look for, beside its own."""
+def _name_weights(folder: Path) -> None:
+    """Give the student the name of weights that timm and smp look for, beside its own.
+
+    Without it timm takes the first of all safetensors files, which can be that of the calibration images.
+    """
     path = folder / HUB_FILE
     if path.exists():
         return

@@ -43,6 +43,14 @@ adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d avg_pool1d avg_pool2
 max_pool2d_with_indices max_pool3d grid_sampler grid_sampler_2d affine_grid_generator cosine_similarity
 conv1d conv2d conv2d.padding conv3d conv_transpose2d.input convolution _convolution dropout
 """
+# Other names of the same operations, which a trace keeps.
+_ALIASES = {
+    **{"concat": "cat", "concatenate": "cat", "clip": "clamp", "clip_": "clamp_", "absolute": "abs", "negative": "neg"},
+    **{"multiply": "mul", "multiply_": "mul_", "divide": "div", "divide_": "div_", "true_divide": "div"},
+    **{"subtract": "sub", "subtract_": "sub_", "moveaxis": "movedim", "arctan": "atan", "special_expit": "sigmoid"},
+    **{"greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "not_equal": "ne"},
+    **{"swapdims": "transpose.int", "special_softmax": "softmax.int", "special_log_softmax": "log_softmax.int"},
+}
 METHODS = ("size",)
 _ATTRIBUTES = {"device": getattr}  # the device of a tensor, where a new one is made
 
@@ -64,6 +72,14 @@ ALLOWED = frozenset({*OPERATIONS, *METHODS, *_ATTRIBUTES})
 _NAMES = {operation: name for name, operation in OPERATIONS.items()} | {
     function: name for name, function in _ATTRIBUTES.items()
 }
+
+
+def usual_form(target: Any) -> Any:
+    """Return the operation that `target` is another name of, or `target` itself."""
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return target
+    packet, _, overload = _ALIASES.get(target._schema.name.removeprefix("aten::"), "").partition(".")
+    return getattr(getattr(torch.ops.aten, packet), overload or target._overloadname, target) if packet else target
 
 
 def makes_tensor(target: Any) -> bool:

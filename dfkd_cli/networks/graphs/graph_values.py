@@ -23,7 +23,8 @@ _TABLES: dict[str, Mapping[str, Any]] = {"dtype": _DTYPES, "memory_format": _MEM
 _WORDS = frozenset(
     ("same", "valid", "constant", "reflect", "replicate", "circular", "none", "tanh", "floor", "trunc", "ij", "xy")
 )
-_EQUATION = re.compile(r"[A-Za-z., ]{1,80}-> ?[A-Za-z. ]{0,40}", re.ASCII)  # of einsum
+# Of einsum, which also takes equations without a result.
+_EQUATION = re.compile(r"[A-Za-z., ]{1,80}-> ?[A-Za-z. ]{0,40}|[A-Za-z. ]{1,20}(,[A-Za-z. ]{1,20}){1,4}", re.ASCII)
 _DEEPEST = 20
 MOST_ITEMS = 10_000  # of one list
 _LARGEST_NUMBER = 2**31

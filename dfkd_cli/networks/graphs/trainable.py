@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
-from torch.fx.node import map_aggregate
 
 from dfkd_cli.errors import DfkdError, UsageError, first_line
 from dfkd_cli.networks import EagerNetwork, ExportedNetwork, ScriptNetwork
@@ -14,12 +13,13 @@ from dfkd_cli.networks.base import Network
 from dfkd_cli.networks.fixed_batch import largest_difference
 from dfkd_cli.networks.forward_error import error_line
 from dfkd_cli.networks.graphs.free_sizes import free_sizes
-from dfkd_cli.networks.graphs.graph_operations import ALLOWED, makes_tensor, operation_name
+from dfkd_cli.networks.graphs.graph_operations import ALLOWED, makes_tensor, operation_name, usual_form
 from dfkd_cli.networks.graphs.layer_calls import aten
 from dfkd_cli.networks.graphs.layer_graph import LayerGraph, remove_unused
 from dfkd_cli.networks.modes import evaluating
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.outputs import pick_logits
+from dfkd_cli.networks.recorded_device import device_of_images
 from dfkd_cli.networks.tasks import task_of
 from dfkd_cli.networks.torchscript import trace_operations
 
@@ -132,8 +132,12 @@ def _trace(network: Network, batch: int, input_size: tuple[int, int, int]) -> fx
 
 
 def _simplify(graph: fx.Graph) -> None:
-    """Remove operations without effect, and replace those in place where nothing else sees the changed tensor."""
+    """Remove operations without effect, give the others their usual names, and compute nothing in place.
+
+    An operation stays in place where something else sees the changed tensor.
+    """
     for node in list(graph.nodes):
+        node.target = usual_form(node.target)
         if node.target in _NO_OPERATIONS:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
@@ -180,15 +184,8 @@ def _is_view(node: fx.Node) -> bool:
 
 def _follow_device(graph: fx.Graph) -> None:
     """Make new tensors on the device of the images, wherever they were recorded."""
-    images = next(node for node in graph.nodes if node.op == "placeholder")
-    with graph.inserting_after(images):
-        device = graph.call_function(getattr, (images, "device"))
-
-    def replace(argument: Any) -> Any:
-        return device if isinstance(argument, torch.device) else argument
-
+    device = device_of_images(graph)
     for node in graph.nodes:
-        node.args, node.kwargs = (map_aggregate(part, replace) for part in (node.args, node.kwargs))
         if makes_tensor(node.target):
             node.kwargs = {**node.kwargs, "device": device}
     if not device.users:
@@ -199,9 +196,9 @@ def _check_logits(module: nn.Module, network: Network, input_size: tuple[int, in
     for batch in _TRIAL_BATCHES:
         images = noise(network, batch, input_size)
         with evaluating(module, network):
-            expected = network(images)
+            expected = network(images.clone())  # a network can change its input
             try:
-                logits = module(images)
+                logits = module(images.clone())
             except Exception as error:  # a recorded size that was not recognised can fail in any operation
                 raise TrainableError(f"it does not run with {batch} images ({error_line(error)})") from error
         if logits.shape != expected.shape or not largest_difference(logits, expected) <= _TOLERANCE:
