@@ -28,7 +28,8 @@ from dfkd_cli.machine.runtime import Runtime
 from dfkd_cli.networks.modes import frozen
 from dfkd_cli.students.student import build_student
 from dfkd_cli.training.distillation import losses
-from dfkd_cli.training.engine import Distillation, Event
+from dfkd_cli.training.engine import Distillation
+from dfkd_cli.training.event import Event
 from dfkd_cli.training.optimizer import make_optimizer
 from dfkd_cli.training.session import SilentListener
 

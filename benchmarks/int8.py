@@ -12,7 +12,7 @@ from typing import get_args
 import torch
 
 from dfkd_cli.cli.options import parse_channels, parse_size
-from dfkd_cli.compression.calibrate import generated_calibration
+from dfkd_cli.compression.images_for_int8 import generated_calibration
 from dfkd_cli.config.times import parse_budget
 from dfkd_cli.data.datasets import open_dataset
 from dfkd_cli.evaluation.benchmark import benchmark

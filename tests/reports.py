@@ -22,7 +22,7 @@ MEASURED = Report(
     images=ImagesReport(generated=20_000, kept=5_000),
     time=TimeReport(total_s=100.0, synthesis_s=30.0, distillation_s=60.0),
     memory=MemoryReport(peak_bytes=2_000_000_000),
-    recipe=RecipeReport("ssd", "c" * 64),
+    recipe=RecipeReport("ssd", "ssd", "c" * 64),
     steps=1234,
     seed=7,
     device="cpu",
@@ -41,6 +41,6 @@ UNMEASURED = dataclasses.replace(
 POOLED = dataclasses.replace(
     MEASURED,
     images=ImagesReport(generated=10_000, kept=4_000, pool="/data/web"),
-    recipe=RecipeReport("unlabeled", "c" * 64),
+    recipe=RecipeReport("unlabeled", "unlabeled", "c" * 64),
     command="dfkd compress teacher.pt --recipe unlabeled --pool /data/web --student cifar_resnet8 --out out",
 )

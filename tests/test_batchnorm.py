@@ -57,6 +57,12 @@ def test_relative_distance_is_the_published_one_in_units_of_the_layer():
     torch.testing.assert_close(relative_distance(mean, var, running_mean, running_var), shift + spread)
 
 
+def test_norm_distance_is_the_published_one():
+    mean, var, running_mean, running_var = (torch.rand(4, dtype=torch.double) + 0.5 for _ in range(4))
+    shift, spread = (mean - running_mean).square().sum().sqrt(), (var - running_var).square().sum().sqrt()
+    torch.testing.assert_close(norm_distance(mean, var, running_mean, running_var), shift + spread)
+
+
 def test_gaussian_kl_and_relative_ignore_the_scale_of_a_layer_and_its_width_and_the_published_form_does_not():
     moments = tuple(torch.rand(4) + 0.5 for _ in range(4))
     mean, var, running_mean, running_var = moments

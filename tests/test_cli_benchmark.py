@@ -8,9 +8,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from grey_levels import ARCH, CLASSES, FLAGS, SIZE, grey_weights, level, write_classes
 from loading_helpers import FixedBatch
+from PIL import Image
 from torch import nn
 from typer.testing import CliRunner, Result
 
@@ -144,6 +147,89 @@ def test_mistake_is_one_line_and_its_exit_code(files, arguments, code, message):
     assert result.exit_code == code
     assert result.stdout == ""
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--classes", "names.txt"],
+        ["--class-order", "text"],
+        ["--skip-unreadable"],
+        ["--value-range", "0:4095"],
+        ["--exif-orientation", "ignore"],
+        ["--crop-pct", "0.9"],
+        ["--interpolation", "bicubic"],
+        ["--crop-mode", "squash"],
+        ["--plot", "speed.png"],
+    ],
+    ids=lambda option: option[0],
+)
+def test_an_option_about_labelled_images_needs_them(files, option):
+    result = dfkd("benchmark", files / "out", *QUICK, *option)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: {option[0]} needs --data, the labelled images that accuracy is measured on\n"
+
+
+class TestAccuracy:
+    """The accuracy is that of `dfkd evaluate` with the same options."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def networks(cls, tmp_path_factory) -> list[Path]:
+        """A state dict and a student that read the class from the grey level in the centre of an image."""
+        root = tmp_path_factory.mktemp("grey")
+        torch.save(grey_weights(), root / "grey.pt")
+        student = build_student(ARCH, InputSpec((1, SIZE, SIZE), (0.0,), (1.0,), CLASSES))
+        student.network.get_submodule("module").load_state_dict(grey_weights())
+        (root / "student").mkdir()
+        save_student(student.eval(), root / "student", None, "hash", "ssd")
+        return [root / "grey.pt", root / "student"]
+
+    @staticmethod
+    def accuracies(networks: list[Path], data: Path, *more: object) -> list[float]:
+        """Return the accuracies after a comparison with those of `dfkd evaluate`."""
+        found = [network["accuracy"] for network in measured(*networks, *FLAGS, "--data", data, *more)]
+        for network, accuracy in zip(networks, found, strict=True):
+            result = dfkd("evaluate", network, *FLAGS, "--data", data, *more, "--json")
+            assert json.loads(result.stdout)["accuracy"] == accuracy
+        return found
+
+    def test_the_order_of_the_classes_is_asked_for_and_taken(self, networks, tmp_path):
+        names = [str(number) for number in range(CLASSES)]
+        data = write_classes(tmp_path / "data", names)
+        refused = dfkd("benchmark", *networks, *QUICK, *FLAGS, "--data", data)
+        assert (refused.exit_code, "--class-order natural" in refused.stderr) == (2, True)
+        assert self.accuracies(networks, data, "--class-order", "natural") == [1.0, 1.0]
+        assert max(self.accuracies(networks, data, "--class-order", "text")) < 0.7
+        (tmp_path / "names.txt").write_text("\n".join(names))
+        assert self.accuracies(networks, data, "--classes", tmp_path / "names.txt") == [1.0, 1.0]
+
+    def test_the_value_range_is_asked_for_and_taken(self, networks, tmp_path):
+        for number in range(CLASSES):
+            (tmp_path / f"{number:02}").mkdir()
+            white_at_4095 = np.full((SIZE, SIZE), round(level(number) * 4095 / 255), np.uint16)
+            Image.fromarray(white_at_4095).save(tmp_path / f"{number:02}" / "1.png")
+        refused = dfkd("benchmark", *networks, *QUICK, *FLAGS, "--data", tmp_path)
+        assert (refused.exit_code, "--value-range" in refused.stderr) == (2, True)
+        assert self.accuracies(networks, tmp_path, "--value-range", "0:4095") == [1.0, 1.0]
+
+    def test_the_crop_is_that_of_the_option_for_students_too(self, networks, tmp_path):
+        for number in range(CLASSES):
+            (tmp_path / f"{number:02}").mkdir()
+            image = Image.new("L", (2 * SIZE, 2 * SIZE), 255)
+            image.paste(level(number), (13, 13, 19, 19))  # the pixels that the network reads of the image's centre
+            image.save(tmp_path / f"{number:02}" / "1.png")
+        assert max(self.accuracies(networks, tmp_path)) < 0.2
+        assert self.accuracies(networks, tmp_path, "--crop-pct", "0.5") == [1.0, 1.0]
+
+    def test_unreadable_files_are_left_out_and_noted_once_for_all_networks(self, networks, tmp_path):
+        data = write_classes(tmp_path, [f"{number:02}" for number in range(CLASSES)])
+        (data / "00" / "broken.png").write_bytes(b"no image")
+        arguments = ["benchmark", *networks, *QUICK, *FLAGS, "--data", data]
+        assert dfkd(*arguments).exit_code == 2
+        result = dfkd(*arguments, "--skip-unreadable")
+        assert result.exit_code == 0, result.stderr
+        assert result.stderr.count("1 unreadable image file was skipped") == 1
 
 
 def test_networks_take_turns(files, monkeypatch):

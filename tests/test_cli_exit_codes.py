@@ -115,7 +115,7 @@ def test_4_is_a_recipe_that_does_not_fit(tmp_path):
 
     program = torch.export.export(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval(), (torch.rand(4, 1, 8, 8),))
     torch.export.save(program, tmp_path / "teacher.pt2")
-    needy = [entry for entry in list_recipes().recipes if set(entry.needs) & {"batchnorm", "stages"}]
+    needy = [entry for entry in list_recipes().recipes if "stages" in entry.needs]
     if not needy:
         pytest.skip(f"none of the recipes needs anything: {', '.join(METHODS)}")
     names = ("--mean", "0.4", "--std", "0.3", "--student", "cifar_resnet8", "--out", tmp_path / "out")

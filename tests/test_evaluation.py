@@ -112,10 +112,6 @@ def test_logits_that_are_not_finite_are_an_error(value):
         measure_accuracy(classifier(RIGHT, value), labelled(ALL), CPU)
 
 
-def test_bf16_keeps_clear_predictions():
-    assert measure_accuracy(classifier(RIGHT), labelled(ALL), CPU, precision="bf16").accuracy == 1.0
-
-
 def test_modes_are_restored_layer_by_layer():
     network = classifier(RIGHT).train()
     body(network).dropout.eval()

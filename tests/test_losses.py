@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dfkd_cli.synthesis.terms import contested_kl
 from dfkd_cli.training.distillation import losses
 
 
@@ -20,6 +21,16 @@ def test_kl_div_is_its_definition(temperature):
     q = F.softmax(student.double() / temperature, 1)
     expected = temperature**2 * (p * (p / q).log()).sum(1)
     torch.testing.assert_close(losses.kl_div(student, teacher, temperature).double(), expected, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cap", [None, 0.5])
+def test_contested_kl_counts_images_on_which_both_predict_the_same_class(cap):
+    student, teacher = random_logits(64, 3), random_logits(64, 3, seed=1)
+    p, q = F.softmax(teacher.double(), 1), F.softmax(student.double(), 1)
+    distance = (p * (p / q).log()).sum(1)
+    expected = torch.where(p.argmax(1) == q.argmax(1), distance if cap is None else distance.clamp(max=cap), 0.0)
+    assert 0 < (expected > 0.0).sum() < 64
+    torch.testing.assert_close(contested_kl(student, teacher, cap=cap).double(), expected, rtol=2e-4, atol=1e-5)
 
 
 def test_kl_div_is_zero_at_equality_and_ignores_shifts():

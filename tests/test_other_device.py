@@ -27,7 +27,9 @@ from dfkd_cli.pool.selected import Selected
 from dfkd_cli.pool.source import PoolFolder, PoolImages
 from dfkd_cli.training.augmentation import Augmentation
 from dfkd_cli.training.clock import StepClock
-from dfkd_cli.training.engine import Distillation, Event
+from dfkd_cli.training.distillation.stage_error import StageError
+from dfkd_cli.training.engine import Distillation
+from dfkd_cli.training.event import Event
 from dfkd_cli.training.setting import Setting
 
 ELSEWHERE = torch.device("lazy")  # a device without a backend
@@ -76,11 +78,12 @@ def make(name: str, teacher: Classifier, student: Classifier, *more: str) -> Dis
         runtime=runtime,
         rng=RandomElsewhere(),
         pool=PoolFolder(Path(__file__).parent) if METHODS[name].needs.pool else None,
+        compare_stages=True,
     )
     method = METHODS[name].build(setting, recipe.options)
     if isinstance(method.source, PoolImages):
         method.source.selected = selected()
-    return Distillation(method, setting, recipe.train, StepClock(STEPS))
+    return Distillation(method, setting, recipe.train, StepClock(STEPS), hints=StageError(setting, 10.0))
 
 
 @pytest.fixture
@@ -90,9 +93,9 @@ def run_of(monkeypatch):
     monkeypatch.setattr(Distillation, "_event", lambda self, phase, _: Event(phase, self.step, 0.0, 0, {}))
     monkeypatch.setattr(nn.Module, "to", moved)
 
-    def run_of(name: str, norm: bool = True, *more: str) -> Distillation:
+    def run_of(name: str, norm: bool = True, *more: str, width: int = 4) -> Distillation:
         with _disable_current_modes():
-            teacher, student = tiny_classifier(1, 8, norm).eval().requires_grad_(False), tiny_classifier(2, 4)
+            teacher, student = tiny_classifier(1, 8, norm).eval().requires_grad_(False), tiny_classifier(2, width)
         return make(name, teacher, student, *more)
 
     with FakeTensorMode():
@@ -105,6 +108,13 @@ def test_no_step_waits_for_the_host_or_mixes_devices(run_of, name, norm):
     loop = run_of(name, norm)
     assert [*loop.events()][-1].step == STEPS
     assert loop.method.source.fresh(4).device == loop.method.source.shown(4).device == ELSEWHERE
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_step_of_a_student_that_shares_stages_waits_or_mixes_devices(run_of, name):
+    loop = run_of(name, width=8)
+    assert loop.setting.compared
+    assert [*loop.events()][-1].step == STEPS
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from dfkd_cli.cli.progress import PlainProgress, describe, time_left
 from dfkd_cli.config.times import parse_budget
 from dfkd_cli.errors import UsageError
-from dfkd_cli.training.engine import Event
+from dfkd_cli.training.event import Event
 
 
 def event(step: int = 50, progress: float = 0.25, **metrics: float) -> Event:

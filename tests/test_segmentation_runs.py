@@ -11,6 +11,7 @@ import torch
 from command_line import LOOK, SMALL, TINY_RUN, dfkd, save_teacher
 from loading_helpers import script
 from segmentation_networks import CLASSES, SIZE, make_fcn, save_scenes, segmenter
+from tiny_methods import generator_loss, make
 
 from dfkd_cli.export.forms import EXPORT_FORMS
 from dfkd_cli.loading import load_classifier
@@ -47,21 +48,40 @@ def run(teacher: Path, out: Path, *arguments: object) -> dict[str, Any]:
     return json.loads(result.stdout)
 
 
-def test_ssd_compresses_a_segmentation_network(tmp_path, teacher, scenes):
-    report = run(teacher, tmp_path / "out", "--eval", scenes, *TINY_RUN, *settings("options.void_class=3"))
+@pytest.fixture(scope="module")
+def made(teacher, scenes, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    """The folder and the report of a run."""
+    out = tmp_path_factory.mktemp("ssd") / "out"
+    return out, run(teacher, out, "--eval", scenes, *TINY_RUN, *settings("options.void_class=3"))
+
+
+def test_ssd_compresses_a_segmentation_network(made, teacher, scenes):
+    out, report = made
     measured = report["segmentation"]
     assert report["task"] == "segmentation"
     assert measured["relative_miou"] == pytest.approx(measured["student"]["miou"] / measured["teacher"]["miou"])
     assert len(measured["classes"]) == CLASSES
     assert report["student"]["parameters"] <= report["teacher"]["parameters"] / 2
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = (out / "report.html").read_text()
     assert "Mean IoU kept" in page
     assert "pixels of evaluation images" in page
-    assert "pipeline_tag: image-segmentation" in (tmp_path / "out" / "README.md").read_text()
-    evaluated = dfkd("evaluate", tmp_path / "out", "--data", scenes, "--teacher", teacher, *FLAGS, "--json")
+    assert "pipeline_tag: image-segmentation" in (out / "README.md").read_text()
+    evaluated = dfkd("evaluate", out, "--data", scenes, "--teacher", teacher, *FLAGS, "--json")
     assert evaluated.exit_code == 0, evaluated.output
     assert json.loads(evaluated.stdout)["scores"] == pytest.approx(measured["student"])
-    assert dfkd("evaluate", tmp_path / "out").exit_code == 0  # on the calibration images
+    assert dfkd("evaluate", out).exit_code == 0  # on the calibration images
+
+
+def test_a_student_becomes_a_file_of_8_bits(made, scenes, tmp_path):
+    pytest.importorskip("onnx", reason="needs the extra 'export'")
+    pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
+    path = tmp_path / "student.int8.onnx"
+    exported = dfkd("export", made[0], "--to", "onnx", "--int8", "--min-agreement", 0, "--out", path, "--json")
+    assert exported.exit_code == 0, exported.output
+    assert json.loads(exported.stdout)["int8"]["agreement"] > 0.5
+    measured = dfkd("evaluate", path, "--data", scenes, "--json")
+    assert measured.exit_code == 0, measured.output
+    assert json.loads(measured.stdout)["pixels"] == made[1]["segmentation"]["pixels"]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +98,21 @@ def test_other_recipes_run(tmp_path, teacher, scenes, recipe, more):
     assert report["recipe"]["name"] == recipe
     assert 0.0 <= report["agreement"] <= 1.0
     assert "for almost no image" not in " ".join(report["notes"])
+
+
+def test_a_void_class_that_the_teacher_does_not_have_is_refused(tmp_path, teacher):
+    result = dfkd("compress", teacher, *FLAGS, "--out", tmp_path / "out", *settings(f"options.void_class={CLASSES}"))
+    assert result.exit_code == 2
+    assert f"options.void_class is {CLASSES}; the teacher has the classes 0 to {CLASSES - 1}" in result.stderr
+
+
+def test_options_for_the_other_task_are_refused(tmp_path, teacher, scenes):
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join("abcdefgh"[:CLASSES]))
+    result = dfkd("evaluate", teacher, *FLAGS, "--data", scenes, "--classes", names)
+    assert result.exit_code == 2
+    assert "--classes is for images with a class each" in result.stderr
+    assert "use --class-names" in result.stderr
 
 
 @pytest.mark.parametrize("recipe", ["csd", "cgdd"])
@@ -117,6 +152,16 @@ def test_crops_are_parts_of_their_images():
     for image, crop in zip(images, crops, strict=True):
         row, column = divmod(int(crop[0, 0, 0]) - int(image[0, 0, 0]), 70)
         assert torch.equal(crop, image[:, row : row + 32, column : column + 32])
+
+
+def test_no_image_is_made_for_the_void_class():
+    loop = make("ssd", "options.void_class=1")
+    with torch.no_grad():
+        loop.setting.teacher.network.module[-1].bias[1] += 100.0
+    generated = generator_loss(loop)(torch.rand(32, *loop.setting.teacher.spec.size), None, 0.0, warm=False)
+    assert (generated.teacher_logits.argmax(dim=1) == 1).all()
+    others = generated.teacher_logits[:, [0, 2]].argmax(dim=1) * 2
+    assert torch.equal(generated.labels, others)
 
 
 class TestDenseBuffer:

@@ -5,9 +5,21 @@ import math
 import pytest
 import torch
 
-from dfkd_cli.training.distillation.self_paced import REGULARISERS, self_paced_weight
+from dfkd_cli.training.distillation.self_paced import self_paced_weight
 
 LOSSES = torch.tensor([0.0, 0.05, 0.4, 0.9, 1.3, 2.0, 3.7, 8.0], dtype=torch.float64)
+
+
+def log_regulariser(weight, threshold):
+    rest = 1.0 + math.exp(-threshold) - weight
+    return torch.xlogy(rest, rest) + torch.xlogy(weight, weight) - threshold * weight
+
+
+REGULARISERS = {
+    "hard": lambda weight, threshold: -threshold * weight,
+    "soft": lambda weight, threshold: 0.5 * threshold * (weight.square() - 2.0 * weight),
+    "log": log_regulariser,
+}
 
 
 @pytest.mark.parametrize("threshold", [0.5, 1.0, 2.1, 5.0])

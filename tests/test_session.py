@@ -13,7 +13,8 @@ from dfkd_cli.errors import DivergedError
 from dfkd_cli.methods import METHODS
 from dfkd_cli.training.checkpoint import Checkpoints, Interval
 from dfkd_cli.training.clock import BudgetClock
-from dfkd_cli.training.engine import Distillation, Event
+from dfkd_cli.training.engine import Distillation
+from dfkd_cli.training.event import Event
 from dfkd_cli.training.metrics_log import MetricsLog
 from dfkd_cli.training.session import Session
 

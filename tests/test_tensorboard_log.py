@@ -7,7 +7,7 @@ import pytest
 
 from dfkd_cli.cli.progress import NoProgress
 from dfkd_cli.errors import UsageError
-from dfkd_cli.training.engine import Event
+from dfkd_cli.training.event import Event
 from dfkd_cli.training.tensorboard_log import TensorBoardLog
 
 ESCAPES = "ignore::DeprecationWarning"  # of tensorboard's own modules

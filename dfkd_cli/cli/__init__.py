@@ -42,7 +42,7 @@ has the effect of dfkd compress --recipe ssd.
 
 app = typer.Typer(
     cls=Application,
-    help="Compress a trained image classifier into a smaller one without its training data.",
+    help="Compress a trained image classifier or segmentation network without its training data.",
     epilog=EPILOG,
     invoke_without_command=True,
     rich_markup_mode="markdown",

@@ -21,6 +21,8 @@ from dfkd_cli.machine.world.launch import launched_place
 # The base class of typer's usage errors: click's or, in newer versions, typer's copy of it.
 ParsingError: Any = typer.BadParameter.__base__
 
+MAY_BE_EMPTY = ("prefix", "teacher_prefix")  # the network at the top of a checkpoint
+
 
 class PlainFlags:
     """A command whose help shows no value after a flag; some versions of typer write <bool> there."""
@@ -40,13 +42,21 @@ class Environment(PlainFlags):
     params: list[Any]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Name the variables, then parse; a flag on the command line takes precedence over its variable."""
+        """Name the variables, then parse; a flag on the command line takes precedence over its variable.
+
+        Raises UsageError for an empty value, which as a path would be the working directory.
+        """
         for option in self.params:
             flags = [flag for flag in option.opts if flag.startswith("--") and flag != "--help"]
             if flags:
                 option.envvar = variable(*_command_words(ctx), flags[0].removeprefix("--"))
                 option.show_envvar = False  # the help states the rule once
-        return super().parse_args(ctx, args)  # pyright: ignore[reportAttributeAccessIssue]
+        rest = super().parse_args(ctx, args)  # pyright: ignore[reportAttributeAccessIssue]
+        for option in self.params:
+            if ctx.params.get(option.name) == "" and option.name not in MAY_BE_EMPTY:
+                name = option.opts[0] if option.opts[0].startswith("-") else option.make_metavar(ctx)
+                raise UsageError(f"{name} is empty; give a value (is a shell variable unset?)")
+        return rest
 
 
 class Command(Environment, TyperCommand):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import shlex
 import sys
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,37 +27,10 @@ TEACHER_HELP = "A checkpoint, a TorchScript or .pt2 file, a folder with config.j
 LARGEST_SEED = 2**63 - 1  # of a torch generator
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe, e.g. train.lr=0.05; repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one value of the recipe, e.g. train.steps=4000; repeatable."
+    ),
 ]
-
-
-def taking(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator that gives `command(arguments: kind, **own)` one parameter per field of `kind`.
-
-    Typer reads the options of a command from its signature; the decorator adds the fields to it.
-    """
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        hints = get_type_hints(kind, include_extras=True)
-        shared = [_parameter(field, hints[field.name]) for field in fields(kind)]
-        own = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-        ]
-
-        # Required ones first.
-        parameters = sorted([*shared, *own], key=lambda parameter: parameter.default is not inspect.Parameter.empty)
-
-        def run(**values: Any) -> Any:
-            arguments = kind(**{parameter.name: values.pop(parameter.name) for parameter in shared})
-            return command(arguments, **values)
-
-        run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        return run
-
-    return decorate
 
 
 def check_seed(seed: int) -> int:
@@ -69,17 +40,17 @@ def check_seed(seed: int) -> int:
     return seed
 
 
-def _parameter(field: Field, annotation: Any) -> inspect.Parameter:
-    default = inspect.Parameter.empty if field.default is MISSING else field.default
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+@dataclass(frozen=True, kw_only=True)
+class OneArchitecture:
+    """The architecture of a network. It is a base class, so that --help lists it before the other facts."""
+
+    arch: options.Arch = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkArguments:
-    """The device, and facts about a network that its file may not contain."""
+class SharedFacts:
+    """Facts that the file of a network may not contain, and that several networks can share: not the architecture."""
 
-    device: options.Device = "auto"
-    arch: options.Arch = None
     prefix: options.Prefix = None
     num_classes: options.NumClasses = None
     input_size: options.InputSize = None
@@ -95,20 +66,11 @@ class NetworkArguments:
 
     def facts(self) -> dict[str, Any]:
         """Return the facts as keyword arguments of the Python interface. Raises UsageError for a wrong flag."""
-        return {
-            "arch": self.arch,
-            "prefix": self.prefix,
-            "num_classes": self.num_classes,
+        given = {field.name: getattr(self, field.name) for field in fields(SharedFacts)}
+        return given | {
             "input_size": options.parse_size(self.input_size),
             "mean": options.parse_channels("--mean", self.mean),
             "std": options.parse_channels("--std", self.std),
-            "crop_pct": self.crop_pct,
-            "interpolation": self.interpolation,
-            "crop_mode": self.crop_mode,
-            "output": self.output,
-            "trust_pickle": self.trust_pickle,
-            "strict": self.strict,
-            "task": self.task,
         }
 
     def load_options(self) -> LoadOptions:
@@ -121,8 +83,24 @@ class NetworkArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageArguments(NetworkArguments):
-    """How image files are read, and the arguments that describe a network."""
+class NetworkFacts(SharedFacts, OneArchitecture):
+    """Facts about a network that its file may not contain."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the facts as keyword arguments of the Python interface. Raises UsageError for a wrong flag."""
+        return super().facts() | {"arch": self.arch}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkArguments(NetworkFacts):
+    """The device, and facts about a network that its file may not contain."""
+
+    device: options.Device = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageArguments:
+    """How image files are read."""
 
     value_range: options.ValueRange = None
     exif_orientation: options.ExifOrientation = "apply"
@@ -146,12 +124,7 @@ class LabelArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationArguments(LabelArguments, ImageArguments):
-    """The arguments that `evaluate` shares with other commands."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobArguments(LabelArguments, ImageArguments):
+class JobArguments(LabelArguments, ImageArguments, NetworkArguments):
     """The arguments of `compress`, and of `plan` for the forecast of the same run."""
 
     teacher: Annotated[

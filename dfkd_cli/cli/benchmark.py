@@ -3,40 +3,51 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dfkd_cli.cli import options
+from dfkd_cli.cli.arguments import ImageArguments, LabelArguments, SharedFacts
+from dfkd_cli.cli.signature import taking
 from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from dfkd_cli.evaluation.benchmark import Speed
+    from dfkd_cli.evaluation.benchmark import EvaluationData, Speed
     from dfkd_cli.loading import LoadOptions
 
 _FIRST, _NAME = 24, 16  # characters: of the column that names the figures, and that a network's name has at least
+_OF_IMAGES = (  # the arguments that are about labelled images, so that they need --data
+    "plot",
+    "crop_pct",
+    "interpolation",
+    "crop_mode",
+    *(field.name for kind in (ImageArguments, LabelArguments) for field in fields(kind)),
+)
 
 
-def benchmark(
+@dataclass(frozen=True, kw_only=True)
+class MeasurementArguments:
+    """What is measured of which networks, and where."""
+
     networks: Annotated[
         list[str], typer.Argument(metavar="NETWORK...", help="Students, ONNX files, or any TEACHER of compress.")
-    ],
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images per batch for the throughput.")] = 64,
-    seconds: Annotated[float, typer.Option(metavar="S", min=0.0, help="Seconds of measurement per network.")] = 5.0,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="CPU threads. Default: that of torch.")
-    ] = None,
+    ]
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images per batch for the throughput.")] = 64
+    seconds: Annotated[float, typer.Option(metavar="S", min=0.0, help="Seconds of measurement per network.")] = 5.0
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads. Default: that of torch.")] = None
     data: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Labelled images for the accuracy, as for dfkd evaluate."),
-    ] = None,
+    ] = None
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a plot of accuracy (--data) against latency, e.g. speed.png."),
-    ] = None,
-    device: options.Device = "auto",
-    as_json: options.Json = False,
+    ] = None
+    device: options.Device = "auto"
+    as_json: options.Json = False
     arch: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,26 +55,49 @@ def benchmark(
             help="Architecture of a state dict; repeat it in the order of the networks that need one.",
             rich_help_panel=options.PANEL,
         ),
-    ] = None,
-    prefix: options.Prefix = None,
-    num_classes: options.NumClasses = None,
-    input_size: options.InputSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    output: options.Output = None,
-    trust_pickle: options.TrustPickle = False,
-    strict: options.Strict = False,
-    task: options.TaskOption = None,
-) -> object:
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkArguments(LabelArguments, ImageArguments, SharedFacts, MeasurementArguments):
+    """The arguments of `benchmark`. All networks share the facts, except the architecture."""
+
+    def evaluation_data(self) -> EvaluationData | None:
+        """Return the labelled images, None without --data.
+
+        Raises UsageError for a wrong flag, and for an option about these images without --data.
+        """
+        given = [
+            field.name
+            for field in fields(self)
+            if field.name in _OF_IMAGES and getattr(self, field.name) != field.default
+        ]
+        if self.data is None:
+            if given:
+                flag = f"--{given[0].replace('_', '-')}"
+                raise UsageError(f"{flag} needs --data, the labelled images that accuracy is measured on")
+            return None
+        reading = self.reading()
+
+        from dfkd_cli.data.label_options import LabelOptions
+        from dfkd_cli.data.reading import ReadOptions
+        from dfkd_cli.evaluation.benchmark import EvaluationData
+
+        return EvaluationData(self.data, ReadOptions(**reading), LabelOptions(**self.label_values()))
+
+
+@taking(BenchmarkArguments)
+def benchmark(arguments: BenchmarkArguments) -> object:
     """Compare latency, throughput, size and memory of networks.
 
     Measures the networks in turns, on random images in single precision. The options for facts about a network do not
-    apply to files that dfkd wrote. --mean and --std have no effect on the speed, only on the accuracy (--data).
+    apply to files that dfkd wrote, except how image files are scaled and cropped. --mean and --std have no effect on
+    the speed, only on the accuracy (--data).
     """
-    _check_plot(plot, data)
-    if data is None:
-        mean, std = mean or "0", std or "1"
-    flags = options.load_options(None, prefix, num_classes, input_size, mean, std, output, trust_pickle, strict, task)
+    data = arguments.evaluation_data()
+    if arguments.plot is not None:
+        _check_plot(arguments.plot)
+    networks = _described(arguments)
 
     import torch
 
@@ -72,32 +106,31 @@ def benchmark(
     from dfkd_cli.machine.device import resolve_device
     from dfkd_cli.report.quantities import counted
 
-    where = resolve_device(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    where = resolve_device(arguments.device)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
     used = torch.get_num_threads()
-    if where.type == "cuda" and any(map(is_onnx, networks)):
-        print("note: ONNX files run on the CPU, whatever --device says", file=sys.stderr)
-    described = _described(networks, flags, arch or [], with_data=data is not None)
-    speeds = benchmark(described, where, batch_size, seconds, data)
-    if plot is not None:
-        _write_plot(speeds, plot)
+    if where.type == "cuda" and any(map(is_onnx, arguments.networks)):
+        _note("ONNX files run on the CPU, whatever --device says")
+    speeds = benchmark(networks, where, arguments.batch_size, arguments.seconds, data, _note)
+    if arguments.plot is not None:
+        _write_plot(speeds, arguments.plot)
     _print_assumptions(speeds)
-    if as_json:
+    if arguments.as_json:
         return Speeds(str(where), used, str(torch.__version__), tuple(speeds))
     _print_table(speeds)
     print(f"on {where}, {counted(used, 'thread')}, single precision")
     return None
 
 
-def _check_plot(plot: Path | None, data: str | None) -> None:
-    if plot is not None:
-        if data is None:
-            raise UsageError("--plot needs --data, the labelled images that accuracy is measured on")
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
 
-        from dfkd_cli.evaluation.speed_plot import check_plot
 
-        check_plot(plot)
+def _check_plot(plot: Path) -> None:
+    from dfkd_cli.evaluation.speed_plot import check_plot
+
+    check_plot(plot)
 
 
 def _write_plot(speeds: list[Speed], plot: Path) -> None:
@@ -110,18 +143,18 @@ def _print_assumptions(speeds: list[Speed]) -> None:
     for speed in speeds:
         if speed.input_size_found.startswith("assumed"):
             size = f"the input size {_shape(speed.input_size)} is {speed.input_size_found}"
-            print(f"note: {speed.source}: {size}; check with --input-size", file=sys.stderr)
+            _note(f"{speed.source}: {size}; check with --input-size")
 
 
-def _described(
-    networks: list[str], flags: LoadOptions, archs: list[str], with_data: bool
-) -> list[tuple[str, LoadOptions]]:
-    """Return each network with the flags that apply to it."""
-    from dataclasses import replace
+def _described(arguments: BenchmarkArguments) -> list[tuple[str, LoadOptions]]:
+    """Return each network with the flags that apply to it. Raises UsageError for a wrong flag."""
+    flags = arguments.load_options()
 
+    from dfkd_cli.loading import LoadOptions
     from dfkd_cli.loading.own_files import is_student
     from dfkd_cli.loading.sniff import is_onnx
 
+    networks, archs = arguments.networks, arguments.arch or []
     foreign = [name for name in networks if not is_student(name) and not is_onnx(name)]
     if len(archs) > 1 and len(archs) != len(foreign):
         raise UsageError(
@@ -129,13 +162,16 @@ def _described(
             f"({len(foreign)} here)"
         )
     of = dict(zip(foreign, archs * len(foreign) if len(archs) == 1 else archs, strict=False))
+    with_data = arguments.data is not None
+    if not with_data:  # the speed depends on neither, so a file need not state them
+        flags = replace(flags, mean=flags.mean or (0.0,), std=flags.std or (1.0,))
 
     def flags_of(name: str) -> LoadOptions:
         if name in foreign:
             return replace(flags, arch=of.get(name))
         if not with_data:
-            return type(flags)(mean=(0.0,), std=(1.0,))  # for exported files without these facts
-        return flags if is_onnx(name) else type(flags)()  # an ONNX file of dfkd's takes no flags
+            return LoadOptions(mean=(0.0,), std=(1.0,))  # for exported files without these facts
+        return flags if is_onnx(name) else flags.preprocessing_only()  # an ONNX file of dfkd's ignores the other flags
 
     return [(name, flags_of(name)) for name in networks]
 

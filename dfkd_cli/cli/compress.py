@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfkd_cli.cli import options
-from dfkd_cli.cli.arguments import JobArguments, taking
+from dfkd_cli.cli.arguments import JobArguments
+from dfkd_cli.cli.signature import taking
 from dfkd_cli.cli.wrapping import print_rows
 from dfkd_cli.config.folders import default_folder
 from dfkd_cli.config.times import parse_interval

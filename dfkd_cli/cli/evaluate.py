@@ -3,21 +3,53 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
 
 from dfkd_cli.cli import options
-from dfkd_cli.cli.arguments import EvaluationArguments, taking
-from dfkd_cli.cli.evaluation_table import missed_gates, print_evaluation
-from dfkd_cli.errors import GateMissedError, UsageError
+from dfkd_cli.cli.arguments import ImageArguments, LabelArguments, NetworkArguments
+from dfkd_cli.cli.evaluation_table import print_evaluation
+from dfkd_cli.cli.gates import GateArguments
+from dfkd_cli.cli.signature import taking
+from dfkd_cli.errors import GateMissedError
 
-_GATES = "Quality gates (exit code 5 when missed)"
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArguments(GateArguments, LabelArguments, ImageArguments, NetworkArguments):
+    """The arguments of `evaluate`, besides those that name what is compared."""
+
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images per batch.")] = 256
+    teacher_arch: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Architecture of TEACHER in place of --arch.", rich_help_panel=options.PANEL),
+    ] = None
+    teacher_prefix: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Network in TEACHER in place of --prefix.", rich_help_panel=options.PANEL),
+    ] = None
+    ignore_index: options.IgnoreIndex = None
+    class_names: options.ClassNames = None
+
+    def values(self) -> dict[str, Any]:
+        """Return the keyword arguments of `dfkd_cli.evaluate`. Raises UsageError for a wrong flag."""
+        return {
+            "device": self.device,
+            "batch_size": self.batch_size,
+            "teacher_arch": self.teacher_arch,
+            "teacher_prefix": self.teacher_prefix,
+            "ignore_index": self.ignore_index or (),
+            "class_names": self.class_names,
+            **self.reading(),
+            **self.label_values(),
+            **self.facts(),
+        }
 
 
-@taking(EvaluationArguments)
+@taking(EvaluateArguments)
 def evaluate(
-    arguments: EvaluationArguments,
+    arguments: EvaluateArguments,
     student: Annotated[
         str, typer.Argument(metavar="STUDENT", help="Folder or file of a student, or any TEACHER of compress.")
     ],
@@ -40,48 +72,8 @@ def evaluate(
         ),
     ] = None,
     as_json: options.Json = False,
-    min_accuracy: Annotated[
-        float | None, typer.Option(metavar="SHARE", min=0, max=1, help="Smallest accuracy.", rich_help_panel=_GATES)
-    ] = None,
-    min_miou: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE", min=0, max=1, help="Smallest mean IoU of a segmentation network.", rich_help_panel=_GATES
-        ),
-    ] = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE",
-            min=0,
-            max=1,
-            help="Largest difference of the teacher's and the student's accuracy or mean IoU.",
-            rich_help_panel=_GATES,
-        ),
-    ] = None,
-    min_agreement: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE",
-            min=0,
-            max=1,
-            help="Smallest share of images or pixels with the teacher's prediction.",
-            rich_help_panel=_GATES,
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images per batch.")] = 256,
-    teacher_arch: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Architecture of TEACHER in place of --arch.", rich_help_panel=options.PANEL),
-    ] = None,
-    teacher_prefix: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Network in TEACHER in place of --prefix.", rich_help_panel=options.PANEL),
-    ] = None,
-    ignore_index: options.IgnoreIndex = None,
-    class_names: options.ClassNames = None,
 ) -> object:
-    """Measure accuracy on labelled images, or mean IoU on images with masks; with --teacher also its and the agreement.
+    """Measure accuracy on labelled images, or mean IoU on images with masks; with --teacher also the teacher's.
 
     Without --data, check what needs no labels: the file, its report, size, latency, and the agreement with the teacher
     on the images in the calibration.safetensors beside STUDENT, or on those of --images. This is not accuracy.
@@ -90,50 +82,18 @@ def evaluate(
     network. When dfkd wrote neither, they are for both; --teacher-arch and --teacher-prefix replace --arch and --prefix
     for TEACHER.
     """
-    _check_gates(data, teacher, {"--min-accuracy": min_accuracy, "--min-miou": min_miou}, max_drop, min_agreement)
-    facts = arguments.facts()
+    arguments.check_gates(data, teacher)
+    values = arguments.values()
 
     from dfkd_cli.evaluation import interface
 
-    evaluation = interface.evaluate(
-        student,
-        data,
-        teacher=teacher,
-        images=images,
-        device=arguments.device,
-        batch_size=batch_size,
-        teacher_arch=teacher_arch,
-        teacher_prefix=teacher_prefix,
-        ignore_index=ignore_index or (),
-        class_names=class_names,
-        note=_note,
-        **arguments.reading(),
-        **arguments.label_values(),
-        **facts,
-    )
-    missed = missed_gates(evaluation, min_accuracy, min_miou, max_drop, min_agreement)
+    evaluation = interface.evaluate(student, data, teacher=teacher, images=images, note=_note, **values)
+    missed = arguments.missed(evaluation)
     if not as_json:
         print_evaluation(evaluation)
     if missed:
         raise GateMissedError("; ".join(missed), evaluation)
     return evaluation if as_json else None
-
-
-def _check_gates(
-    data: str | None,
-    teacher: str | None,
-    smallest: dict[str, float | None],
-    max_drop: float | None,
-    min_agreement: float | None,
-) -> None:
-    """Raise UsageError for a gate on a figure that will not be measured."""
-    for flag, bar in (*smallest.items(), ("--max-drop", max_drop)):
-        if bar is not None and data is None:
-            raise UsageError(f"{flag} needs --data, the labelled images that accuracy is measured on")
-    if max_drop is not None and teacher is None:
-        raise UsageError("--max-drop needs --teacher, whose accuracy it compares with")
-    if min_agreement is not None and data is not None and teacher is None:
-        raise UsageError("--min-agreement with --data needs --teacher, whose predictions it compares with")
 
 
 def _note(text: str) -> None:

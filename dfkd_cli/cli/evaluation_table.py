@@ -1,16 +1,13 @@
-"""What `dfkd evaluate` prints, and which of its quality gates an evaluation misses."""
+"""What `dfkd evaluate` prints."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dfkd_cli.errors import UsageError
-
 if TYPE_CHECKING:
     from dfkd_cli.data.contents import Contents
     from dfkd_cli.evaluation.evaluation import Evaluation
 
-_TOLERANCE = 1e-9  # in floating point, 0.93 - 0.91 is slightly more than 0.02
 Rows = list[tuple[str, str | None]]
 
 
@@ -92,38 +89,3 @@ def _print_rows(rows: Rows) -> None:
 
 def _percent(share: float | None) -> str | None:
     return None if share is None else f"{100 * share:.2f} %"
-
-
-def missed_gates(
-    result: Evaluation,
-    min_accuracy: float | None,
-    min_miou: float | None,
-    max_drop: float | None,
-    min_agreement: float | None,
-) -> list[str]:
-    """Return one sentence per gate that the evaluation misses.
-
-    Raises UsageError for a gate on the main figure of another task.
-    """
-    dense = result.scores is not None
-    name, value, teacher_value = "accuracy", result.accuracy, result.teacher_accuracy
-    if result.scores is not None:
-        name, value = "mean IoU", result.scores.miou
-        teacher_value = result.teacher_scores and result.teacher_scores.miou
-    flag, smallest = ("--min-miou", min_miou) if dense else ("--min-accuracy", min_accuracy)
-    if (min_accuracy if dense else min_miou) is not None:
-        wrong = "--min-accuracy" if dense else "--min-miou"
-        raise UsageError(f"{wrong} does not apply to a network for {result.task}; use {flag}")
-    missed = []
-    if smallest is not None and value is not None and value < smallest - _TOLERANCE:
-        missed.append(f"{name} {value:.4f} is below {flag} {smallest:g}")
-    if min_agreement is not None and result.agreement is not None and result.agreement < min_agreement - _TOLERANCE:
-        missed.append(f"agreement {result.agreement:.4f} is below --min-agreement {min_agreement:g}")
-    if max_drop is not None and value is not None and teacher_value is not None:
-        drop = teacher_value - value
-        if drop > max_drop + _TOLERANCE:
-            missed.append(
-                f"{name} {value:.4f} is {drop:.4f} below the teacher's {teacher_value:.4f}, "
-                f"more than --max-drop {max_drop:g}"
-            )
-    return missed

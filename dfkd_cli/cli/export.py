@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dfkd_cli.cli import options
-from dfkd_cli.cli.arguments import taking
+from dfkd_cli.cli.arguments import NetworkFacts
+from dfkd_cli.cli.signature import taking
 from dfkd_cli.config.times import parse_budget
 from dfkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from dfkd_cli.export.export import ExportReport
     from dfkd_cli.export.int8 import Int8Job, Int8Report
+    from dfkd_cli.export.job import ExportJob
 
 _INT8 = "Files of 8 bits"
 _BUDGET = "3m"
@@ -31,7 +33,7 @@ _OUTPUTS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Int8Arguments:
     """The options of a file of 8 bits. None, or False, means not given."""
 
@@ -83,9 +85,9 @@ class Int8Arguments:
         ),
     ] = None
 
-    def job(self) -> Int8Job | None:
+    def int8_job(self) -> Int8Job | None:
         """Return the options of the export, None without --int8. Raises UsageError for an option without it."""
-        given = [field.name for field in fields(self) if getattr(self, field.name) is not field.default]
+        given = [field.name for field in fields(Int8Arguments) if getattr(self, field.name) is not field.default]
         if not self.int8:
             if given:
                 raise UsageError(f"--{given[0].replace('_', '-')} is for files of 8 bits; add --int8")
@@ -102,83 +104,75 @@ class Int8Arguments:
         return Int8Job(**{name: value for name, value in named.items() if value is not None})
 
 
-@taking(Int8Arguments)
-def export(
-    arguments: Int8Arguments,
+@dataclass(frozen=True, kw_only=True)
+class ExportArguments(NetworkFacts, Int8Arguments):
+    """The arguments of `export`."""
+
     network: Annotated[
         str, typer.Argument(metavar="NETWORK", help="Folder or file of a student, or any TEACHER of compress.")
-    ],
+    ]
     to: Annotated[
         Literal["onnx", "torchscript", "pt2"],
         typer.Option(
             metavar="FORMAT", help="onnx (needs pip install 'dfkd\\[export]'), torchscript, or pt2 (torch.export)."
         ),
-    ],
+    ]
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File to write. Default: beside NETWORK, with its name.")
-    ] = None,
+    ] = None
     dynamic_batch: Annotated[
         bool, typer.Option("--dynamic-batch", help="Accept batches of any size. Default: one image.")
-    ] = False,
+    ] = False
     with_preprocessing: Annotated[
         bool,
         typer.Option("--with-preprocessing", help=r"Include the normalisation: the file takes images in \[0, 1]."),
-    ] = False,
+    ] = False
     class_map: Annotated[
         bool,
         typer.Option("--class-map", help="Output the class of each pixel in place of logits (segmentation networks)."),
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
-    as_json: options.Json = False,
-    arch: options.Arch = None,
-    prefix: options.Prefix = None,
-    num_classes: options.NumClasses = None,
-    input_size: options.InputSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    crop_pct: options.CropPct = None,
-    interpolation: options.InterpolationOption = None,
-    crop_mode: options.CropModeOption = None,
-    output: options.Output = None,
-    trust_pickle: options.TrustPickle = False,
-    strict: options.Strict = False,
-    task: options.TaskOption = None,
-) -> object:
+    ] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False
+    as_json: options.Json = False
+
+    def job(self) -> ExportJob:
+        """Return what to export, and how. Raises UsageError that names a wrong flag."""
+        load = self.load_options()
+
+        from dfkd_cli.export.job import ExportJob
+
+        return ExportJob(
+            source=self.network,
+            load=load,
+            to=self.to,
+            out=self.out,
+            overwrite=self.overwrite,
+            dynamic_batch=self.dynamic_batch,
+            with_preprocessing=self.with_preprocessing,
+            class_map=self.class_map,
+            int8=self.int8_job(),
+        )
+
+
+@taking(ExportArguments)
+def export(arguments: ExportArguments) -> object:
     """Write NETWORK as ONNX, TorchScript or a torch.export archive.
 
-    Compares the outputs of the file with those of PyTorch, on noise and on synthetic images, and deletes the file when
+    Compares the outputs of the file with those of PyTorch, on noise and on synthetic images, and writes no file when
     they differ. dfkd reads TorchScript and pt2 files of its own without further options.
 
     With --int8, weights and activations have 8 bits. Half of the calibration images gives the ranges of the
     activations; the other half decides with --min-agreement whether the file is written.
     """
     budget_s = parse_budget(arguments.budget or _BUDGET)
-    load = options.load_options(
-        arch,
-        prefix,
-        num_classes,
-        input_size,
-        mean,
-        std,
-        output,
-        trust_pickle,
-        strict,
-        task,
-        crop_pct,
-        interpolation,
-        crop_mode,
-    )
+    job = arguments.job()
 
-    from dfkd_cli.compression.calibrate import calibrate
+    from dfkd_cli.compression.images_for_int8 import calibrate
     from dfkd_cli.export.export import export
-    from dfkd_cli.export.job import ExportJob
 
-    int8 = arguments.job()
-    job = ExportJob(network, load, to, out, overwrite, dynamic_batch, with_preprocessing, class_map, int8)
-    report = export(job, partial(calibrate, network, budget=budget_s, note=_note))
+    report = export(job, partial(calibrate, arguments.network, budget=budget_s, note=_note))
     for note in report.notes:
         _note(note)
-    if as_json:
+    if arguments.as_json:
         return report
     print(_summary(report))
     return None

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfkd_cli.cli import options
-from dfkd_cli.cli.arguments import TEACHER_HELP, NetworkArguments, taking
+from dfkd_cli.cli.arguments import TEACHER_HELP, NetworkArguments
+from dfkd_cli.cli.signature import taking
 from dfkd_cli.cli.wrapping import print_rows
 
 if TYPE_CHECKING:

@@ -23,10 +23,11 @@ def models(
         return students
     if not pattern:
         print("--student 0.5 (default) is the teacher itself with at most half of its parameters: it keeps most")
-        print("of what the teacher can do. --student NAME is another architecture, which learns everything anew:\n")
+        print("of what the teacher can do. --student NAME is another architecture, which begins with those layers")
+        print("of the teacher that have the same name and shape:\n")
     for network in students.reference:
         size = "x".join(map(str, network.input_size))
-        print(f"{network.name:24} {network.parameters:>12,} parameters at {size} and 10 classes")
+        print(f"{network.name:24} {network.parameters:>12,} parameters at {size} and {network.num_classes} classes")
     for name in students.timm if pattern else ():
         print(name)
     if not pattern:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from dfkd_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from dfkd_cli.loading import LoadOptions
-    from dfkd_cli.networks.classifier import CropMode, Interpolation
 
 PANEL = "Facts that the file of a network may not contain"
 LABELS = "Evaluation data"
@@ -178,41 +174,6 @@ SkipUnreadable = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout (see dfkd schema).")]
 Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Device for all computations.")]
-
-
-def load_options(
-    arch: str | None,
-    prefix: str | None,
-    num_classes: int | None,
-    input_size: str | None,
-    mean: str | None,
-    std: str | None,
-    output: str | None,
-    trust_pickle: bool,
-    strict: bool,
-    task: Literal["classification", "segmentation"] | None,
-    crop_pct: float | None = None,
-    interpolation: Interpolation | None = None,
-    crop_mode: CropMode | None = None,
-) -> LoadOptions:
-    """Return the options of the loader. Raises UsageError that names a wrong flag."""
-    from dfkd_cli.loading import LoadOptions
-
-    return LoadOptions(
-        arch=arch,
-        prefix=prefix,
-        num_classes=num_classes,
-        input_size=parse_size(input_size),
-        mean=parse_channels("--mean", mean),
-        std=parse_channels("--std", std),
-        output=output,
-        trust_pickle=trust_pickle,
-        strict=strict,
-        task=task,
-        crop_pct=crop_pct,
-        interpolation=interpolation,
-        crop_mode=crop_mode,
-    )
 
 
 def parse_size(text: str | None) -> tuple[int, int, int] | None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfkd_cli.cli import options
-from dfkd_cli.cli.arguments import JobArguments, taking
+from dfkd_cli.cli.arguments import JobArguments
+from dfkd_cli.cli.signature import taking
 from dfkd_cli.cli.wrapping import print_rows
 from dfkd_cli.config.folders import default_folder
 
@@ -77,7 +78,8 @@ def _rows(foreseen: Forecast, overrides: list[str]) -> list[tuple[str, str]]:
     total, *phases = asdict(foreseen.seconds).items()
     shown = [f"{PHASES[name]} {duration(seconds)}" for name, seconds in phases if seconds]
     changes = [word for override in overrides for word in ("--set", override)]
-    show = shlex.join(["dfkd", "recipes", "show", foreseen.recipe, "--resolved", *changes])
+    task = [] if foreseen.task == "classification" else ["--task", foreseen.task]
+    show = shlex.join(["dfkd", "recipes", "show", foreseen.recipe, "--resolved", *task, *changes])
     every = foreseen.values["train"]["round_every"]
     return [
         ("time", f"{duration(total[1])}: {', '.join(shown)}"),

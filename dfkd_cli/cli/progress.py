@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
-    from dfkd_cli.training.engine import Event
+    from dfkd_cli.training.event import Event
 
 Kind = Literal["auto", "bar", "text", "none"]
 SHOWN = {  # metrics of an event, and their labels

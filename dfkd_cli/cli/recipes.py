@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 recipes = typer.Typer(cls=CommandGroup, invoke_without_command=True)
 NEEDS = {
-    "batchnorm": "a teacher with BatchNorm layers",
-    "embedding": "a teacher whose last layer is linear",
     "stages": "a teacher with feature maps",
     "pool": "unlabelled images (--pool)",
     "one_answer": "a teacher with one answer per image",
@@ -66,6 +64,10 @@ def show(
         bool, typer.Option("--resolved", help="Print all values of a run, also the inherited ones.")
     ] = False,
     overrides: Overrides = None,
+    task: Annotated[
+        Literal["classification", "segmentation"],
+        typer.Option(help="With --resolved or --set: of the teacher that the values are for."),
+    ] = "classification",
     as_json: options.Json = False,
 ) -> object:
     """Print the file of a recipe, or with --resolved or --set all values that a run uses.
@@ -77,7 +79,7 @@ def show(
     if resolved or overrides:
         from dfkd_cli.recipe.recipe import load_recipe
 
-        text = load_recipe(name, list(overrides or [])).to_yaml()
+        text = load_recipe(name, list(overrides or []), task).to_yaml()
         shown = show_recipe(name, text)
     else:
         shown = show_recipe(name)

@@ -9,7 +9,7 @@ from dfkd_cli.compression.pace import Pace
 from dfkd_cli.data.segmented import SegmentedImages
 from dfkd_cli.evaluation.accuracy import measure_accuracy
 from dfkd_cli.evaluation.segmentation import measure_segmentation
-from dfkd_cli.training.engine import TrainConfig
+from dfkd_cli.training.config import TrainConfig
 
 SAVING_RESERVE_S = 4.0  # set aside from a budget for writing the result
 SAVING_S = 1.0  # what writing the result usually takes

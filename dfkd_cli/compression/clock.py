@@ -6,7 +6,7 @@ from typing import Any
 from dfkd_cli.compression.budget import training_seconds
 from dfkd_cli.errors import UsageError
 from dfkd_cli.training.clock import BudgetClock, Clock, StepClock
-from dfkd_cli.training.engine import TrainConfig
+from dfkd_cli.training.config import TrainConfig
 
 
 def make_clock(config: TrainConfig, started: float, teacher_pass_s: float, saved: dict[str, Any] | None) -> Clock:

@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dfkd_cli.compression.budget import time_teacher_pass
-from dfkd_cli.compression.calibration import make_calibration
 from dfkd_cli.compression.clock import make_clock
 from dfkd_cli.compression.distillation import make_distillation
 from dfkd_cli.compression.identity import PRECISIONS, make_identity, read_identity
 from dfkd_cli.compression.introduction import introduction
 from dfkd_cli.compression.job import Job, LoadedJob
 from dfkd_cli.compression.load_job import load_job
+from dfkd_cli.compression.make_calibration import make_calibration
 from dfkd_cli.compression.measurement import measure_student
 from dfkd_cli.compression.output_folder import OutputFolder
 from dfkd_cli.compression.result_files import (

@@ -56,7 +56,7 @@ def compress(
         out: new folder for the result; None: a folder in the working directory, named after teacher and student.
         recipe: name of a recipe, or a YAML file.
         budget: time for the whole run, as seconds or as text such as "30m"; None: the steps of the recipe.
-        settings: changes of the recipe, as {"train.lr": 0.05} or ["train.lr=0.05"].
+        settings: changes of the recipe, as {"train.steps": 4000} or ["train.steps=4000"].
         eval_data: labelled images for the evaluation, which are not trained on.
         classes, class_order, skip_unreadable: how they are read, as for `evaluate`. The class names are stored with the
             student.
@@ -79,7 +79,7 @@ def compress(
         overwrite: replace an existing result in `out`.
         resume: continue the interrupted run in `out`; the other arguments must be the same.
         checkpoint_every: interval between two checkpoints, as time ("5m") or steps ("500").
-        calibration: leave `calibration.safetensors` beside the student, about 1,000 images with the teacher's logits.
+        calibration: write `calibration.safetensors` beside the student, about 1,000 images with the teacher's logits.
         listener: receives notes and the progress; None: nothing is shown.
         command: shell command for the report, which repeats the run; None: the equivalent `dfkd compress`.
 

@@ -20,7 +20,7 @@ from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.students.from_teacher import parse_share, student_from_teacher
 from dfkd_cli.students.inheritance import inherit_layers
 from dfkd_cli.students.student import build_student
-from dfkd_cli.training.engine import TrainConfig
+from dfkd_cli.training.config import TrainConfig
 
 WORTH_COMPILING_S = 300.0  # of budget: on 2 cores compilation takes about a minute and almost halves a step
 WORTH_COMPILING_STEPS = 1500  # the same for runs without a budget
@@ -34,6 +34,7 @@ def load_job(job: Job, world: World = ALONE) -> LoadedJob:
     """
     recipe = load_recipe(job.recipe, list(job.overrides))
     check_pool_for(recipe.method, job.pool)
+    job.labels.check_for_compress(job.eval_data is not None)
     _check_apart(job.pool, job.eval_data)
     device = resolve_device(job.device)
     compiles = _worth_compiling(recipe.train)
@@ -48,6 +49,7 @@ def load_job(job: Job, world: World = ALONE) -> LoadedJob:
         check_gradient(job.teacher, teacher)
     data = None if job.eval_data is None else _open_data(job.eval_data, job, teacher.spec)
     if teacher.spec.task == "classification":
+        job.masks.check_unused()
         # The student gets the class names, with which its classes are found in other evaluation data.
         names = known_names(teacher.spec, job.labels) or (() if data is None else data.class_names)
         teacher.spec = replace(teacher.spec, class_names=names)

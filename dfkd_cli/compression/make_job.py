@@ -17,6 +17,7 @@ from dfkd_cli.machine.runtime import Precision
 from dfkd_cli.training.checkpoint import Interval
 
 NO_OPTIONS = MaskOptions()
+SHORTEST_BUDGET_S = 1.0  # of a recipe
 Settings = Mapping[str, Any] | Sequence[str]
 
 
@@ -49,7 +50,7 @@ def make_job(
     """
     changes = overrides(settings)
     if budget is not None:
-        changes.append(f"train.budget={parse_budget(budget)}")
+        changes.append(f"train.budget={parse_budget(budget, SHORTEST_BUDGET_S)}")
     job = Job(
         teacher=str(teacher),
         load=load,

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from dfkd_cli.compression.calibration import BATCH_SIZE, CALIBRATION_IMAGES
 from dfkd_cli.compression.job import LoadedJob
+from dfkd_cli.compression.make_calibration import BATCH_SIZE, CALIBRATION_IMAGES
 from dfkd_cli.data.datasets import LabelledImages
 from dfkd_cli.data.segmented import SegmentedImages
 from dfkd_cli.evaluation.accuracy import Accuracy, measure_accuracy

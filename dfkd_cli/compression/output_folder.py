@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from dfkd_cli.config.folders import unfinished_folder
 from dfkd_cli.errors import DfkdError, UsageError
 from dfkd_cli.training.checkpoint import Checkpoints
 
@@ -44,18 +45,21 @@ class OutputFolder:
     unchanged. A complete result that cannot be renamed to `path` stays in `unfinished`. A lock excludes other
     processes.
 
-    The constructor raises UsageError if `path` is a file, is not empty without `overwrite`, or holds files that dfkd
-    did not write; if there is an unfinished run without `resume` or `overwrite`, or none to resume; and if an earlier
-    result could not be renamed and `overwrite` is off. The end of the block raises UsageError if something is at
-    `path` by then, DfkdError if the rename fails, and DfkdError in place of an OSError if the disk is full.
+    The constructor raises UsageError if `path` is the root folder or a file, is not empty without `overwrite`, or holds
+    files that dfkd did not write; if there is an unfinished run without `resume` or `overwrite`, or none to resume; and
+    if an earlier result could not be renamed and `overwrite` is off. The end of the block raises UsageError if
+    something is at `path` by then, DfkdError if the rename fails, and DfkdError in place of an OSError if the disk is
+    full.
     """
 
     def __init__(self, path: Path | str, overwrite: bool = False, resume: bool = False):
         self.path = Path(os.path.abspath(path))
         self.place = Path(os.path.realpath(path))  # if `path` is a link, its target is replaced and not the link
         self.overwrite, self.resume = overwrite, resume
+        if not self.place.name:
+            raise UsageError(f"--out {path} is the root folder; name a new folder (is a shell variable unset?)")
         # On the disk of the result, so that one rename moves it, and at a place that `path` determines.
-        self.unfinished = self.place.with_name(f".{self.place.name}.unfinished")
+        self.unfinished = unfinished_folder(self.place)
         self.checkpoints = Checkpoints(self.unfinished / "checkpoints")
         self._made: list[Path] = []  # parents that this object creates
         self._lock: TextIO | None = None

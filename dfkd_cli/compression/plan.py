@@ -15,7 +15,8 @@ from dfkd_cli.loading.weights_file import file_bytes
 from dfkd_cli.networks.classifier import Classifier
 from dfkd_cli.networks.cost import macs_per_image, weight_bytes
 from dfkd_cli.networks.modes import evaluating
-from dfkd_cli.training.engine import TrainConfig
+from dfkd_cli.networks.tasks import TaskName
+from dfkd_cli.training.config import TrainConfig
 
 FEW_STEPS = 100  # below which a student learns little
 
@@ -37,6 +38,7 @@ class Forecast:
 
     recipe: str
     recipe_sha256: str
+    task: TaskName
     values: dict[str, Any]  # of the recipe, with overrides and defaults
     teacher: NetworkSize
     student: NetworkSize
@@ -72,6 +74,7 @@ def forecast(job: Job, note: Callable[[str], None]) -> Forecast:
     return Forecast(
         recipe=job.recipe,
         recipe_sha256=loaded.recipe.sha256(),
+        task=loaded.teacher.spec.task,
         values=asdict(loaded.recipe),
         teacher=teacher,
         student=student,

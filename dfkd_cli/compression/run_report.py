@@ -42,7 +42,7 @@ def make_report(
             distillation_s=seconds.get("distillation", 0.0),
         ),
         memory=MemoryReport(peak_bytes=distillation.peak_bytes()),
-        recipe=RecipeReport(name=loaded.recipe.method, sha256=loaded.recipe.sha256()),
+        recipe=RecipeReport(Path(job.recipe).stem, loaded.recipe.method, loaded.recipe.sha256()),
         steps=distillation.step,
         seed=job.seed,
         device=str(loaded.runtime.device),

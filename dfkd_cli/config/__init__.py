@@ -1,1 +1,1 @@
-"""Values of a recipe, checked against dataclasses."""
+"""What users set as text: values of a recipe, checked against dataclasses, times and folders; and dfkd's version."""

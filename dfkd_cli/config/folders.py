@@ -1,4 +1,4 @@
-"""The folder of a run that names none."""
+"""The folder of a run that names none, and that of an unfinished run."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,12 @@ def default_folder(teacher: str, student: str) -> Path:
     stem = re.sub(r"\.(pth?|pt2|th|tar|safetensors|bin)$", "", re.sub(r"\.tar$", "", name))
     words = "-".join(filter(None, (_plain(stem)[:LONGEST] or "teacher", _plain(student))))
     numbers = (f"{words}{suffix}" for suffix in ("", *(f"-{count}" for count in range(2, 10_000))))
-    return Path(next(name for name in numbers if not Path(name).exists() and not Path(f".{name}.unfinished").exists()))
+    return next(path for path in map(Path, numbers) if not path.exists() and not unfinished_folder(path).exists())
+
+
+def unfinished_folder(path: Path) -> Path:
+    """Return the hidden folder beside the output folder `path` that holds its run until it is complete."""
+    return path.with_name(f".{path.name}.unfinished")
 
 
 def _plain(text: str) -> str:

@@ -15,14 +15,15 @@ def parse_seconds(text: str) -> float | None:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def parse_budget(budget: str | float) -> float:
+def parse_budget(budget: str | float, at_least: float = 0.0) -> float:
     """Return the seconds of a time such as 90s, 30m or 1.5h; a number is seconds already.
 
-    Raises UsageError for any other text.
+    Raises UsageError for any other text, and for fewer than `at_least` seconds.
     """
     seconds = parse_seconds(budget) if isinstance(budget, str) else float(budget)
-    if seconds is None:
-        raise UsageError(f"--budget {budget}: write a time such as 90s, 30m or 2h")
+    if seconds is None or seconds < at_least:
+        least = f" of {at_least:g}s or more" if at_least else ""
+        raise UsageError(f"--budget {budget}: write a time{least}, such as 90s, 30m or 2h")
     return seconds
 
 

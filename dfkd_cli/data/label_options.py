@@ -21,10 +21,17 @@ class LabelOptions:
         if not labelled and not unlabelled and self.skip_unreadable:
             raise UsageError("--skip-unreadable needs --data or --images, the image files that it is about")
 
+    def check_for_compress(self, evaluated: bool) -> None:
+        """Raise UsageError for an option about the images of --eval that are not given; the student keeps names."""
+        if not evaluated and (self.class_order is not None or self.skip_unreadable):
+            flag = "--skip-unreadable" if self.class_order is None else "--class-order"
+            raise UsageError(f"{flag} needs --eval, the labelled images that it is about")
+
     def check_unused(self) -> None:
         """Raise UsageError when an option is given, for images with masks, which have none of these options."""
         if words := self.as_words():
-            raise UsageError(f"{words[0]} is for images with a class each, but the network segments images")
+            hint = "; use --class-names" if words[0] == "--classes" else ""
+            raise UsageError(f"{words[0]} is for images with a class each, but the network segments images{hint}")
 
     def as_words(self) -> tuple[str, ...]:
         """Return the command-line words that give these options."""

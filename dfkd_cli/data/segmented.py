@@ -33,6 +33,12 @@ class MaskOptions:
     ignored: tuple[int, ...] = ()  # values of pixels that do not count, besides `IGNORED`
     class_names: Path | None = None  # a text file with one name per line, in the order of the classes
 
+    def check_unused(self) -> None:
+        """Raise UsageError when an option is given, for a network that gives each image one class."""
+        if words := self.as_words():
+            hint = "; use --classes" if words[0] == "--class-names" else ""
+            raise UsageError(f"{words[0]} is for images with masks, but the network classifies images{hint}")
+
     def as_words(self) -> tuple[str, ...]:
         """Return the command-line words that give these options."""
         words = [word for value in self.ignored for word in ("--ignore-index", str(value))]

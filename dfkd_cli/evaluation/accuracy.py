@@ -1,7 +1,6 @@
 """Accuracy of a classifier on labelled images, and its agreement with a teacher on them."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -47,14 +46,13 @@ def measure_accuracy(
     data: LabelledImages,
     device: torch.device,
     teacher: Classifier | None = None,
-    precision: str = "fp32",
     batch_size: int = 256,
     confusion: Confusion | None = None,
 ) -> Accuracy:
     """Return the accuracy of `classifier` on `data`, and that of `teacher` on the same images.
 
     Both networks are moved to `device`; each receives the images in its own input size and preprocessing.
-    `precision` is fp32 or bf16. With a teacher, the predictions of both networks are added to `confusion`.
+    With a teacher, the predictions of both networks are added to `confusion`.
 
     Raises UsageError if the networks have different numbers of classes, and DfkdError if logits are not finite.
     """
@@ -64,7 +62,7 @@ def measure_accuracy(
     for network in networks:
         network.to(device)
     counters = _Counters.zeros(device)
-    with evaluating(*networks), _autocast(device, precision):
+    with evaluating(*networks):
         for labels, *images in _labelled_batches(data, networks, batch_size, device):
             logits = [network(batch) for network, batch in zip(networks, images, strict=True)]
             classes = [network_logits.argmax(1) for network_logits in logits]
@@ -128,7 +126,3 @@ def _labelled_batches(
         return
     for batches in zip(*(data.batches(batch_size, spec) for spec in specs), strict=True):
         yield batches[0][1].to(device), *(images.to(device) for images, _ in batches)
-
-
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    return nullcontext() if precision == "fp32" else torch.autocast(device.type, torch.bfloat16)

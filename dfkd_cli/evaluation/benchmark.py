@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.data.datasets import open_dataset
+from dfkd_cli.data.label_options import LabelOptions
+from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.errors import UsageError
 from dfkd_cli.evaluation.accuracy import measure_accuracy
-from dfkd_cli.evaluation.evaluate import load_network
+from dfkd_cli.evaluation.evaluate import Source, load_network
 from dfkd_cli.loading import LoadOptions, load_classifier
 from dfkd_cli.loading.onnx import open_onnx
 from dfkd_cli.loading.sniff import is_onnx
@@ -59,6 +61,15 @@ class Speeds:
     networks: tuple[Speed, ...]
 
 
+@dataclass(frozen=True)
+class EvaluationData:
+    """The labelled images that the accuracy is measured on, and how they are read."""
+
+    where: str  # as `open_dataset` takes it
+    read_options: ReadOptions
+    labels: LabelOptions
+
+
 @dataclass
 class Candidate:
     """A network to time: its known figures, how to run it, and the seconds that its forwards took."""
@@ -80,23 +91,29 @@ class Candidate:
         )
 
 
+def _ignore(text: str) -> None:
+    pass
+
+
 def benchmark(
-    sources: list[tuple[str, LoadOptions]],
+    sources: list[Source],
     device: torch.device,
     batch_size: int,
     seconds: float,
-    data: str | None = None,
+    data: EvaluationData | None = None,
+    note: Callable[[str], None] = _ignore,
 ) -> list[Speed]:
     """Return the figures of each network, in the given order, after about `seconds` of measurement per network.
 
-    Times are those of random images, and the accuracy is that on the labelled images at `data`, if there are any.
-    Raises what `load_classifier` and `open_dataset` raise, and TeacherError for an ONNX file that onnxruntime cannot
-    run.
+    Times are those of random images, and the accuracy is that on the labelled images of `data`, if there are any;
+    `note` receives one sentence for each thing that the user should know about their files. Raises what
+    `load_classifier`, `open_dataset` and `measure_accuracy` raise, and TeacherError for an ONNX file that onnxruntime
+    cannot run.
     """
     candidates = [_candidate(source, options, device, batch_size) for source, options in sources]
     if data is not None:
-        for candidate, (source, options) in zip(candidates, sources, strict=True):
-            candidate.about["accuracy"] = _accuracy(source, options, data, device, batch_size)
+        for text in _add_accuracies(candidates, sources, data, device, batch_size):
+            note(text)
     for candidate in candidates:
         for _ in range(UNTIMED_TURNS):
             take_turn(candidate, device)
@@ -139,11 +156,22 @@ def _seconds(run: Callable[[Tensor], Any], images: Tensor, device: torch.device)
     return time.perf_counter() - begun
 
 
-def _accuracy(source: str, options: LoadOptions, data: str, device: torch.device, batch_size: int) -> float:
-    network = load_network(source, options)
-    if network.spec.task == "segmentation":
-        raise UsageError(f"--data: {source} is a segmentation network; measure it with dfkd evaluate --data --masks")
-    return measure_accuracy(network, open_dataset(data, network.spec), device, batch_size=batch_size).accuracy
+def _add_accuracies(
+    candidates: list[Candidate], sources: list[Source], data: EvaluationData, device: torch.device, batch_size: int
+) -> list[str]:
+    """Add the accuracies to what is known of the candidates, and return sentences for the user about the files.
+
+    A sentence that holds for several networks is returned once.
+    """
+    notes: list[str] = []
+    for candidate, (source, options) in zip(candidates, sources, strict=True):
+        network = load_network(source, options)
+        if network.spec.task == "segmentation":
+            raise UsageError(f"--data: {source} is a segmentation network; measure it with dfkd evaluate --data")
+        images = open_dataset(data.where, network.spec, options=data.read_options, labels=data.labels)
+        candidate.about["accuracy"] = measure_accuracy(network, images, device, batch_size=batch_size).accuracy
+        notes += [*images.contents.notes(data.where), *(images.reader.notes() if images.reader else ())]
+    return list(dict.fromkeys(notes))
 
 
 def _candidate(source: str, options: LoadOptions, device: torch.device, batch_size: int) -> Candidate:

@@ -1,13 +1,15 @@
 """The function of `dfkd evaluate --data`: accuracy of a network, and of its teacher, on labelled images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
+from itertools import chain
+from typing import Any
 
 from dfkd_cli.data.datasets import LabelledImages, open_dataset
 from dfkd_cli.data.label_options import LabelOptions
 from dfkd_cli.data.reading import ReadOptions
 from dfkd_cli.data.segmented import WHOLE, MaskOptions, SegmentedImages, open_segmented
-from dfkd_cli.evaluation.accuracy import check_same_classes, measure_accuracy
+from dfkd_cli.evaluation.accuracy import Accuracy, check_same_classes, measure_accuracy
 from dfkd_cli.evaluation.evaluation import Evaluation
 from dfkd_cli.evaluation.segmentation import LARGEST_BATCH, Segmentation, measure_segmentation
 from dfkd_cli.loading import LoadOptions, load_classifier
@@ -15,7 +17,7 @@ from dfkd_cli.loading.onnx import load_onnx
 from dfkd_cli.loading.sniff import is_onnx
 from dfkd_cli.loading.weights_file import file_bytes
 from dfkd_cli.machine.device import resolve_device
-from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.networks.classifier import Classifier, Preprocessing
 
 Source = tuple[str, LoadOptions]  # a network as the user names it, and the flags that describe it
 
@@ -40,41 +42,64 @@ def evaluate(
     where = resolve_device(device)
     network = load_network(*student)
     reference = None if teacher is None else load_network(*teacher)
+    images = _open(data, network, reference, read_options, labels, masks)
+    tell(note, network.origin.notes, reference.origin.notes if reference else ())
+    facts: dict[str, Any] = {
+        "parameters": network.parameter_count(),
+        "file_bytes": file_bytes(student[0]),
+        "sha256": network.origin.sha256,
+    }
+    if isinstance(images, SegmentedImages):
+        found = measure_segmentation(network, images, where, reference, min(batch_size, LARGEST_BATCH))
+        tell(note, images.reader.notes())
+        return _segmentation(found, images, facts)
+    tell(note, images.contents.notes(data))
+    measured = measure_accuracy(network, images, where, teacher=reference, batch_size=batch_size)
+    tell(note, images.reader.notes() if images.reader else ())
+    return _classification(measured, images, network.spec.preprocessing, facts)
+
+
+def tell(note: Callable[[str], None], *groups: Iterable[str]) -> None:
+    """Pass every sentence of the groups on."""
+    for text in chain(*groups):
+        note(text)
+
+
+def _open(
+    data: str,
+    network: Classifier,
+    reference: Classifier | None,
+    read_options: ReadOptions,
+    labels: LabelOptions,
+    masks: MaskOptions,
+) -> LabelledImages | SegmentedImages:
+    """Return the images for both networks, which have the same classes; options for the other task are refused."""
     spec = network.spec
     if reference is not None:
         check_same_classes(network, reference)
         spec = replace(spec, class_names=spec.class_names or reference.spec.class_names)
-    images: LabelledImages | SegmentedImages
     if spec.task == "segmentation":
         labels.check_unused()
-        images = open_segmented(data, spec, masks, read_options)
-    else:
-        images = open_dataset(data, spec, options=read_options, labels=labels)
-    for text in (*network.origin.notes, *(reference.origin.notes if reference else ())):
-        note(text)
-    if isinstance(images, SegmentedImages):
-        scored = measure_segmentation(network, images, where, reference, min(batch_size, LARGEST_BATCH))
-        for text in images.reader.notes():
-            note(text)
-        return _segmentation(network, student[0], images, scored)
-    for text in images.contents.notes(data):
-        note(text)
-    measured = measure_accuracy(network, images, where, teacher=reference, batch_size=batch_size)
-    for text in images.reader.notes() if images.reader else ():
-        note(text)
+        return open_segmented(data, spec, masks, read_options)
+    masks.check_unused()
+    return open_dataset(data, spec, options=read_options, labels=labels)
+
+
+def _classification(
+    measured: Accuracy, images: LabelledImages, preprocessing: Preprocessing, facts: dict[str, Any]
+) -> Evaluation:
+    """Return the document for a classifier."""
     return Evaluation(
         **asdict(measured),
         exif_oriented=None if images.reader is None else len(images.reader.turned),
         agreement_on=None if measured.agreement is None else "labelled images",
-        preprocessing=network.spec.preprocessing,
-        parameters=network.parameter_count(),
-        file_bytes=file_bytes(student[0]),
-        sha256=network.origin.sha256,
+        preprocessing=preprocessing,
         data=images.contents,
+        **facts,
     )
 
 
-def _segmentation(network: Classifier, source: str, images: SegmentedImages, measured: Segmentation) -> Evaluation:
+def _segmentation(measured: Segmentation, images: SegmentedImages, facts: dict[str, Any]) -> Evaluation:
     """Return the document for a segmentation network."""
     return Evaluation(
         images=measured.images,
@@ -83,15 +108,13 @@ def _segmentation(network: Classifier, source: str, images: SegmentedImages, mea
         agreement_on=None if measured.agreement is None else "labelled images",
         exif_oriented=len(images.reader.turned),
         preprocessing=WHOLE,
-        parameters=network.parameter_count(),
-        file_bytes=file_bytes(source),
-        sha256=network.origin.sha256,
         task="segmentation",
         pixels=measured.pixels,
         scores=measured.student,
         teacher_scores=measured.teacher,
         relative_miou=measured.relative_miou,
         classes=measured.classes,
+        **facts,
     )
 
 

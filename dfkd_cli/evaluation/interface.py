@@ -94,12 +94,14 @@ def evaluate(
     options, reference_options = _described(told, teacher_facts, source, reference)
     compared = None if reference is None else (reference, reference_options)
     note, reading = note or _ignore, ReadOptions(value_range, exif_orientation)
+    masks = MaskOptions(tuple(ignore_index), None if class_names is None else Path(class_names))
     if data is None:
+        if words := masks.as_words():
+            raise UsageError(f"{words[0]} needs --data, the labelled images that it is about")
         folder = None if images is None else str(images)
         return evaluate_without_data(
             (source, options), compared, folder, reading, device, batch_size, note, skip_unreadable
         )
-    masks = MaskOptions(tuple(ignore_index), None if class_names is None else Path(class_names))
     return evaluate_on_labels((source, options), str(data), compared, reading, labels, masks, device, batch_size, note)
 
 

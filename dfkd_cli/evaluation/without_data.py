@@ -16,7 +16,7 @@ from dfkd_cli.evaluation.accuracy import check_same_classes
 from dfkd_cli.evaluation.agreement import measure_agreement, with_logits
 from dfkd_cli.evaluation.benchmark import latency_ms
 from dfkd_cli.evaluation.calibration import CALIBRATION_FILE, Calibration, read_calibration
-from dfkd_cli.evaluation.evaluate import Source, load_network
+from dfkd_cli.evaluation.evaluate import Source, load_network, tell
 from dfkd_cli.evaluation.evaluation import Evaluation
 from dfkd_cli.loading.failures import damaged_file
 from dfkd_cli.loading.weights_file import file_bytes, weights_file
@@ -59,18 +59,15 @@ def evaluate_without_data(
     matches = _check_report(student[0], network)
     calibration = None if images is not None else _calibration(student[0], network, teacher is not None)
     reference = None if teacher is None else load_network(*teacher)
-    for text in (*network.origin.notes, *(reference.origin.notes if reference else ())):
-        note(text)
+    tell(note, network.origin.notes, reference.origin.notes if reference else ())
     network.to(where)
     opened = None
     if images is not None:
         opened = open_unlabelled(images, network.spec.size[0], "--images", read_options, skip_unreadable)
-        for text in opened.contents.notes(images):
-            note(text)
+        tell(note, opened.contents.notes(images))
     comparison = _comparison(network, reference, opened, calibration, batch_size)
     measured = measure_agreement(network, comparison.batches)
-    for text in opened.reader.notes() if opened else ():
-        note(text)
+    tell(note, opened.reader.notes() if opened else ())
     return Evaluation(
         images=measured.images,
         accuracy=None,

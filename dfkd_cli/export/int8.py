@@ -8,16 +8,18 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_cli.errors import DfkdError, UsageError, first_line
 from dfkd_cli.evaluation.agreement import Agreement, measure_agreement, with_logits
 from dfkd_cli.evaluation.calibration import Calibration
 from dfkd_cli.export.quantisation import Quantiser, Ranges, WeightBits
-from dfkd_cli.networks.classifier import Classifier
+from dfkd_cli.networks.classifier import Classifier, InputSpec
 from dfkd_cli.networks.onnx import OnnxClassifier, OnnxNetwork, OnnxSession
 
 FEWEST_IMAGES = 20  # half of them for the calibration
+FEWEST_SEGMENTED = 4  # the same, where every pixel has an answer
 MOST_SKIPPED = 0.5  # share of the layers that `skip` may leave in single precision
 _BATCH = 32
 CONTRAST = 2.0  # of the copies of the images that the ranges are also taken from
@@ -77,18 +79,14 @@ def quantise(
     With `preprocessing` the file takes images in [0, 1]. Raises UsageError for too few images, and DfkdError when
     onnxruntime cannot quantise or run the file. The agreement may be below `job.min_agreement`.
     """
-    if len(calibration) < FEWEST_IMAGES:
-        raise UsageError(f"there are {len(calibration)} calibration images; --int8 needs {FEWEST_IMAGES} or more")
-    if calibration.images.shape[1:] != classifier.spec.size:
-        sizes = ("x".join(map(str, size)) for size in (calibration.images.shape[1:], classifier.spec.size))
-        raise UsageError("the calibration images are {}, but the network takes {}".format(*sizes))
-    calibrated, compared = (_batches(classifier, calibration.images[start::2]) for start in (0, 1))
+    images = _suited(calibration.images, classifier.spec)
+    calibrated, compared = (_batches(classifier, images[start::2]) for start in (0, 1))
     open_file = _opener(classifier, preprocessing)
     try:
         network = open_file(content)
         shown = list(calibrated)
         if calibration.kind == "synthetic":
-            shown += _batches(classifier, with_contrast(calibration.images[::2]))
+            shown += _batches(classifier, with_contrast(images[::2]))
         quantiser = Quantiser(content, _inputs(network, shown), job.ranges, job.weight_bits)
         skipped = _sensitive_layers(quantiser, open_file, _certain(calibrated), job) if job.skip == "auto" else ()
         quantised = quantiser.quantise(skipped)
@@ -101,7 +99,7 @@ def quantise(
         ranges=job.ranges,
         weight_bits=job.weight_bits,
         images=calibration.kind,
-        calibrated_on=len(calibration.images[::2]),
+        calibrated_on=len(images[::2]),
         compared_on=measured.images,
         agreement=measured.agreement,
         kl=measured.kl,
@@ -112,6 +110,23 @@ def quantise(
         in_fp32=skipped,
         fp32_bytes=len(content),
     )
+
+
+def _suited(images: Tensor, spec: InputSpec) -> Tensor:
+    """Return uint8 images [N, C, H, W] in the size of the network. Raises UsageError for too few or others.
+
+    A run on a segmentation network makes parts of images, which are enlarged: the file has one size of images.
+    """
+    segments = spec.task == "segmentation"
+    fewest = FEWEST_SEGMENTED if segments else FEWEST_IMAGES
+    if len(images) < fewest:
+        raise UsageError(f"there are {len(images)} calibration images; --int8 needs {fewest} or more")
+    if segments and images.shape[1] == spec.size[0]:
+        return F.interpolate(images.float(), spec.size[1:], mode="bilinear").round().byte()
+    if images.shape[1:] != spec.size:
+        sizes = ("x".join(map(str, size)) for size in (images.shape[1:], spec.size))
+        raise UsageError("the calibration images are {}, but the network takes {}".format(*sizes))
+    return images
 
 
 def with_contrast(images: Tensor) -> Tensor:

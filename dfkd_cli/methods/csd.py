@@ -76,7 +76,9 @@ def build(setting: Setting, options: CsdOptions) -> Method:
         restart_every=options.rounds_per_generator,
     )
     loss = HeadAndFeatureLoss(setting, options)
-    terms = [*inversion_terms(setting, options.inversion), reward(options.reward, loss.task)]
+    terms = [*inversion_terms(setting, options.inversion)]
+    if loss.task is not None:
+        terms.append(reward(options.reward, loss.task))
     source = GeneratedImages(
         trainer,
         GeneratorLoss(setting, terms, _views(setting) if options.augment_synthesis else None),
@@ -111,12 +113,13 @@ class HeadAndFeatureLoss(StudentLoss):
     def __init__(self, setting: Setting, options: CsdOptions):
         super().__init__()
         self.setting, self.options = setting, options
-        self.alignment = setting.runtime.place(FeatureAlignment(setting, options.feature.width))
-        self.task = RotationTask(setting, options.head)
+        aligned = options.feature.weight > 0.0
+        self.alignment = setting.runtime.place(FeatureAlignment(setting, options.feature.width)) if aligned else None
+        self.task = RotationTask(setting, options.head) if options.reward.weight > 0.0 else None
 
     def modules(self) -> Iterable[nn.Module]:
-        """Return the projection of the student's features."""
-        return (self.alignment,)
+        """Return the projection of the student's features, if there is one."""
+        return () if self.alignment is None else (self.alignment,)
 
     def compute(self, batch: Batch, progress: float) -> StudentTerms:
         """Return the terms `kd`, `label` and `feature`; per image its weight in the head's training."""
@@ -125,7 +128,7 @@ class HeadAndFeatureLoss(StudentLoss):
         o = self.options
         teacher, student = self.setting.observe(batch.images)
         terms, logged = kd_and_label(o.labels, teacher, student, batch.labels)
-        if o.feature.weight:
+        if self.alignment is not None:
             with self.setting.runtime.autocast():
                 error = self.alignment(student.stages[-1], teacher.stages[-1])
             terms["feature"] = o.feature.weight * error.mean()
@@ -133,18 +136,19 @@ class HeadAndFeatureLoss(StudentLoss):
         return StudentTerms(terms, logged, {"trusted": hits if o.labels.mask else torch.ones_like(hits)})
 
     def after_step(self, batch: Batch, per_image: Mapping[str, Tensor]) -> Terms:
-        """Train the head for one step on the updated student."""
-        if batch.labels is None or not self.options.reward.weight:
+        """Train the head, if there is one, for one step on the updated student."""
+        if batch.labels is None or self.task is None:
             return {}
         return self.task.train(batch.images, batch.labels, per_image["trusted"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the head."""
-        return {"head": self.task.state_dict()}
+        """Return the state of the head, None without it."""
+        return {"head": None if self.task is None else self.task.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.task.load_state_dict(state["head"])
+        if self.task is not None:
+            self.task.load_state_dict(state["head"])
 
 
 CSD = MethodDefinition(CsdOptions, build, Needs(stages=True, one_answer=True))

@@ -85,7 +85,7 @@ class RecipeFile:
         dotted, equals, text = override.partition("=")
         flag = f"--set {override if len(override) <= LONGEST else override[: LONGEST - 3] + '...'}"
         if not equals or not dotted:
-            raise UsageError(f"{flag}: write section.key=value, e.g. --set train.lr=0.05")
+            raise UsageError(f"{flag}: write section.key=value, e.g. --set train.steps=4000")
         *path, last = dotted.split(".")
         if path[:1] == [SEGMENTATION]:
             raise UsageError(f"{flag}: set the value itself, without '{SEGMENTATION}.'")

@@ -13,7 +13,7 @@ from dfkd_cli.narrowing.config import NarrowingConfig
 from dfkd_cli.networks.tasks import TaskName
 from dfkd_cli.recipe.file import SECTIONS, About, RecipeFile, inherited_values
 from dfkd_cli.training.augmentation import Augmentation
-from dfkd_cli.training.engine import TrainConfig
+from dfkd_cli.training.config import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,9 @@ def _images(report: Report) -> str:
 
 def _run(report: Report) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in asdict(report.versions).items())
+    recipe = f"{plain(report.recipe.title())} (all values in `recipe.yaml`, sha256 `{report.recipe.sha256[:12]}`)"
     rows = [
-        ("recipe", f"{report.recipe.name} (all values in `recipe.yaml`, sha256 `{report.recipe.sha256[:12]}`)"),
+        ("recipe", recipe),
         *([("pool", f"`{report.images.pool}`")] if report.images.pool else []),
         *([("calibration file", _calibration(report.calibration))] if report.calibration else []),
         ("steps", f"{report.steps:,}"),
@@ -82,17 +83,18 @@ def _calibration(file: CalibrationReport) -> str:
 
 
 def _use(report: Report) -> str:
+    folders = "one folder per class" if report.task == "classification" else "the folders `images` and `masks`"
     evaluate = "dfkd evaluate THIS_FOLDER --data IMAGES --teacher "
     evaluate += shlex.join([report.teacher.source, *report.teacher.flags])
     if not report.student.loads_with_timm():
         return (
             "## Use the student\n\n```python\nfrom dfkd_cli import load\n\n"
             'model = load("THIS_FOLDER")  # an nn.Module: images in [0, 1] in, logits out\n```\n\n'
-            f"To evaluate the student on labelled images, one folder per class:\n\n{fenced(evaluate)}"
+            f"To evaluate the student on labelled images, {folders}:\n\n{fenced(evaluate)}"
         )
     return (
         "## Use the student\n\n```python\nimport timm\nimport dfkd_cli.models  # registers the architectures that timm "
         'does not have\n\nmodel = timm.create_model("local-dir:THIS_FOLDER", pretrained=True).eval()\n```\n\n'
-        "`model.pretrained_cfg` holds input size, mean and std. To evaluate the student on labelled images, one folder "
-        f"per class:\n\n{fenced(evaluate)}"
+        "`model.pretrained_cfg` holds input size, mean and std. To evaluate the student on labelled images, "
+        f"{folders}:\n\n{fenced(evaluate)}"
     )

@@ -16,8 +16,7 @@ from dfkd_cli.report.markdown import fenced, one_line, plain
 from dfkd_cli.report.quantities import counted, duration, share
 from dfkd_cli.report.report import Report
 
-_TAGS = ["timm", "knowledge-distillation", "data-free", "dfkd"]
-
+_TAGS = ["knowledge-distillation", "data-free", "dfkd"]
 
 # name and description of the main figure, as the hub expects them
 _METRICS: dict[TaskName, tuple[str, str]] = {
@@ -38,6 +37,7 @@ def model_card(report: Report, data: LabelledImages | SegmentedImages | None) ->
         report=report,
         title=plain(report.student.arch),
         introduction=_introduction(report, data),
+        recipe=plain(report.recipe.title()),
         comparison=comparison_table(report),
         use=_use(report),
         steps=counted(report.steps, "step"),
@@ -66,10 +66,11 @@ def _metadata(report: Report, data: LabelledImages | SegmentedImages | None) -> 
             metric_value=measure.student,
         )
         measured = {"metrics": [metric], "model_name": report.student.arch, "eval_results": [result]}
+    library = "timm" if report.student.loads_with_timm() else None
     return ModelCardData(
-        library_name="timm",
+        library_name=library,
         pipeline_tag=task.hub_name,
-        tags=[task.hub_name, *_TAGS],
+        tags=[task.hub_name, *filter(None, [library]), *_TAGS],
         base_model=hub_name(report.teacher.source),
         **measured,
     )

@@ -82,8 +82,13 @@ class MemoryReport:
 class RecipeReport:
     """The recipe of the run. The hash is that of `recipe.yaml`, which holds every value that was used."""
 
-    name: str
+    name: str  # of a recipe of the package, or of the user's file without its suffix
+    method: str
     sha256: str
+
+    def title(self) -> str:
+        """Return the name, with the method if that has another name."""
+        return self.name if self.name == self.method else f"{self.name} (method {self.method})"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ class ReferenceNetwork:
 
     name: str
     input_size: tuple[int, int, int]  # channels, height, width, as in its paper
-    parameters: int  # for that input size and its classes: 10, or those of its published weights
+    num_classes: int  # 10, or those of its published weights
+    parameters: int  # for that input size and these classes
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def _as_pattern(pattern: str | None) -> str:
 def _reference_network(name: str) -> ReferenceNetwork:
     with torch.device("meta"):
         network = timm.create_model(name)
-    channels, height, width = vars(network)["pretrained_cfg"]["input_size"]
+    config = vars(network)["pretrained_cfg"]
+    channels, height, width = config["input_size"]
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return ReferenceNetwork(name, (channels, height, width), parameters)
+    return ReferenceNetwork(name, (channels, height, width), config["num_classes"], parameters)

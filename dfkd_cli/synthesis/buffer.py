@@ -29,14 +29,14 @@ class ReplayBuffer(ImageStore):
     """A store with a priority per image.
 
     Further fields: `confidence` in [0, 1], the teacher's largest probability; `discrepancy` >= 0, the delta of priority
-    sampling, or NOT_DRAWN; `weights` > 0, the importance weight of the last draw; `births` int64, the order of arrival.
+    sampling, or NOT_DRAWN; `weights` > 0, the importance weight of the last draw.
     `classes` are the teacher's predictions.
 
     `alpha` is the exponent of the priorities, 0 for uniform draws; `beta` that of the importance weights, 0 for none.
     `smoothing` in [0, 1) is the share of an image's earlier discrepancy that stays when the image is drawn again.
     """
 
-    FIELDS = (*ImageStore.FIELDS, "confidence", "discrepancy", "weights", "births")
+    FIELDS = (*ImageStore.FIELDS, "confidence", "discrepancy", "weights")
 
     def __init__(
         self,
@@ -55,17 +55,20 @@ class ReplayBuffer(ImageStore):
         self.confidence = torch.zeros(self.capacity, device=device)
         self.discrepancy = torch.zeros(self.capacity, device=device)
         self.weights = torch.ones(self.capacity, device=device)
-        self.births = torch.zeros(self.capacity, dtype=torch.int64, device=device)
+
+    def rarities(self) -> Tensor:
+        """Return the rarity of each class in the buffer, [K] in [0, 1]: 1 for a class that no image has."""
+        return 1.0 - self.class_shares()
 
     def modulation(
         self, classes: Tensor, confidence: Tensor, gamma: float, diversity: bool, difficulty: bool
     ) -> Tensor:
-        """Return phi of samples of these predicted classes and confidences: [B], [B] -> [B] in [0, 1].
+        """Return phi of answers of these classes and confidences, each of any shape -> the same shape in [0, 1].
 
         (1 - share of the class in the buffer) * (1 - confidence)^gamma, each factor only when it is switched on
         (arXiv:2406.07876, modulating function). Differentiable in the confidence; the shares are constants.
         """
-        rarity = 1.0 - self.class_shares()[classes] if diversity else torch.ones_like(confidence)
+        rarity = self.rarities()[classes] if diversity else torch.ones_like(confidence)
         return rarity * (1.0 - confidence).pow(gamma) if difficulty else rarity
 
     def add(self, generated: Generated) -> Terms:
@@ -85,7 +88,6 @@ class ReplayBuffer(ImageStore):
         self.confidence[slots] = confidence.float()
         self.discrepancy[slots] = NOT_DRAWN
         self.weights[slots] = 1.0
-        self.births[slots] = self.added
         self.write(slots, images, classes)
         return slots
 

@@ -46,13 +46,6 @@ class DenseReplayBuffer(ReplayBuffer):
         shares = self.class_shares()
         return 1.0 - shares if self.rarity == "complement" else math.log(_SMALLEST) / (_SMALLEST + shares).log()
 
-    def modulation(
-        self, classes: Tensor, confidence: Tensor, gamma: float, diversity: bool, difficulty: bool
-    ) -> Tensor:
-        """Return phi of answers of these classes and confidences, each of any shape -> the same shape in [0, 1]."""
-        rarity = self.rarities()[classes] if diversity else torch.ones_like(confidence)
-        return rarity * (1.0 - confidence).pow(gamma) if difficulty else rarity
-
     def add(self, generated: Generated) -> Terms:
         """Store a generated batch as `ReplayBuffer.add` does; return the class shares."""
         confidence, classes = generated.teacher_logits.float().softmax(dim=1).max(dim=1)

@@ -89,7 +89,8 @@ class GeneratorLoss:
 
     def _predicted(self, logits: Tensor) -> Tensor:
         if self.void_class is not None:
-            logits = logits.detach().index_fill(1, torch.tensor([self.void_class], device=logits.device), -torch.inf)
+            logits = logits.detach().clone()
+            logits[:, self.void_class] = -torch.inf
         return logits.argmax(dim=1)
 
     def shares(self, progress: float, warm: bool) -> dict[str, float]:

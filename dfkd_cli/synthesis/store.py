@@ -122,7 +122,10 @@ class ImageStore(Memory):
         self.count, self.added = state["count"], state["added"]
 
     def reshared(self, states: Sequence[dict[str, Any]], world: World) -> dict[str, Any]:
-        """Return every n-th image of all processes in the order of their arrival, for the n processes of now."""
+        """Return every n-th image of all processes for the n processes of now.
+
+        They are in the order of their arrival, if new images replace the oldest.
+        """
         fields = {name: torch.stack([state[name] for state in states], dim=1).flatten(0, 1) for name in self.FIELDS}
         # A full store begins anywhere in the order of arrival.
         oldest = states[0]["added"] % states[0]["count"] * len(states) if states[0]["count"] else 0

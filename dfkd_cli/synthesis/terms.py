@@ -49,7 +49,10 @@ def equally(teacher_logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def batchnorm(setting: Setting, weight: float, form: BatchNormForm, share: Share | None = None) -> Term | None:
-    """Return the distance to the BatchNorm statistics (arXiv:1912.08795, eq. 4); None without BatchNorm layers."""
+    """Return the distance to the BatchNorm statistics; None without BatchNorm layers.
+
+    The form "norm" is that of arXiv:1912.08795, eq. 4.
+    """
     statistics = setting.teacher.norm_statistics
     if not statistics:
         return None

@@ -11,6 +11,7 @@ from dfkd_cli.config.values import require, require_share
 from dfkd_cli.errors import UsageError
 from dfkd_cli.machine.world.batchnorm import synchronise
 from dfkd_cli.networks.classifier import InputSpec
+from dfkd_cli.networks.pixels import share_of_sides
 from dfkd_cli.synthesis.class_modulation import Conditioning
 from dfkd_cli.synthesis.generator import Generator
 from dfkd_cli.synthesis.generator_loss import Generated, joined
@@ -18,7 +19,6 @@ from dfkd_cli.training.batch_parts import BatchParts
 from dfkd_cli.training.schedules import cosine
 from dfkd_cli.training.setting import Setting
 
-_MULTIPLE = 32  # pixels; the strides of usual networks divide it
 Objective = Callable[[Tensor, Tensor | None], Generated]  # images [B, C, H, W], labels [B] of a conditional generator
 
 
@@ -53,7 +53,7 @@ def generated_spec(spec: InputSpec, share: float) -> InputSpec:
     if spec.task != "segmentation":
         raise UsageError(f"options.generator.image_share is {share:g}: only segmentation networks take parts of images")
     channels, *sides = spec.size
-    height, width = (min(side, max(_MULTIPLE, round(share * side / _MULTIPLE) * _MULTIPLE)) for side in sides)
+    height, width = share_of_sides(sides, share)
     return replace(spec, size=(channels, height, width))
 
 

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_cli.config.values import require_share
-
-_MULTIPLE = 32  # pixels; the strides of usual networks divide it
+from dfkd_cli.networks.pixels import share_of_sides
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Augmentation:
 def random_crop(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
     """Return random crops with this share of the height and width, in multiples of 32 pixels: -> [B, C, h, w]."""
     batch, _, *sides = images.shape
-    height, width = (min(side, max(_MULTIPLE, round(share * side / _MULTIPLE) * _MULTIPLE)) for side in sides)
+    height, width = share_of_sides(sides, share)
     first = torch.rand(2, batch, 1, generator=rng, device=images.device)
     rows = ((first[0] * (sides[0] - height + 1)).long() + torch.arange(height, device=images.device)).unsqueeze(2)
     columns = ((first[1] * (sides[1] - width + 1)).long() + torch.arange(width, device=images.device)).unsqueeze(1)

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-FORMAT = 4  # increase it whenever an entry of a `state_dict` is added, removed or changes its meaning
+FORMAT = 5  # increase it whenever an entry of a `state_dict` is added, removed or changes its meaning
 KEPT = 2
 _HASH_LETTERS = 16  # of the sha256 in the file name: one rename publishes content and hash together
 

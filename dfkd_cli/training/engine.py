@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from dfkd_cli.config.values import require, require_share
 from dfkd_cli.errors import DfkdError, DivergedError
 from dfkd_cli.machine.peak_memory import peak_memory_bytes
 from dfkd_cli.machine.world.batchnorm import synchronise
@@ -15,9 +13,11 @@ from dfkd_cli.networks.modes import frozen
 from dfkd_cli.training.accumulation import Accumulation
 from dfkd_cli.training.averaging import WeightAverage
 from dfkd_cli.training.clock import Clock, shared_clock
+from dfkd_cli.training.config import TrainConfig
+from dfkd_cli.training.event import Event
 from dfkd_cli.training.means import Means
 from dfkd_cli.training.method import Batch, Method, StudentTerms
-from dfkd_cli.training.optimizer import OptimizerConfig, OptimizerKind, make_optimizer, suited_optimizer
+from dfkd_cli.training.optimizer import OptimizerKind, learning_rates, make_optimizer, suited_optimizer
 from dfkd_cli.training.random_streams import random_streams, set_random_streams
 from dfkd_cli.training.reshaping import Reshaping
 from dfkd_cli.training.schedules import cosine, ramp
@@ -28,42 +28,6 @@ from dfkd_cli.training.stopwatch import Stopwatch
 OWN = ("method", "random")  # what each process has of its own
 Hints = Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Terms]  # of the student's and the teacher's feature maps
 STUDENT = "0"  # name of the student among the trained networks
-
-
-@dataclass(frozen=True)
-class TrainConfig(OptimizerConfig):
-    """How a student is trained, whatever the method."""
-
-    steps: int  # of the student
-    budget: float | None  # seconds for the whole run; replaces `steps`
-    compile: Literal["auto", "on", "off"]  # torch.compile; auto: in runs long enough to gain from it
-    init: Literal["teacher", "random"]  # initial weights: the teacher's, in layers of equal name and shape
-    batch_size: int  # of all processes together
-    sync_batchnorm: bool  # whether BatchNorm statistics of a batch are those of all processes
-    lr_warmup: float  # share of the training in which the learning rate grows from 0
-    average: float  # share of the steps, up to the current one, over which weights are averaged; 0: the last weights
-    round_every: int  # student steps between two rounds
-    stages: float  # weight of the stages that a student by name shares with the teacher in shape; 0: no such term
-    report_every: int  # steps and rounds between two events
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, 0, "stages")
-        require(self, 1, "steps", "round_every", "report_every")
-        require(self, 2, "batch_size")  # BatchNorm statistics need two images
-        require_share(self, "lr_warmup", "average")
-        if self.budget is not None:
-            require(self, 1, "budget")
-
-
-class Event(NamedTuple):
-    """The state of a run and the means of its metrics since the last event."""
-
-    phase: Literal["warm-up", "training"]
-    step: int  # student steps done
-    progress: float  # share of the training done
-    images: int  # images the student has learned from
-    metrics: dict[str, float | list[float]]
 
 
 class Distillation:
@@ -156,7 +120,7 @@ class Distillation:
         computed = self.method.loss.compute(part, learned)
         if self.hints is None:
             return computed
-        return computed._replace(terms=computed.terms | self.hints(*self.setting.recorded))
+        return computed._replace(terms=computed.terms | self.hints(*self.setting.take_recorded()))
 
     def _reshape(self, reshaping: Reshaping, learned: float) -> None:
         if reshaping.due(learned):
@@ -188,10 +152,13 @@ class Distillation:
         self.world.equalise(self.trained)
         if self.config.sync_batchnorm:
             synchronise(self.trained, self.world)
-        # The student begins as the teacher, or learns its stages with a term far larger than those of the method.
-        similar = self.reshaping is not None or bool(self.setting.compared)
-        self.optimizer = make_optimizer(self.trained, self.optimizer_kind, self.config, fine_tuning=similar)
+        self.optimizer = make_optimizer(self.trained, self.optimizer_kind, self.config, fine_tuning=self._fine_tunes)
         self.average = WeightAverage(self.setting.student, self.config.average)
+
+    @property
+    def _fine_tunes(self) -> bool:
+        """Whether the student begins as the teacher, or learns its stages with a term far larger than the method's."""
+        return self.reshaping is not None or bool(self.setting.compared)
 
     def _learned(self, progress: float) -> float:
         """Return the share of the student's steps that is done; `progress` also covers the warm-up in a budget."""
@@ -214,7 +181,8 @@ class Distillation:
         if all(map(math.isfinite, numbers.values())):
             return
         seen = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
-        raise DivergedError(f"the loss is not finite near step {self.step} ({seen}); lower train.lr or a loss weight")
+        rates = learning_rates(self.optimizer_kind, fine_tuning=self._fine_tunes)
+        raise DivergedError(f"the loss is not finite near step {self.step} ({seen}); lower {rates} or a loss weight")
 
     def notes(self) -> list[str]:
         """Return sentences for the user about this run."""

@@ -166,8 +166,6 @@ class Method:
 class Needs:
     """What a method requires of the teacher and of the user."""
 
-    batchnorm: bool = False
-    embedding: bool = False  # the input of a last linear layer
     stages: bool = False  # feature maps
     one_answer: bool = False  # one answer per image, so that images have labels
     pool: bool = False  # a folder of unlabelled images, instead of generated ones
@@ -175,12 +173,10 @@ class Needs:
     def missing(self, teacher: Classifier) -> list[str]:
         """Return one phrase per requirement that the teacher does not meet."""
         missing = ["one answer per image"] if self.one_answer and teacher.spec.task != "classification" else []
-        missing += ["BatchNorm layers"] if self.batchnorm and not teacher.norm_statistics else []
-        if self.embedding or self.stages:
+        if self.stages:
             with torch.no_grad():
                 seen = teacher.observe(torch.rand(2, *teacher.spec.size, device=teacher.mean.device))
-            missing += ["a visible last linear layer"] if self.embedding and seen.embedding is None else []
-            missing += ["feature maps"] if self.stages and not seen.stages else []
+            missing += ["feature maps"] if not seen.stages else []
         return missing
 
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Self
 
-from dfkd_cli.training.engine import Event
+from dfkd_cli.training.event import Event
 
 
 class MetricsLog:

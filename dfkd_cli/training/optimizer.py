@@ -18,7 +18,11 @@ OptimizerName = Literal["auto", "muon", "sgd", "adamw"]
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The student's optimizer, and the peak learning rates of all of them, of which the chosen one uses its own."""
+    """The student's optimizer, and the peak learning rates of all of them, of which the chosen one uses its own.
+
+    For a student that begins as the teacher, Muon and AdamW use `muon_lr` and `adamw_lr` for all weights, and neither
+    `lr` nor `weight_decay`.
+    """
 
     optimizer: OptimizerName
     lr: float  # of SGD, and of everything but filters under Muon
@@ -40,12 +44,20 @@ def suited_optimizer(student: nn.Module) -> OptimizerKind:
     return "muon" if normalised else "adamw"
 
 
+def learning_rates(kind: OptimizerKind, *, fine_tuning: bool) -> str:
+    """Return the names of the recipe's values that are the learning rates of this optimizer."""
+    if kind == "muon":
+        return "train.muon_lr" if fine_tuning else "train.muon_lr, train.lr"
+    return "train.adamw_lr" if kind == "adamw" else "train.lr"
+
+
 def make_optimizer(
     trained: nn.Module, kind: OptimizerKind, config: OptimizerConfig, *, fine_tuning: bool = False
 ) -> torch.optim.Optimizer:
     """Return Muon or SGD, both with Nesterov momentum, or AdamW with the momentum as beta 1.
 
-    `fine_tuning` chooses the forms of Muon and Adam for a network that is trained already.
+    `fine_tuning` chooses the forms of Muon and Adam for a network that is trained already, without weight decay of
+    anything but Muon's filters.
     """
     momentum, decay = config.momentum, config.weight_decay
     fused = next(trained.parameters()).device.type == "cuda" or None  # one kernel for all tensors

@@ -1,14 +1,13 @@
 """Training with checkpoints, a restart after a diverged loss, and a clean end after Ctrl-C."""
 
-import io
 import time
 from typing import Any, Protocol
 
-import torch
-
 from dfkd_cli.errors import DivergedError
+from dfkd_cli.machine.packing import packed, unpacked
 from dfkd_cli.training.checkpoint import Checkpoints, Interval
-from dfkd_cli.training.engine import Distillation, Event
+from dfkd_cli.training.engine import Distillation
+from dfkd_cli.training.event import Event
 from dfkd_cli.training.interruption import Interruption
 from dfkd_cli.training.metrics_log import MetricsLog
 
@@ -71,7 +70,7 @@ class Session:
         checkpoint of the last step is written.
         """
         if self.checkpoints.step() is None:
-            self.initial = _packed(self._state())
+            self.initial = packed(self._state())
         self.event_at = time.monotonic()
         self.saved_at = self.event_at, self.distillation.step
         with Interruption() as interruption:
@@ -122,7 +121,7 @@ class Session:
     def _go_back(self, error: DivergedError) -> None:
         """Restore the last checkpoint and lower the learning rate. Raises `error` the second time."""
         saved = (
-            self.distillation.world.spread(_unpacked(self.initial))
+            self.distillation.world.spread(unpacked(self.initial))
             if self.initial
             else self.checkpoints.load(self.listener.note)
         )
@@ -149,13 +148,3 @@ class Session:
             if note not in self.noted:
                 self.listener.note(note)
         self.noted.update(self.distillation.notes())
-
-
-def _packed(state: dict[str, Any]) -> bytes:
-    content = io.BytesIO()
-    torch.save(state, content)
-    return content.getvalue()
-
-
-def _unpacked(content: bytes) -> dict[str, Any]:
-    return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")

@@ -23,12 +23,15 @@ class Features(NamedTuple):
     stages: tuple[Tensor, ...]  # the last feature map of each resolution, large to small: [B, C, H, W]
 
 
+Recorded = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # feature maps [B, ...] of the student, of the teacher
+
+
 class Setting:
     """Teacher and student with their compiled forwards, the augmentation, the random stream and the runtime.
 
     `batch_size` is that of one process. `rng` is a generator on the runtime's device. `pool` is the `PoolFolder` of a
     method that selects its images; nothing else reads it. `taps` or, with `compare_stages`, the stages of equal shape
-    decide which feature maps of both networks are kept in `recorded`.
+    decide which feature maps of both networks `take_recorded` returns.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class Setting:
         self.runtime, self.rng = runtime, rng
         self.pool, self.sync_batchnorm = pool, sync_batchnorm
         self.taps = taps
-        self.recorded: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] = ((), ())
+        self._recorded: Recorded | None = None
         self.expect(batch_size)
         of_teacher = runtime.compile if teacher.network.compilable else lambda function: function
         self.teacher_forward, self.student_forward = of_teacher(teacher), runtime.compile(student)
@@ -72,7 +75,7 @@ class Setting:
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits of the teacher, without gradients, and of the student: [B, C, H, W] -> [B, K], [B, K]."""
         if self.taps is not None:
-            return self._record(self._watched_predict, images)
+            return self._record(self.taps, self._watched_predict, images)
         if self.compared:
             teacher, student = self.observe(images)
             return teacher.logits, student.logits
@@ -84,14 +87,27 @@ class Setting:
     def observe(self, images: Tensor) -> tuple[Features, Features]:
         """Return features of the teacher, without gradients, and of the student, for images [B, C, H, W]."""
         if self.taps is not None:
-            return self._record(self._watched_observe, images)
+            return self._record(self.taps, self._watched_observe, images)
         with self.runtime.autocast():
             with torch.no_grad():
                 teacher = self.teacher_features(images)
             student = self.student_features(images)
         own, target = zip(*self.compared, strict=True) if self.compared else ((), ())
-        self.recorded = tuple(student.stages[place] for place in own), tuple(teacher.stages[place] for place in target)
+        self._recorded = tuple(student.stages[place] for place in own), tuple(teacher.stages[place] for place in target)
         return teacher, student
+
+    def take_recorded(self) -> Recorded:
+        """Return the feature maps of student and teacher in the latest `predict` or `observe`, once.
+
+        They hold the memory of a whole forward, so nothing keeps them until the next one. Raises RuntimeError when both
+        networks have not been computed since the latest call.
+        """
+        if self.taps is None and not self.compared:
+            return (), ()
+        if self._recorded is None:
+            raise RuntimeError("no forward of teacher and student since the feature maps were taken")
+        recorded, self._recorded = self._recorded, None
+        return recorded
 
     def _stages_of_equal_shape(self) -> tuple[tuple[int, int], ...]:
         """Return the places of student's and teacher's stages that have the same channels, height and width."""
@@ -101,13 +117,17 @@ class Setting:
             (place, places[stage.shape]) for place, stage in enumerate(student.stages) if stage.shape in places
         )
 
-    def _record(self, functions: tuple[Callable, Callable], images: Tensor) -> tuple[Any, Any]:
-        """Return the results of teacher and student, and keep what the taps recorded in `recorded`."""
-        with self.runtime.autocast():
-            with torch.no_grad():
-                teacher, of_teacher = functions[0](images)
-            student, of_student = functions[1](images)
-        self.recorded = of_student, of_teacher
+    def _record(self, taps: Taps, functions: tuple[Callable, Callable], images: Tensor) -> tuple[Any, Any]:
+        """Return the results of teacher and student, and keep what the taps recorded."""
+        try:
+            with self.runtime.autocast():
+                with torch.no_grad():
+                    teacher, of_teacher = functions[0](images)
+                student, of_student = functions[1](images)
+        except Exception:  # out of memory, after which a smaller batch is tried
+            taps.forget()
+            raise
+        self._recorded = of_student, of_teacher
         return teacher, student
 
     def probe(self) -> tuple[Features, Features]:

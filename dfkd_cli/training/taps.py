@@ -26,6 +26,11 @@ class Taps:
         if self.recording:
             self.recorded.append(inputs[0])
 
+    def forget(self) -> None:
+        """Drop what a forward that failed has recorded, and with it the memory of that forward."""
+        self.recording = False
+        self.recorded.clear()
+
     def watched(self, function: Callable[[Tensor], Result]) -> Callable[[Tensor], tuple[Result, tuple[Tensor, ...]]]:
         """Return the function with the recorded inputs [B, ...] as a second result."""
 

@@ -10,7 +10,7 @@ from dfkd_cli.errors import UsageError
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    from dfkd_cli.training.engine import Event
+    from dfkd_cli.training.event import Event
     from dfkd_cli.training.session import Listener
 
 

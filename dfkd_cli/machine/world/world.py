@@ -1,6 +1,5 @@
 """The processes that train one student together, and what they exchange."""
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,10 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dfkd_cli.errors import DfkdError, UsageError, first_line, is_out_of_memory
+from dfkd_cli.machine.packing import packed, unpacked
 from dfkd_cli.machine.world.errors import CalledOffError, LostProcessError
+from dfkd_cli.machine.world.exchanges import Gather, Mean, buckets_of
 
 LONGEST_WAIT = timedelta(hours=2)  # for another process: one may compile for long. The watch finds those that ended.
-BUCKET_BYTES = 25 * 2**20  # of gradients that are sent at once, as in DistributedDataParallel
 MOST_COMPILED = 1024  # versions of a function. Exchanges cut it into one per layer; torch.compile gives up after 8.
 FIRST = 0  # the rank that writes files and prints
 
@@ -32,7 +32,6 @@ class World:
         self.at_close: Callable[[], None] = lambda: None
         self.steps = 0  # optimizer steps that were computed without running out of memory
         self.attempt = 0  # process groups made so far
-        self.bytes_sent = 0  # payload of all exchanges, before the algorithm of the backend multiplies it
         self._apply: Callable[..., Any] = lambda function, *inputs: function.apply(*inputs, self)
         if size > 1:
             self._form()
@@ -88,13 +87,13 @@ class World:
         """Return the means over the processes of several float tensors, in one exchange, with gradients."""
         if not self.open:
             return list(values)
-        flat = self.apply(_Mean, torch.cat([value.float().reshape(-1) for value in values]))
+        flat = self.apply(Mean, torch.cat([value.float().reshape(-1) for value in values]))
         pieces = flat.split([value.numel() for value in values])
         return [piece.view(value.shape) for piece, value in zip(pieces, values, strict=True)]
 
     def gather(self, value: Tensor) -> Tensor:
         """Return the tensors of all processes as [processes, ...], with gradients: [...] of equal shape."""
-        return self.apply(_Gather, value) if self.open else value.unsqueeze(0)
+        return self.apply(Gather, value) if self.open else value.unsqueeze(0)
 
     def sum(self, value: Tensor) -> Tensor:
         """Return the sum over the processes, without gradients."""
@@ -134,7 +133,7 @@ class World:
         if not self.open:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        buckets = list(_buckets(gradients))
+        buckets = list(buckets_of(gradients))
         flat = [torch.cat([gradient.reshape(-1) for gradient in bucket]) for bucket in buckets]
         with self._explaining():
             for work in [dist.all_reduce(bucket, async_op=True) for bucket in flat]:
@@ -143,7 +142,6 @@ class World:
             pieces = values.div_(self.size).split([gradient.numel() for gradient in bucket])
             for gradient, piece in zip(bucket, pieces, strict=True):
                 gradient.copy_(piece.view(gradient.shape))
-            self.bytes_sent += values.nbytes
 
     def collect(self, state: Any) -> list[Any]:
         """Return the states of all processes but the first one in that one, and nothing in the others.
@@ -152,7 +150,7 @@ class World:
         """
         if not self.open:
             return []
-        content = torch.frombuffer(bytearray(_packed(state)), dtype=torch.uint8)
+        content = torch.frombuffer(bytearray(packed(state)), dtype=torch.uint8)
         sizes = self.gathered(torch.tensor([len(content)])).flatten().tolist()
         others = []
         with self._explaining():
@@ -161,18 +159,18 @@ class World:
             for rank in range(1, len(sizes)) if self.is_first else ():
                 received = torch.empty(sizes[rank], dtype=torch.uint8)
                 dist.recv(received, rank)
-                others.append(_unpacked(received))
+                others.append(unpacked(received.numpy().tobytes()))
         return others
 
     def spread(self, state: Any) -> Any:
         """Return the state of the first process, on the CPU; the argument of the others is ignored."""
         if not self.open:
             return state
-        content = _packed(state) if self.is_first else b""
+        content = packed(state) if self.is_first else b""
         size = int(self.of_first(len(content)))
         received = torch.frombuffer(bytearray(content or bytes(size)), dtype=torch.uint8)
         self._broadcast(received)
-        return _unpacked(received)
+        return unpacked(received.numpy().tobytes())
 
     def call_off(self, reason: str) -> None:
         """Make the exchanges in flight fail in all processes, and connect them anew; each of them calls this.
@@ -197,20 +195,17 @@ class World:
 
     def reduce(self, values: Tensor) -> None:
         """Replace the values by their sum over the processes."""
-        self.bytes_sent += values.nbytes
         with self._explaining():
             dist.all_reduce(values)
 
     def gathered(self, values: Tensor) -> Tensor:
         """Return the values of all processes, [processes, ...], without gradients."""
         everybody = [torch.empty_like(values) for _ in range(self.size)]
-        self.bytes_sent += values.nbytes * self.size
         with self._explaining():
             dist.all_gather(everybody, values.contiguous())
         return torch.stack(everybody)
 
     def _broadcast(self, values: Tensor) -> None:
-        self.bytes_sent += values.nbytes
         with self._explaining():
             dist.broadcast(values, FIRST)
 
@@ -246,57 +241,3 @@ class World:
 
 
 ALONE = World()
-
-
-class _Mean(torch.autograd.Function):
-    """The mean over the processes. Its gradient is that of the sum of all processes' losses."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, world: World) -> Tensor:
-        ctx.world = world
-        mean = values.detach().clone()
-        world.reduce(mean)
-        return mean.div_(world.size)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        gradient = gradients[0].contiguous().clone()
-        ctx.world.reduce(gradient)
-        return gradient.div_(ctx.world.size), None
-
-
-class _Gather(torch.autograd.Function):
-    """The values of all processes. Its gradient is that of the sum of all processes' losses."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, world: World) -> Tensor:
-        ctx.world = world
-        return world.gathered(values.detach())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        gradient = gradients[0].contiguous().clone()
-        ctx.world.reduce(gradient)
-        return gradient[ctx.world.rank], None
-
-
-def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield the gradients in groups of one type and about BUCKET_BYTES, the last layers first."""
-    bucket: list[Tensor] = []
-    for gradient in reversed(gradients):
-        if bucket and (bucket[0].dtype != gradient.dtype or sum(one.nbytes for one in bucket) >= BUCKET_BYTES):
-            yield bucket
-            bucket = []
-        bucket.append(gradient)
-    if bucket:
-        yield bucket
-
-
-def _packed(state: Any) -> bytes:
-    content = io.BytesIO()
-    torch.save(state, content)
-    return content.getvalue()
-
-
-def _unpacked(content: Tensor) -> Any:
-    return torch.load(io.BytesIO(content.numpy().tobytes()), weights_only=True, map_location="cpu")

@@ -12,7 +12,6 @@ _TITLES = {
     "synthesis": "Image source",
     "images": "Number of images",
     "buffer": "Stored images",
-    "bank": "Stored images",
     "priority": "Priorities of stored images",
 }
 # Keys are a quantity's name, or the part of it after "/". Other quantities have no explanation.
@@ -22,7 +21,7 @@ _EXPLANATIONS = {
     "agreement": "fraction of training images for which student and teacher predict the same class",
     "bn": "distance from the teacher's BatchNorm statistics",
     "bn_share": "fraction of the weight of bn that is in force",
-    "class_prior": "the teacher's cross-entropy against the requested classes",
+    "class_prior": "the teacher's cross-entropy against the requested or the predicted classes",
     "adversarial": "negative disagreement of student and teacher",
     "balance": "negative entropy of the classes in a batch",
     "activation": "negative size of the teacher's embedding",

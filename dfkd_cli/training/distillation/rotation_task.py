@@ -1,4 +1,7 @@
-"""An auxiliary task on the student's embedding: predict class and rotation of an image (arXiv:2307.04542)."""
+"""An auxiliary task on the student's embedding: predict class and rotation of an image (arXiv:2307.04542).
+
+The head of the paper has two layers and begins anew in every round; this one has one layer and is kept.
+"""
 
 import math
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Self-paced learning: weights of samples by their loss and a threshold.
 
 Each weight v* is the v in [0, 1] that minimises v * loss + g(v; lambda), where g is the regulariser of the same form
-(arXiv:2208.13648). The threshold lambda grows over the training, so that hard samples get weight late.
+(arXiv:2208.13648): -lambda v for "hard", lambda (v^2 - 2 v) / 2 for "soft", mu log mu + v log v - lambda v with
+mu = 1 + e^-lambda - v for "log". The threshold lambda grows over the training, so that hard samples get weight late.
 """
 
 import math
@@ -30,24 +31,8 @@ def soft_weight(loss: Tensor, threshold: float) -> Tensor:
 
 
 def log_weight(loss: Tensor, threshold: float) -> Tensor:
-    """Return (1 + e^-lambda) / (1 + e^(loss - lambda)): 1 at loss 0, about 0.5 at the threshold, towards 0 beyond."""
+    """Return (1 + e^-lambda) / (1 + e^(loss - lambda)): 1 at loss 0, half of the numerator at the threshold."""
     return (1.0 + math.exp(-threshold)) * torch.sigmoid(threshold - loss)
-
-
-def hard_regulariser(weight: Tensor, threshold: float) -> Tensor:
-    """Return g of the hard form, per sample."""
-    return -threshold * weight
-
-
-def soft_regulariser(weight: Tensor, threshold: float) -> Tensor:
-    """Return g of the soft (linear) form, per sample."""
-    return 0.5 * threshold * (weight.square() - 2.0 * weight)
-
-
-def log_regulariser(weight: Tensor, threshold: float) -> Tensor:
-    """Return g of the logarithmic form, per sample: mu log mu + v log v - lambda v with mu = 1 + e^-lambda - v."""
-    rest = 1.0 + math.exp(-threshold) - weight
-    return torch.xlogy(rest, rest) + torch.xlogy(weight, weight) - threshold * weight
 
 
 WEIGHTS: dict[Pacing, Callable[[Tensor, float], Tensor]] = {
@@ -55,9 +40,4 @@ WEIGHTS: dict[Pacing, Callable[[Tensor, float], Tensor]] = {
     "hard": hard_weight,
     "soft": soft_weight,
     "log": log_weight,
-}
-REGULARISERS: dict[Pacing, Callable[[Tensor, float], Tensor]] = {
-    "hard": hard_regulariser,
-    "soft": soft_regulariser,
-    "log": log_regulariser,
 }

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from dfkd_cli.compression.calibration import make_calibration
 from dfkd_cli.compression.load_job import check_gradient
+from dfkd_cli.compression.make_calibration import make_calibration
 from dfkd_cli.errors import UsageError
 from dfkd_cli.evaluation.calibration import CALIBRATION_FILE, Calibration
 from dfkd_cli.evaluation.without_data import calibration_beside
@@ -74,7 +74,7 @@ def generated_calibration(network: Classifier, budget: float) -> Calibration:
 
 def _image_source(network: Classifier, runtime: Runtime) -> ImageSource:
     """Return the generator of the default recipe; the network stands in for the student, which it does without."""
-    recipe = load_recipe(RECIPE, _WITHOUT_STUDENT)
+    recipe = load_recipe(RECIPE, _WITHOUT_STUDENT, network.spec.task)
     torch.manual_seed(SEED)
     rng = torch.Generator(runtime.device)
     rng.manual_seed(SEED)
