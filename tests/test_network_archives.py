@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hostile_tools import edit_config
+from loading_helpers import assert_same, export, load
 from torch import nn
 
 from dfkd_cli.errors import DfkdError, TeacherError, UsageError
@@ -323,3 +325,46 @@ def test_damaged_weights_are_an_error(form):
 def test_a_network_without_class_scores_is_an_error():
     with pytest.raises(TeacherError, match=r"returns \[4, 4, 16\]"):
         check_forward(EagerNetwork(nn.Sequential(Small().conv, nn.Flatten(2))), SIZE)
+
+
+MAP, AUXILIARY = torch.rand(2, 5, 8, 8), torch.rand(2, 5, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        {"out": MAP, "embedding": torch.rand(2, 64)},
+        {"logits": MAP, "presence": torch.rand(2, 3)},
+        {"out": MAP, "aux": AUXILIARY},
+        {"mask": MAP},
+        (MAP,),
+    ],
+)
+def test_answers_per_pixel_are_found_among_the_outputs(returned):
+    assert pick_logits(returned, batch=2) is MAP
+
+
+def test_logits_beside_a_wider_map_are_those_of_the_images():
+    logits = torch.rand(2, 3)
+    assert pick_logits({"out": MAP, "scores": logits}, batch=2) is logits
+
+
+def test_several_maps_have_to_be_named():
+    with pytest.raises(UsageError, match=r"2 of these have the shape \[2, classes, height, width\].*--output"):
+        pick_logits((MAP, AUXILIARY), batch=2)
+    assert pick_logits((MAP, AUXILIARY), batch=2, output="0") is MAP
+
+
+def test_a_program_exported_on_a_gpu_is_opened_on_the_cpu(tmp_path):
+    module = Small().eval()
+    export(module, tmp_path / "t.pt2", SIZE)
+
+    def move(config, records):
+        for payload in config.values():
+            assert payload["tensor_meta"]["device"]["type"] == "cpu"
+            payload["tensor_meta"]["device"] = {"type": "cuda", "index": 0}
+
+    (tmp_path / "t.pt2").write_bytes(edit_config((tmp_path / "t.pt2").read_bytes(), "weights", move))
+    classifier = load(tmp_path / "t.pt2", mean=(0.0,), std=(1.0,))
+    assert {tensor.device.type for tensor in classifier.state_dict().values()} == {"cpu"}
+    assert_same(classifier, module)

@@ -177,9 +177,10 @@ class OnCuda(nn.Module):
     def __init__(self):
         super().__init__()
         self.body = Body()
+        self.place = torch.device("cuda")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x.cuda() + torch.zeros(1, device="cuda")).cpu()
+        return self.body(x.cuda() + torch.zeros(1, device="cuda").to(self.place)).cpu()
 
 
 def test_a_device_inside_a_scripted_network_is_that_of_the_images(tmp_path):

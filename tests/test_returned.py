@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import pytest
 import safetensors.torch
@@ -21,6 +22,21 @@ from dfkd_cli.networks.returned import NOTES, identify_outputs
 def module():
     torch.manual_seed(0)
     return create(ARCH).eval()
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_inputs_of_a_sigmoid_are_found_in_half_precision(tmp_path, outputs):
+    """Between 0.99 and 1 half precision has three numbers, which are 5 to 14 before a sigmoid."""
+    inner = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(SIZE), outputs)).eval()
+    nn.init.constant_(inner[1].bias, 7.0)
+    path = script(nn.Sequential(inner, nn.Sigmoid()).eval(), tmp_path / "t.pt")
+    classifier = load(path, input_size=SIZE, **MNIST)
+    images = torch.rand(5, *SIZE)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [classifier(images), classifier.observe(images).logits]
+    expected = inner((images - classifier.mean) / classifier.std)
+    for logits in found:
+        torch.testing.assert_close(logits[:, -outputs:], expected, atol=0.01, rtol=0.01)
 
 
 @pytest.mark.parametrize("save", [script, export])

@@ -110,6 +110,14 @@ class TestLoading:
             torch.testing.assert_close(loss, found[0][0], rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(gradient, found[0][1], rtol=1e-5, atol=1e-5)
 
+    @pytest.mark.parametrize("task", [None, "segmentation"])
+    def test_answers_that_are_far_apart_are_no_classes_of_tiny_images(self, tmp_path, task):
+        layers = [(nn.Conv2d(channels, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU()) for channels in (3, 8, 8)]
+        module = nn.Sequential(*(layer for block in layers for layer in block), nn.Conv2d(8, 5, 1)).eval()
+        teacher = load(script(module, tmp_path / "t.pt", (3, 64, 64)), task=task, **LOOK)
+        assert (teacher.spec.task, teacher.spec.size) == ("segmentation", (3, 256, 256))
+        assert teacher.spec.assumed == ("input_size",)
+
     def test_the_size_of_a_segmentation_network_is_assumed_to_be_usual(self, tmp_path):
         torch.save(make_fcn(), tmp_path / "t.pth")
         teacher = load(tmp_path / "t.pth", trust_pickle=True, **LOOK)

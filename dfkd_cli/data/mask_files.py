@@ -20,7 +20,8 @@ def read_mask(path: Path, num_classes: int, ignored: frozenset[int], classes: Ma
     `classes` are the classes of the values in the file; None if the values are the classes. Raises UsageError that
     names the file when it is no image with one value per pixel, or when a value is no class.
     """
-    present, places = np.unique(_values(path), return_inverse=True)
+    values = _values(path)
+    present, places = np.unique(values, return_inverse=True)
     numbers = []
     for value in present.tolist():
         number = value if classes is None else classes.get(value, num_classes)
@@ -30,7 +31,7 @@ def read_mask(path: Path, num_classes: int, ignored: frozenset[int], classes: Ma
                 f"--ignore-index {value} if these pixels do not count"
             )
         numbers.append(UNCOUNTED if value in ignored else number)
-    return torch.from_numpy(np.array(numbers, dtype=np.int64)[places])
+    return torch.from_numpy(np.array(numbers, dtype=np.int64)[places].reshape(values.shape))
 
 
 def _values(path: Path) -> np.ndarray:

@@ -73,7 +73,11 @@ def measure_accuracy(
 
 
 def check_same_classes(network: Classifier, teacher: Classifier) -> None:
-    """Raise UsageError if the networks have different numbers of classes, or their class names another order."""
+    """Raise UsageError if the networks have other tasks or numbers of classes, or their class names another order."""
+    if teacher.spec.task != network.spec.task:
+        raise UsageError(
+            f"the network is {network.task.network}, the teacher {teacher.task.network}: they cannot be compared"
+        )
     if teacher.spec.num_classes != network.spec.num_classes:
         raise UsageError(
             f"the network has {network.spec.num_classes} classes, the teacher {teacher.spec.num_classes}: "

@@ -8,7 +8,7 @@ from typing import Any
 from dfkd_cli.data.datasets import LabelledImages, open_dataset
 from dfkd_cli.data.label_options import LabelOptions
 from dfkd_cli.data.reading import ReadOptions
-from dfkd_cli.data.segmented import WHOLE, MaskOptions, SegmentedImages, open_segmented
+from dfkd_cli.data.segmented import IGNORED, WHOLE, MaskOptions, SegmentedImages, open_segmented
 from dfkd_cli.evaluation.accuracy import Accuracy, check_same_classes, measure_accuracy
 from dfkd_cli.evaluation.evaluation import Evaluation
 from dfkd_cli.evaluation.segmentation import LARGEST_BATCH, Segmentation, measure_segmentation
@@ -51,7 +51,7 @@ def evaluate(
     }
     if isinstance(images, SegmentedImages):
         found = measure_segmentation(network, images, where, reference, min(batch_size, LARGEST_BATCH))
-        tell(note, images.reader.notes())
+        tell(note, images.reader.notes(), _lost_class(found))
         return _segmentation(found, images, facts)
     tell(note, images.contents.notes(data))
     measured = measure_accuracy(network, images, where, teacher=reference, batch_size=batch_size)
@@ -115,6 +115,17 @@ def _segmentation(measured: Segmentation, images: SegmentedImages, facts: dict[s
         relative_miou=measured.relative_miou,
         classes=measured.classes,
         **facts,
+    )
+
+
+def _lost_class(measured: Segmentation) -> tuple[str, ...]:
+    """Return a note when the masks have one of two classes only, because 255 often means the other one."""
+    lost = [score for score in measured.classes if not score.pixels]
+    if len(measured.classes) != 2 or len(lost) != 1:
+        return ()
+    return (
+        f"The masks have no pixel of the class {lost[0].name}. Pixels of the value {IGNORED} do not count: where "
+        "they are a class, write the masks with the numbers of the classes.",
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.data.reading import ReadOptions
+from dfkd_cli.data.segmented import WHOLE
 from dfkd_cli.data.unlabelled import UnlabelledImages, open_unlabelled
 from dfkd_cli.errors import TeacherError, UsageError
 from dfkd_cli.evaluation.accuracy import check_same_classes
@@ -102,8 +103,11 @@ def _comparison(
     if opened is not None:
         if teacher is None:
             raise UsageError("agreement on images needs a teacher")
-        pairs = _twice(opened, network.spec, teacher.spec, batch, device)
-        return _Comparison(with_logits(teacher, pairs), opened.folder)
+        specs = [network.spec, teacher.spec]
+        if network.spec.task == "segmentation":  # which no image is cropped for
+            specs = [replace(spec, preprocessing=WHOLE) for spec in specs]
+        compared = with_logits(teacher, _twice(opened, specs[0], specs[1], batch, device))
+        return _Comparison(((shown, network.task.at_size(logits, shown)) for shown, logits in compared), opened.folder)
     if calibration is None:
         raise ValueError("neither images nor a calibration file")
     pairs, name = calibration.batches(batch, device), f"{_KINDS[calibration.kind]} in {CALIBRATION_FILE}"

@@ -39,6 +39,8 @@ def complete_size(trial: Trial, findings: Findings) -> None:
     if found is None:
         if cause := cause_at_all_sizes(trial, channels):
             raise cause
+        if trial.refusal is not None:
+            raise trial.refusal
         counts = " or ".join(map(str, channels))
         seen = f"the network accepts no square image of {SIDES[0]} to {SIDES[-1]} pixels with {counts} channels"
         findings.require("input_size", "mean", "std", seen=f"{seen} ({trial.failure})")

@@ -56,13 +56,13 @@ def clean_records(records: dict[str, bytes], path: Path) -> dict[str, bytes]:
         raise TeacherError(f"{path} contains no program called 'model'; write it with torch.export.save")
     with damaged_file(path, "a torch.export archive"):
         kept["models/model.json"] = json.dumps(_clean_program(json.loads(kept["models/model.json"]), path)).encode()
-    for name, content in kept.items():
+    for name, content in list(kept.items()):
         found_by_torch = name.lower()  # torch does not distinguish capitals
         if found_by_torch.endswith("_config.json") and found_by_torch.startswith("data/"):
             with damaged_file(path, "a torch.export archive"):
-                _check_payloads(json.loads(content), path)
+                kept[name] = json.dumps(_clean_payloads(json.loads(content), path)).encode()
         elif found_by_torch.endswith(".pt") and content:
-            _check_pickle(content, name, path)
+            kept[name] = _clean_pickle(content, name, path)
     return {f"{root}/{name}": content for name, content in kept.items()}
 
 
@@ -137,19 +137,28 @@ def _check_tree(spec: dict[str, Any], path: Path) -> None:
         _check_tree(child, path)
 
 
-def _check_payloads(config: dict[str, Any], path: Path) -> None:
-    """Raise TeacherError unless every weight and constant is a raw tensor."""
+def _clean_payloads(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the list of weights or constants with all of them on the CPU; raise TeacherError unless all are raw."""
     for name, payload in config["config"].items():
         if payload["use_pickle"] or not payload["path_name"].startswith(("weight_", "tensor_")):
             raise _unsafe(path, f"the pickled object {name!r}")
         if not _NAME.fullmatch(payload["path_name"]) or "/" in name:
             raise _unsafe(path, f"the weight {name!r}")
+        if isinstance(payload.get("tensor_meta"), dict):
+            payload["tensor_meta"]["device"] = {"type": "cpu", "index": None}
+    return config
 
 
-def _check_pickle(content: bytes, name: str, path: Path) -> None:
-    """Raise TeacherError unless a record opens safely; torch.export then opens it in the same safe way."""
+def _clean_pickle(content: bytes, name: str, path: Path) -> bytes:
+    """Return a record with its tensors on the CPU, because torch.export opens it on the device that it names.
+
+    Raises TeacherError unless the record opens safely.
+    """
     try:
-        torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        opened = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        cleaned = io.BytesIO()
+        torch.save(opened, cleaned)
+        return cleaned.getvalue()
     # Such a record is damaged or hostile, and torch.export would unpickle it without limits.
     except Exception as error:
         raise _unsafe(path, f"a pickle in {name} that can run code") from error

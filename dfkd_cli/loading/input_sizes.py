@@ -8,12 +8,13 @@ import torch
 
 from dfkd_cli.loading.trial import Trial
 from dfkd_cli.networks.noise import noise
-from dfkd_cli.networks.tasks import SEGMENTATION, TASKS
+from dfkd_cli.networks.tasks import CLASSIFICATION, SEGMENTATION, Task
 
 Size = tuple[int, int, int]  # channels, height, width
 _Accepts = Callable[[Size], bool]
 
 SIDES = (8, 16, 24, 28, 32, 48, 64, 96, 112, 128, 160, 192, 224, 256, 299, 384)
+_SMALLEST_USUAL = 28  # pixels of the side of images to classify, MNIST's
 _USUAL_DENSE = (256,)  # of segmentation networks
 _BATCH = 2
 # Sides between which the growth of feature maps shows the strides: the first pair that fits is used.
@@ -35,12 +36,27 @@ def find_input_size(trial: Trial, channels: Sequence[int], accepts: Callable[...
     usual size of images for the network's strides. `channels` are the numbers of channels to try.
     """
     # A classifier with a convolution as its head can answer for each pixel of larger images: it is not meant to.
-    for task in TASKS.values():
-        fits = partial(accepts, task=task)
+    for task in trial.tasks:
         for count in channels:
-            if first := next(_fitting(fits, count, SIDES), None):
-                return _choose(fits, trial, first, _USUAL_DENSE if task is SEGMENTATION else ())
+            found = _find(trial, task, count, accepts)
+            if found is not None and task is CLASSIFICATION and _is_one_answer(found):
+                # The smallest images have one answer per pixel too, when the answers are as far apart as their size.
+                dense = _find(trial, SEGMENTATION, count, accepts) if SEGMENTATION in trial.tasks else None
+                return dense or found
+            if found is not None:
+                return found
     return None
+
+
+def _find(trial: Trial, task: Task, channels: int, accepts: Callable[..., bool]) -> FoundSize | None:
+    fits = partial(accepts, task=task)
+    first = next(_fitting(fits, channels, SIDES), None)
+    return None if first is None else _choose(fits, trial, first, _USUAL_DENSE if task is SEGMENTATION else ())
+
+
+def _is_one_answer(found: FoundSize) -> bool:
+    """Return whether a size is smaller than usual images, and nothing shows that the network also takes others."""
+    return found.downsampling is None and found.size[1] < _SMALLEST_USUAL
 
 
 def _fitting(accepts: _Accepts, channels: int, sides: Iterable[int]) -> Iterator[Size]:

@@ -200,7 +200,7 @@ def _finish(
     """Wrap, freeze and check the network; `findings` gets what only the network shows."""
     if isinstance(module, nn.Module):
         module.eval()
-    trial = Trial(module, network_class, options.output, findings.values.get("num_classes"))
+    trial = Trial(module, network_class, options.output, findings.values.get("num_classes"), options.task)
     complete_size(trial, findings)
     size = findings.values["input_size"]
     shape = "x".join(map(str, size))

@@ -12,7 +12,7 @@ from dfkd_cli.networks.check import forward_on_noise
 from dfkd_cli.networks.forward_error import ForwardError
 from dfkd_cli.networks.noise import noise
 from dfkd_cli.networks.outputs import pick_logits
-from dfkd_cli.networks.tasks import Task, task_of
+from dfkd_cli.networks.tasks import TASKS, Task, TaskName, task_of
 
 Shape = tuple[int, ...]  # of one input, usually (C, H, W)
 
@@ -29,8 +29,17 @@ class Trial:
         failure: A forward that failed, preferably one that was complete and returned something else than logits.
     """
 
-    def __init__(self, module: Any, network_class: Callable[..., Network], output: str | None, classes: int | None):
+    def __init__(
+        self,
+        module: Any,
+        network_class: Callable[..., Network],
+        output: str | None,
+        classes: int | None,
+        task: TaskName | None = None,
+    ):
+        """`task` is that of `--task`; None: any."""
         self.module = module
+        self.tasks = list(TASKS.values()) if task is None else [TASKS[task]]
         self._network_class = network_class
         self._output = output
         self._classes = classes

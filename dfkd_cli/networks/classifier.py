@@ -1,5 +1,6 @@
 """A classifier of images or of pixels: images in [0, 1] in, logits out, with the normalisation inside."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -89,12 +90,20 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of images [B, C, H, W] in [0, 1]."""
-        return self._logits(self.network((images - self.mean) / self.std), images)
+        with self._precision(images):
+            returned = self.network((images - self.mean) / self.std)
+        return self._logits(returned, images)
 
     def observe(self, images: Tensor) -> Outputs:
         """Return logits, BatchNorm inputs, embedding and stage features of images [B, C, H, W] in [0, 1]."""
-        outputs = self.network.observe((images - self.mean) / self.std)
+        with self._precision(images):
+            outputs = self.network.observe((images - self.mean) / self.std)
         return outputs._replace(logits=self._logits(outputs.logits, images))
+
+    def _precision(self, images: Tensor) -> AbstractContextManager[object]:
+        """Return a context without autocast for a sigmoid, whose inputs half precision does not tell: 1 is above 6."""
+        squashed = self.returned in ("sigmoid", "probability")
+        return torch.autocast(images.device.type, enabled=False) if squashed else nullcontext()
 
     def _logits(self, returned: Tensor, images: Tensor) -> Tensor:
         return self.task.at_size(to_logits(returned, self.returned), images)

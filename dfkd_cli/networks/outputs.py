@@ -15,9 +15,9 @@ def pick_logits(returned: object, batch: int, output: str | None = None, num_cla
     """Return the logits from what a network returned for a batch: a tensor, or a tuple or dict of tensors.
 
     `output` is a dict key, a named tuple's field or a position ("0"), joined by dots for nested ones. Without it the
-    logits are the entry `logits`, else the only tensor of shape [batch, classes], else the entry `logits` or `out` of
-    shape [batch, classes, h, w]. Raises TeacherError when there is none, and UsageError when `output` is wrong or
-    missing.
+    logits are the entry `logits` of shape [batch, classes], else the entry `logits` or `out` of shape [batch, classes,
+    h, w], else the only tensor of the first of these shapes, else the only one of the second. Raises TeacherError when
+    there is none, and UsageError when `output` is wrong or missing.
     """
     if isinstance(returned, Tensor):
         if output is not None:
@@ -37,13 +37,22 @@ def pick_logits(returned: object, batch: int, output: str | None = None, num_cla
             f"the best {best} of each image; export it without its last step, `topk` or `sort`"
         )
     candidates = _candidates(tensors, batch, num_classes)
+    maps = {name: tensor for name, tensor in tensors.items() if SEGMENTATION.accepts(tensor, batch)}
+    dense = next((maps[name] for name in _DENSE_NAMES if name in maps), None)
+    # Beside answers per pixel a wider row is an embedding; beside a wider map a row holds the logits.
+    if dense is not None and ("logits" in maps or all(row.shape[1] > dense.shape[1] for row in candidates)):
+        return dense
     if len(candidates) == 1:
         return candidates[0]
-    dense = next((tensors[name] for name in _DENSE_NAMES if _is_dense(tensors.get(name), batch)), None)
-    if dense is not None and not candidates:
-        return dense
+    if not candidates and len(maps) == 1:
+        return next(iter(maps.values()))
     classes = "classes" if num_classes is None else num_classes
     returns = f"the network returns {_describe(tensors)} for {batch} images, and"
+    if not candidates and maps:
+        raise UsageError(
+            f"{returns} {len(maps)} of these have the shape [{batch}, {classes}, height, width]; "
+            "choose the logits with --output NAME"
+        )
     if not candidates:
         raise TeacherError(f"{returns} none of these has the shape [{batch}, {classes}] of logits")
     raise UsageError(
@@ -70,10 +79,6 @@ def _candidates(tensors: dict[str, Tensor], batch: int, num_classes: int | None)
     if len(flat) == 1 and all(row.shape[1] > flat[0].shape[1] for tensor, row in fitting if tensor.ndim > 2):
         return flat
     return [row for _, row in fitting]
-
-
-def _is_dense(tensor: Tensor | None, batch: int) -> bool:
-    return tensor is not None and SEGMENTATION.accepts(tensor, batch)
 
 
 def _best_classes(tensors: dict[str, Tensor]) -> int | None:

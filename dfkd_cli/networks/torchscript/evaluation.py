@@ -97,7 +97,8 @@ def _fold_attributes(graph: Graph, module: nn.Module) -> None:
         if path is None:
             continue
         value = False if name == "training" else _attribute(module, path)
-        if type(value) in (type(None), bool, int, float, str):  # exactly these types: an enum can inherit from str
+        # Exactly these types: an enum can inherit from str.
+        if type(value) in (type(None), bool, int, float, str, torch.device):
             with graph.insert_point_guard(node):
                 constant = graph.insertConstant(value)
             node.output().replaceAllUsesWith(constant)
