@@ -49,6 +49,15 @@ def test_modulation_is_one_without_its_factors_and_its_diversity_is_one_while_em
     assert buffer.modulation(classes, confidence, 2.0, diversity=True, difficulty=False).tolist() == [1.0, 1.0]
 
 
+def test_modulation_of_a_sure_prediction_has_a_finite_gradient():
+    confidence = torch.ones(3, requires_grad=True)
+    phi = empty().modulation(torch.zeros(3, dtype=torch.long), confidence, gamma=0.5, diversity=False, difficulty=True)
+    phi.sum().backward()
+    assert confidence.grad is not None
+    assert confidence.grad.isfinite().all()
+    assert phi.max() < 1e-3
+
+
 def test_probabilities_and_weights_have_the_values_computed_by_hand():
     buffer = filled(CLASSES, CONFIDENCE, DISCREPANCY)
     expected = torch.tensor([0.0331, 0.0760, 0.1746, 0.1996, 0.0501, 0.1469, 0.2227, 0.0969])

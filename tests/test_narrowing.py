@@ -420,10 +420,47 @@ class TestTraining:
         assert equal(expected, weights(loop.setting.student))
 
 
-def test_channels_can_go_at_once():
+@pytest.mark.parametrize("name", METHODS)
+class TestLastChannels:
+    """What a method makes for the student's embedding or last feature map follows the change of shape."""
+
+    @pytest.mark.parametrize("fade", [0.0, 0.5])
+    def test_go_with_every_method(self, name, fade):
+        loop = make(name, f"narrowing.fade={fade}", share=0.4, plain=True)
+        size = loop.setting.probe()[1].embedding.shape[1]
+        assert list(loop.events())[-1].step == 6
+        assert loop.setting.probe()[1].embedding.shape[1] < size
+
+    @pytest.mark.parametrize("step", [2, 4])
+    def test_resume_bit_for_bit(self, name, step):
+        loop = make(name, HALFWAY, share=0.4, plain=True)
+        events = loop.events()
+        next(event for event in events if event.step >= step)
+        state = copy.deepcopy(loop.state_dict())
+        list(events)
+        expected = weights(loop.setting.student)
+        resumed = make(name, HALFWAY, seed=5, share=0.4, plain=True)
+        for again in (resumed, loop):  # in another process, and after a divergence
+            again.load_state_dict(copy.deepcopy(state))
+            list(again.events())
+            assert equal(expected, weights(again.setting.student))
+
+
+def test_channels_can_go_at_once_and_the_rate_begins_at_0_all_the_same():
     loop = warm(make("ssd", "narrowing.fade=0", share=0.5))
     loop.student_step(0.0)
     assert loop.reshaping.removed
+    assert [group["lr"] for group in loop.optimizer.param_groups] == [0.0, 0.0]
+    loop.student_step(0.5)
+    assert loop.optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * loop.reshaping.rate * loop.config.muon_lr)
+
+
+def test_the_average_begins_anew_with_fitted_weights():
+    fitted, plain = (make("ssd", "narrowing.fade=1", f"narrowing.refit={refit}", share=0.5) for refit in (True, False))
+    for loop in (fitted, plain):
+        list(loop.events())
+    name = "network.module.3.narrow.weight"
+    assert not torch.equal(weights(fitted.setting.student)[name], weights(plain.setting.student)[name])
 
 
 def test_layers_are_fitted_when_channels_go_unless_that_is_switched_off():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_methods import equal, make, weights
+from tiny_methods import equal, make, warm, weights
 
 from dfkd_cli.errors import DivergedError
 from dfkd_cli.methods import METHODS
@@ -138,6 +138,29 @@ def test_a_restart_does_not_extend_the_budget(tmp_path):
     train(loop, tmp_path, Interval(steps=2))
     assert loop.step == 9  # time for ten steps, one of which was discarded
     assert now[0] == pytest.approx(10.0)
+
+
+def test_a_loss_that_is_not_finite_at_the_end_of_a_budget_ends_the_run(tmp_path):
+    loop = make("ssd", "train.report_every=1")
+    now = [0.0]
+    loop.clock = BudgetClock(10.0, now=lambda: now[0])
+    step = loop.optimizer.step
+
+    def passing():
+        step()
+        now[0] += 2.5 if loop.step < 3 else 5.0
+
+    loop.optimizer.step = passing  # pyright: ignore[reportAttributeAccessIssue]
+    spoil(loop, at_step=3, times=1)
+    with pytest.raises(DivergedError, match="not finite near step 4"):
+        train(loop, tmp_path, Interval())
+
+
+def test_a_resumed_run_that_is_before_its_beginning_has_no_negative_rate():
+    loop = warm(make("ssd", "train.lr_warmup=0.5"))
+    loop.begun_at = 0.3
+    loop.student_step(0.28)
+    assert [group["lr"] for group in loop.optimizer.param_groups] == [0.0, 0.0]
 
 
 def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint_before(tmp_path, monkeypatch):

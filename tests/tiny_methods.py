@@ -118,6 +118,16 @@ def deep_module(norm: bool = True, scale: float = 1.0) -> nn.Module:
     return module
 
 
+def plain_module(norm: bool = True) -> nn.Module:
+    """Return a network without residual connections, in evaluation mode."""
+    torch.manual_seed(1)
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((1, 8), (8, 12)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs) if norm else nn.Identity()]
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(48, CLASSES)).eval()
+
+
 @torch.no_grad()
 def rescale(layer: Any, norm: Any, scale: float) -> None:
     """Multiply the output of a layer, and adapt the BatchNorm that follows so that its own output stays."""
@@ -152,16 +162,18 @@ def make(
     share: float | None = None,
     world: World = ALONE,
     scale: float = 1.0,
+    plain: bool = False,
 ) -> Any:
     """Return the loop of a method before its first round: a Distillation. `Any`, because sources and losses differ.
 
-    With a share the student begins as the teacher, whose filters are multiplied by `scale`, and is narrowed.
+    With a share the student begins as the teacher, whose filters are multiplied by `scale`, and is narrowed. A `plain`
+    teacher has no residual block, so that the last channels go too.
     """
     recipe = tiny_recipe(name, *more)
     teacher = tiny_classifier(1, 8, norm, size).eval().requires_grad_(False)
     student, narrowing = tiny_classifier(2, student_width, student_norm, size), None
     if share is not None:
-        module = deep_module(norm, scale)
+        module = plain_module(norm) if plain else deep_module(norm, scale)
         plan = plan_narrowing(module, torch.rand(2, *size), share, recipe.narrowing)
         student = wrapped(copy.deepcopy(module).train(), size)
         teacher = wrapped(module, size).eval().requires_grad_(False)

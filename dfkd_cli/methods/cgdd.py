@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dfkd_cli.config.values import require
 from dfkd_cli.errors import RecipeMismatchError
+from dfkd_cli.synthesis.buffer import SMALLEST_DOUBT
 from dfkd_cli.synthesis.generator_loss import Generated, GeneratorLoss
 from dfkd_cli.synthesis.inversion import InversionConfig, inversion_terms
 from dfkd_cli.synthesis.source import GeneratedImages, RoundMeasure
@@ -80,7 +81,7 @@ def modulation(options: CgddOptions, teacher_logits: Tensor, labels: Tensor) -> 
     More class prior on an image that the teacher already recognises would only reduce variety.
     """
     of_label = teacher_logits.float().softmax(dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
-    return (1.0 - of_label).pow(options.gamma) * (of_label < options.sure_enough)
+    return (1.0 - of_label).clamp_min(SMALLEST_DOUBT).pow(options.gamma) * (of_label < options.sure_enough)
 
 
 class HitRates(RoundMeasure):

@@ -113,9 +113,19 @@ class HeadAndFeatureLoss(StudentLoss):
     def __init__(self, setting: Setting, options: CsdOptions):
         super().__init__()
         self.setting, self.options = setting, options
-        aligned = options.feature.weight > 0.0
-        self.alignment = setting.runtime.place(FeatureAlignment(setting, options.feature.width)) if aligned else None
+        self.alignment = self._make_alignment() if options.feature.weight > 0.0 else None
         self.task = RotationTask(setting, options.head) if options.reward.weight > 0.0 else None
+
+    def _make_alignment(self) -> FeatureAlignment:
+        return self.setting.runtime.place(FeatureAlignment(self.setting, self.options.feature.width))
+
+    def follow_student(self) -> None:
+        """Make a new projection or head if the student's last feature map or embedding has another size by now."""
+        if self.alignment is not None:
+            channels = self.setting.probe()[1].stages[-1].shape[1]
+            self.alignment = self.alignment if channels == self.alignment.channels else self._make_alignment()
+        if self.task is not None:
+            self.task.follow_student()
 
     def modules(self) -> Iterable[nn.Module]:
         """Return the projection of the student's features, if there is one."""

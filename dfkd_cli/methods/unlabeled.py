@@ -47,6 +47,10 @@ class KnowledgeLoss(StudentLoss):
         """Return the projection of the student's embedding, if there is one."""
         return [module for module in [self.embedding_loss.projection] if module is not None]
 
+    def follow_student(self) -> None:
+        """Give the projection the size of the student's embedding."""
+        self.embedding_loss.follow_student()
+
     def compute(self, batch: Batch, progress: float) -> StudentTerms:
         """Return the term `kd` and, for visible embeddings, `explicit`, `distance` and `angle`."""
         o = self.options

@@ -15,6 +15,7 @@ from dfkd_cli.training.setting import Terms
 
 Eviction = Literal["oldest", "easiest", "mastered"]
 PRIORITY_FLOOR = 1e-6  # keeps an image without discrepancy drawable (arXiv:1511.05952, sec. 3.3)
+SMALLEST_DOUBT = 1e-7  # of 1 - confidence; single precision tells 1 from 6e-8 less
 NOT_DRAWN = -1.0  # discrepancy of an image that no step has drawn yet
 
 
@@ -69,7 +70,8 @@ class ReplayBuffer(ImageStore):
         (arXiv:2406.07876, modulating function). Differentiable in the confidence; the shares are constants.
         """
         rarity = self.rarities()[classes] if diversity else torch.ones_like(confidence)
-        return rarity * (1.0 - confidence).pow(gamma) if difficulty else rarity
+        # Bounded, because the gradient of a root is infinite at 0.
+        return rarity * (1.0 - confidence).clamp_min(SMALLEST_DOUBT).pow(gamma) if difficulty else rarity
 
     def add(self, generated: Generated) -> Terms:
         """Store a generated batch, once full over the images that the eviction rule selects.

@@ -67,6 +67,8 @@ class GeneratorTrainer:
     def __init__(
         self, setting: Setting, config: GeneratorConfig, *, trainable_noise: bool = False, restart_every: int = 0
     ):
+        if config.conditional and setting.teacher.spec.task == "segmentation":
+            raise UsageError("options.generator.conditional is true: only for classifiers, with one class per image")
         self.world = setting.runtime.world
         self.batch_size = self.world.share(config.batch_size, "options.generator.batch_size")  # of this process
         setting.expect(self.batch_size)

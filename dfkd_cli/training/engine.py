@@ -48,7 +48,6 @@ class Distillation:
         self.clock = shared_clock(clock, self.world)
         self.reshaping, self.hints = reshaping, hints
         self.stopwatch = Stopwatch(setting.runtime.device)
-        self.trained = nn.ModuleList([setting.student, *method.loss.modules()])
         chosen = config.optimizer
         self.optimizer_kind: OptimizerKind = suited_optimizer(setting.student) if chosen == "auto" else chosen
         self._follow_shape()
@@ -102,11 +101,11 @@ class Distillation:
     def student_step(self, progress: float) -> Terms:
         """Train the student on one batch and return the terms and further values to log."""
         learned = self._learned(progress)
+        if self.reshaping is not None:
+            self._reshape(self.reshaping, learned)  # which can make a new optimizer
         share = self.rate_scale * cosine(learned, 1.0) * ramp(learned, self.config.lr_warmup)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = share * peak
-        if self.reshaping is not None:
-            self._reshape(self.reshaping, learned)
         with self.stopwatch.measure("distillation"):
             batch = self.method.source.sample()
             self.trained.train()
@@ -136,9 +135,12 @@ class Distillation:
         reshaping.refit([self.method.source.sample().images for _ in range(batches)])
         self._follow_shape()
         self.accumulation.optimizer = self.optimizer
-        self.average.set_named(reshaping.narrowed(averaged))
+        if not batches:  # otherwise the average begins anew with the fitted weights
+            self.average.set_named(reshaping.narrowed(averaged))
         prefix = f"{STUDENT}."
         for name, parameter in self.trained.named_parameters():
+            if not name.startswith(prefix) and parameter is not before[name]:
+                continue  # made anew
             for entry, value in state.get(before[name], {}).items():
                 shaped = isinstance(value, Tensor) and value.shape == before[name].shape
                 if shaped and name.startswith(prefix):
@@ -147,7 +149,9 @@ class Distillation:
                 self.optimizer.state[parameter][entry] = value
 
     def _follow_shape(self) -> None:
-        """Make the optimizer and the average of the student's present tensors, which are equal in all processes."""
+        """Make modules, optimizer and average of the student's present tensors, which are equal in all processes."""
+        self.method.loss.follow_student()
+        self.trained = nn.ModuleList([self.setting.student, *self.method.loss.modules()])
         self.setting.runtime.place(self.setting.student)
         self.world.equalise(self.trained)
         if self.config.sync_batchnorm:
@@ -164,7 +168,8 @@ class Distillation:
         """Return the share of the student's steps that is done; `progress` also covers the warm-up in a budget."""
         if self.begun_at is None:
             self.begun_at = progress
-        return (progress - self.begun_at) / (1.0 - self.begun_at)
+        # A resumed run with another estimate of its end can be before its beginning.
+        return max(progress - self.begun_at, 0.0) / (1.0 - self.begun_at)
 
     def _event(self, phase: Literal["warm-up", "training"], pending: Means) -> Event:
         metrics = pending.take(self.world)

@@ -123,6 +123,10 @@ class StudentLoss(ABC):
         """Return networks that are trained in the same step as the student and discarded with the run."""
         return ()
 
+    def follow_student(self) -> None:
+        """Make those modules anew whose sizes are no longer those of the student, which has lost channels."""
+        return
+
     def after_step(self, batch: Batch, per_image: Mapping[str, Tensor]) -> Terms:
         """Update what is trained beside the student, and return values to log.
 

@@ -119,13 +119,18 @@ class Session:
         self.metrics.cut(saved["metrics_bytes"])
 
     def _go_back(self, error: DivergedError) -> None:
-        """Restore the last checkpoint and lower the learning rate. Raises `error` the second time."""
+        """Restore the last checkpoint and lower the learning rate.
+
+        Raises `error` the second time, and at the end of a budget.
+        """
         saved = (
             self.distillation.world.spread(unpacked(self.initial))
             if self.initial
             else self.checkpoints.load(self.listener.note)
         )
-        if saved is None or self.distillation.rate_scale < 1.0:
+        # A budget can leave no time for another attempt.
+        over = saved is not None and self.distillation.clock.progress(saved["distillation"]["step"]) >= 1.0
+        if saved is None or over or self.distillation.rate_scale < 1.0:
             self.checkpoints.clear()  # a run resumed from them would diverge again
             raise error
         diverged_at = self.distillation.step

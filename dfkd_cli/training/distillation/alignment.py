@@ -25,8 +25,9 @@ class FeatureAlignment(nn.Module):
             raise RecipeMismatchError(
                 f"{lacking.origin.source} has no visible feature maps to compare; choose another network"
             )
+        self.channels = student.stages[-1].shape[1]  # that it reads
         self.layers = nn.Sequential(
-            nn.Conv2d(student.stages[-1].shape[1], middle_channels, 1, bias=False),
+            nn.Conv2d(self.channels, middle_channels, 1, bias=False),
             nn.BatchNorm2d(middle_channels),
             nn.ReLU(),
             nn.Conv2d(middle_channels, middle_channels, 3, padding=1, bias=False),

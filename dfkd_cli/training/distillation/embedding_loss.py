@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dfkd_cli.config.values import require, require_share
 from dfkd_cli.training.distillation import losses
-from dfkd_cli.training.distillation.projection import make_projection
+from dfkd_cli.training.distillation.projection import embedding_size, make_projection
 from dfkd_cli.training.schedules import ramp
 from dfkd_cli.training.setting import Features, Setting, Terms
 
@@ -34,8 +34,13 @@ class EmbeddingLoss:
     """
 
     def __init__(self, setting: Setting, weights: EmbeddingWeights):
-        self.weights, self.world = weights, setting.runtime.world
+        self.setting, self.weights, self.world = setting, weights, setting.runtime.world
         self.projection = make_projection(setting.student, setting.teacher)
+
+    def follow_student(self) -> None:
+        """Make a new projection if the student's embedding has another size by now."""
+        if self.projection is not None and embedding_size(self.setting.student) != self.projection.in_features:
+            self.projection = make_projection(self.setting.student, self.setting.teacher)
 
     def __call__(self, student: Features, teacher: Features, progress: float) -> Terms:
         """Return those of the terms `explicit`, `distance` and `angle` that have a weight, for one batch."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dfkd_cli.config.values import require, require_share
 from dfkd_cli.errors import RecipeMismatchError
 from dfkd_cli.networks.modes import evaluating
+from dfkd_cli.training.distillation.projection import embedding_size
 from dfkd_cli.training.setting import Setting, Terms
 
 
@@ -41,21 +42,32 @@ class RotationTask:
 
     def __init__(self, setting: Setting, config: RotationConfig):
         """Make the head. Raises RecipeMismatchError for a student without a visible embedding."""
-        spec, embedding = setting.teacher.spec, setting.probe()[1].embedding
-        if embedding is None:
+        width = embedding_size(setting.student)
+        if width is None:
             raise RecipeMismatchError(
                 f"student {setting.student.origin.arch} has no visible last linear layer; choose another --student"
             )
-        self.setting, self.config = setting, config
-        self.turns = (0, 1, 2, 3) if spec.size[1] == spec.size[2] else (0, 2)
-        head = nn.Linear(embedding.shape[1], spec.num_classes * len(self.turns))
-        self.head = head.to(setting.runtime.device).requires_grad_(False)
-        self.world = setting.runtime.world
+        self.setting, self.config, self.world = setting, config, setting.runtime.world
+        height, side = setting.teacher.spec.size[1:]
+        self.turns = (0, 1, 2, 3) if height == side else (0, 2)
+        self._begin(width)
+
+    def _begin(self, width: int) -> None:
+        """Make a head for embeddings of this size, and its optimizer."""
+        config = self.config
+        head = nn.Linear(width, self.setting.teacher.spec.num_classes * len(self.turns))
+        self.head = head.to(self.setting.runtime.device).requires_grad_(False)
         self.world.equalise(self.head)
         self.optimizer = torch.optim.SGD(
             self.head.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
         )
         self.steps = 0  # of the head's training
+
+    def follow_student(self) -> None:
+        """Begin anew if the student's embedding has another size by now."""
+        width = embedding_size(self.setting.student)
+        if width is not None and width != self.head.in_features:
+            self._begin(width)
 
     @property
     def chance(self) -> float:
