@@ -83,7 +83,7 @@ def make(name: str, teacher: Classifier, student: Classifier, *more: str) -> Dis
     method = METHODS[name].build(setting, recipe.options)
     if isinstance(method.source, PoolImages):
         method.source.selected = selected()
-    return Distillation(method, setting, recipe.train, StepClock(STEPS), hints=StageError(setting, 10.0))
+    return Distillation(method, setting, recipe.train, StepClock(STEPS), hints=StageError(setting, 10.0, 0.5))
 
 
 @pytest.fixture

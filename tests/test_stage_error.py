@@ -16,10 +16,11 @@ def terms(loop) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_compares_stages_of_equal_shape(name):
-    loop = warm(make(name, "train.stages=10", student_width=8))
+    loop = warm(make(name, "train.stages=10", "train.stages_until=0.5", student_width=8))
     student, teacher = torch.ones(2, 3), torch.full((2, 3), 2.0)
     assert terms(loop)["stages"].isfinite()
-    assert loop.hints((student,), (teacher,))["stages"].item() == pytest.approx(10.0 * 0.25)
+    for learned, share in ((0.0, 1.0), (0.25, 0.5), (0.5, 0.0), (1.0, 0.0)):
+        assert loop.hints((student,), (teacher,), learned)["stages"].item() == pytest.approx(share * 10.0 * 0.25)
 
 
 def test_without_a_weight_or_without_equal_stages_there_is_no_term():

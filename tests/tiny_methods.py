@@ -191,7 +191,11 @@ def make(
     )
     torch.manual_seed(seed)
     method = METHODS[name].build(setting, recipe.options)
-    hints = narrowing.terms if narrowing is not None else StageError(setting, recipe.train.stages)
+    hints = (
+        narrowing.terms
+        if narrowing is not None
+        else StageError(setting, recipe.train.stages, recipe.train.stages_until)
+    )
     return Distillation(method, setting, recipe.train, StepClock(recipe.train.steps), narrowing, hints)
 
 

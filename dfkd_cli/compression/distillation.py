@@ -33,8 +33,9 @@ def make_distillation(loaded: LoadedJob, clock: Clock, seed: int) -> Distillatio
         sync_batchnorm=loaded.recipe.train.sync_batchnorm,
     )
     method = METHODS[loaded.recipe.method].build(setting, loaded.recipe.options)
-    hints = narrowing.terms if narrowing is not None else StageError(setting, loaded.recipe.train.stages)
-    distillation = Distillation(method, setting, loaded.recipe.train, clock, narrowing, hints)
+    train = loaded.recipe.train
+    hints = narrowing.terms if narrowing is not None else StageError(setting, train.stages, train.stages_until)
+    distillation = Distillation(method, setting, train, clock, narrowing, hints)
     if not world.is_first:  # equal weights are made by now; dropout differs from here on
         torch.manual_seed(world.seed(seed))
     return distillation

@@ -93,8 +93,8 @@ class Narrowing(Reshaping):
         own = narrowed(self.whole, {name.removeprefix(prefix): value for name, value in values.items()}, self.plan.gone)
         return {prefix + name: value for name, value in own.items()}
 
-    def terms(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Terms:
-        """Return the weighted term `blocks` of recorded outputs; nothing without a shared block."""
+    def terms(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], learned: float) -> Terms:
+        """Return the weighted term `blocks` of recorded outputs, whose weight is constant; nothing without a block."""
         if not student:
             return {}
         if self.blocks is self.plan.blocks:

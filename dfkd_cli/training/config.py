@@ -21,6 +21,7 @@ class TrainConfig(OptimizerConfig):
     average: float  # share of the steps, up to the current one, over which weights are averaged; 0: the last weights
     round_every: int  # student steps between two rounds
     stages: float  # weight of the stages that a student by name shares with the teacher in shape; 0: no such term
+    stages_until: float  # progress at which the weight of the stages has fallen to 0
     report_every: int  # steps and rounds between two events
 
     def __post_init__(self) -> None:
@@ -28,6 +29,6 @@ class TrainConfig(OptimizerConfig):
         require(self, 0, "stages")
         require(self, 1, "steps", "round_every", "report_every")
         require(self, 2, "batch_size")  # BatchNorm statistics need two images
-        require_share(self, "lr_warmup", "average")
+        require_share(self, "lr_warmup", "average", "stages_until")
         if self.budget is not None:
             require(self, 1, "budget")

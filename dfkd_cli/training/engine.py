@@ -26,7 +26,8 @@ from dfkd_cli.training.shares import own_share
 from dfkd_cli.training.stopwatch import Stopwatch
 
 OWN = ("method", "random")  # what each process has of its own
-Hints = Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Terms]  # of the student's and the teacher's feature maps
+# of the student's and the teacher's feature maps, and the share of the student's training that is done
+Hints = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], float], Terms]
 STUDENT = "0"  # name of the student among the trained networks
 
 
@@ -119,7 +120,7 @@ class Distillation:
         computed = self.method.loss.compute(part, learned)
         if self.hints is None:
             return computed
-        return computed._replace(terms=computed.terms | self.hints(*self.setting.take_recorded()))
+        return computed._replace(terms=computed.terms | self.hints(*self.setting.take_recorded(), learned))
 
     def _reshape(self, reshaping: Reshaping, learned: float) -> None:
         if reshaping.due(learned):

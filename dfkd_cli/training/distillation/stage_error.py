@@ -4,17 +4,23 @@ import torch
 from torch import Tensor
 
 from dfkd_cli.training.distillation.alignment import relative_error
+from dfkd_cli.training.schedules import linear
 from dfkd_cli.training.setting import Setting, Terms
 
 
 class StageError:
     """The weighted term `stages` of recorded feature maps."""
 
-    def __init__(self, setting: Setting, weight: float):
-        self.world, self.weight = setting.runtime.world, weight
+    def __init__(self, setting: Setting, weight: float, until: float):
+        """The weight falls linearly to 0 at the progress `until`."""
+        self.world, self.weight, self.until = setting.runtime.world, weight, until
 
-    def __call__(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Terms:
-        """Return the mean over maps of the squared error in units of the teacher's mean square, a scalar >= 0."""
+    def __call__(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], learned: float) -> Terms:
+        """Return the mean over maps of the squared error in units of the teacher's mean square, a scalar >= 0.
+
+        `learned` is the share of the student's training that is done.
+        """
+        weight = self.weight * linear(learned, 1.0, 0.0, until=self.until)
         pairs = zip(student, teacher, strict=True)
         errors = [relative_error(own, target, self.world).mean() for own, target in pairs]
-        return {"stages": self.weight * torch.stack(errors).mean()} if errors else {}
+        return {"stages": weight * torch.stack(errors).mean()} if errors else {}
