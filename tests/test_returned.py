@@ -27,8 +27,9 @@ def module():
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_the_inputs_of_a_sigmoid_are_found_in_half_precision(tmp_path, outputs):
     """Between 0.99 and 1 half precision has three numbers, which are 5 to 14 before a sigmoid."""
-    inner = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(SIZE), outputs)).eval()
-    nn.init.constant_(inner[1].bias, 7.0)
+    head = nn.Linear(math.prod(SIZE), outputs)
+    nn.init.constant_(head.bias, 7.0)
+    inner = nn.Sequential(nn.Flatten(), head).eval()
     path = script(nn.Sequential(inner, nn.Sigmoid()).eval(), tmp_path / "t.pt")
     classifier = load(path, input_size=SIZE, **MNIST)
     images = torch.rand(5, *SIZE)
