@@ -230,6 +230,17 @@ def test_statistics_that_do_not_fit_the_filters_are_not_trusted(change):
     assert contradicts(statistics, (100.0,), (1.0,)) is None
 
 
+def test_tiny_images_whose_pixels_correlate_less_along_the_rows():
+    """As those of digits of 8x8, which are strokes."""
+    distances = (torch.arange(8.0)[:, None] - torch.arange(8.0)).abs()
+    rows, columns = (torch.linalg.cholesky(correlation**distances) for correlation in (0.2, 0.6))
+    noise = torch.randn(512, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = columns @ noise @ rows.T
+    statistics = estimated(trained(images), 1, side=8)
+    assert_close(statistics, images)
+    assert describe(statistics) == "normalised"
+
+
 def test_few_filters_are_not_trusted():
     assert not estimated(trained(smooth_images(3, 0.45, 0.25), out=5)).trusted
 
