@@ -5,8 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from dfkd_cli.machine.runtime import TIMED_SECONDS, Runtime, choose_dtype
+from dfkd_cli.networks import EagerNetwork
+from dfkd_cli.networks.classifier import Classifier, InputSpec, Origin
+from dfkd_cli.networks.half_precision import strides_over_smaller_maps
 from dfkd_cli.training.stopwatch import Stopwatch
 
 CPU = torch.device("cpu")
@@ -78,3 +82,11 @@ def test_the_stopwatch_adds_up_each_part(monkeypatch):
         with stopwatch.measure(part):
             pass
     assert stopwatch.totals() == {"synthesis": 8.0, "distillation": 1.0}
+
+
+@pytest.mark.parametrize(("side", "stride", "small"), [(1, 2, True), (2, 2, True), (3, 2, False), (1, 1, False)])
+def test_strided_filters_larger_than_their_maps_are_found(side, stride, small):
+    module = nn.Sequential(nn.Conv2d(1, 3, 3, stride, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    spec = InputSpec((1, side, side), (0.0,), (1.0,), 3)
+    classifier = Classifier(EagerNetwork(module, input_size=spec.size), spec, Origin("test", "test", None, None))
+    assert strides_over_smaller_maps(classifier) == small

@@ -16,6 +16,7 @@ SHOWN = {  # metrics of an event, and their labels
     "synthesis/bn": "BatchNorm distance",
     "synthesis/hit_rate": "requested class",
 }
+SMALLEST_SHARE = 0.002  # of a run, from which on its speed is known
 LINE_EVERY_S = 10.0  # between two lines of text
 
 
@@ -119,7 +120,9 @@ class _Remaining:
         now = time.monotonic()
         if self.began is None or progress == self.began[1]:  # no progress yet: a warm-up of a run that counts steps
             self.began = now, progress
-        return time_left(now - self.began[0], progress - self.began[1], 1.0 - progress)
+        done = progress - self.began[1]
+        # The first steps, which compile, say nothing about the others.
+        return None if 0.0 < done < SMALLEST_SHARE else time_left(now - self.began[0], done, 1.0 - progress)
 
 
 class _Speed:

@@ -16,6 +16,7 @@ from dfkd_cli.machine.world.world import ALONE, World
 from dfkd_cli.methods import METHODS, check_needs, check_pool_for
 from dfkd_cli.networks import QUANTIZED, input_gradient_reaches
 from dfkd_cli.networks.classifier import Classifier, InputSpec
+from dfkd_cli.networks.half_precision import strides_over_smaller_maps
 from dfkd_cli.recipe.recipe import load_recipe
 from dfkd_cli.students.from_teacher import parse_share, student_from_teacher
 from dfkd_cli.students.inheritance import inherit_layers
@@ -61,8 +62,17 @@ def load_job(job: Job, world: World = ALONE) -> LoadedJob:
         student = build_student(job.student, teacher.spec)
         if recipe.train.init == "teacher":
             _inherit(student, teacher)
+    runtime = _exact_enough(runtime, student)
     teacher = runtime.place(teacher).eval().requires_grad_(False)
     return LoadedJob(recipe, teacher, runtime.place(student), data, runtime, job.pool, job.read_options, plan)
+
+
+def _exact_enough(runtime: Runtime, student: Classifier) -> Runtime:
+    """Return the runtime, in single precision where a CPU trains the student wrongly in bfloat16."""
+    if runtime.dtype == torch.float32 or runtime.device.type != "cpu" or not strides_over_smaller_maps(student):
+        return runtime
+    note = "computed in float32, because a strided convolution of the student reads maps smaller than its filter"
+    return replace(runtime, dtype=torch.float32, notes=[*runtime.notes, note])
 
 
 def _open_data(where: str, job: Job, spec: InputSpec) -> LabelledImages | SegmentedImages:
