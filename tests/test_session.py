@@ -3,6 +3,7 @@
 import errno
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -123,17 +124,23 @@ def test_checkpoints_come_as_often_as_asked_whatever_the_events(tmp_path):
     assert steps == [2, 4, 6]
 
 
-def test_a_restart_does_not_extend_the_budget(tmp_path):
-    loop = make("ssd", "train.report_every=1")
+def on_a_budget(loop: Distillation, seconds: Callable[[int], float]) -> list[float]:
+    """Give the loop a budget of 10 s, of which each step takes some; return a list with the present time."""
     now = [0.0]
     loop.clock = BudgetClock(10.0, now=lambda: now[0])
     step = loop.optimizer.step
 
     def passing():
         step()
-        now[0] += 1.0
+        now[0] += seconds(loop.step)
 
     loop.optimizer.step = passing  # pyright: ignore[reportAttributeAccessIssue]
+    return now
+
+
+def test_a_restart_does_not_extend_the_budget(tmp_path):
+    loop = make("ssd", "train.report_every=1")
+    now = on_a_budget(loop, lambda step: 1.0)
     spoil(loop, at_step=4, times=1)
     train(loop, tmp_path, Interval(steps=2))
     assert loop.step == 9  # time for ten steps, one of which was discarded
@@ -142,15 +149,7 @@ def test_a_restart_does_not_extend_the_budget(tmp_path):
 
 def test_a_loss_that_is_not_finite_at_the_end_of_a_budget_ends_the_run(tmp_path):
     loop = make("ssd", "train.report_every=1")
-    now = [0.0]
-    loop.clock = BudgetClock(10.0, now=lambda: now[0])
-    step = loop.optimizer.step
-
-    def passing():
-        step()
-        now[0] += 2.5 if loop.step < 3 else 5.0
-
-    loop.optimizer.step = passing  # pyright: ignore[reportAttributeAccessIssue]
+    on_a_budget(loop, lambda step: 2.5 if step < 3 else 5.0)
     spoil(loop, at_step=3, times=1)
     with pytest.raises(DivergedError, match="not finite near step 4"):
         train(loop, tmp_path, Interval())

@@ -10,16 +10,17 @@ from dfkd_cli.training.fine_tuning import FineTuningMuon
 from dfkd_cli.training.muon import Muon
 
 
-def terms(loop) -> dict[str, torch.Tensor]:
-    return loop._loss(loop.method.source.sample(), 0.5).terms
+def terms(loop, learned: float = 0.0) -> dict[str, torch.Tensor]:
+    return loop._loss(loop.method.source.sample(), learned).terms
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_compares_stages_of_equal_shape(name):
     loop = warm(make(name, "train.stages=10", "train.stages_until=0.5", student_width=8))
     student, teacher = torch.ones(2, 3), torch.full((2, 3), 2.0)
-    assert terms(loop)["stages"].isfinite()
-    for learned, share in ((0.0, 1.0), (0.25, 0.5), (0.5, 0.0), (1.0, 0.0)):
+    assert terms(loop, 0.25)["stages"].isfinite()
+    assert loop.hints((student,), (teacher,), 0.5) == loop.hints((student,), (teacher,), 1.0) == {}
+    for learned, share in ((0.0, 1.0), (0.25, 0.5)):
         assert loop.hints((student,), (teacher,), learned)["stages"].item() == pytest.approx(share * 10.0 * 0.25)
 
 

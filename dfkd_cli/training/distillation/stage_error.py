@@ -18,9 +18,11 @@ class StageError:
     def __call__(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], learned: float) -> Terms:
         """Return the mean over maps of the squared error in units of the teacher's mean square, a scalar >= 0.
 
-        `learned` is the share of the student's training that is done.
+        `learned` is the share of the student's training that is done. There is no term once its weight is 0.
         """
         weight = self.weight * linear(learned, 1.0, 0.0, until=self.until)
+        if weight == 0.0:
+            return {}
         pairs = zip(student, teacher, strict=True)
         errors = [relative_error(own, target, self.world).mean() for own, target in pairs]
         return {"stages": weight * torch.stack(errors).mean()} if errors else {}
